@@ -1,0 +1,24 @@
+"""Names of the headers that the gateway reads and writes."""
+
+RECEIPT = "X-Km-Receipt"
+REQUEST_ID = "X-Kong-Request-Id"
+
+# to the upstream
+CONSUMER_ID = "X-Consumer-ID"
+CONSUMER_CUSTOM_ID = "X-Consumer-Custom-ID"
+CONSUMER_USERNAME = "X-Consumer-Username"
+CREDENTIAL_IDENTIFIER = "X-Credential-Identifier"
+ACCOUNT = "X-Km-Account"
+PLAN = "X-Km-Plan"
+MODE = "X-Km-Mode"
+
+# to the caller
+LIMIT = "X-RateLimit-Limit"
+REMAINING = "X-RateLimit-Remaining"
+RESET = "X-RateLimit-Reset"
+RETRY_AFTER = "Retry-After"
+RATE_LIMIT = "RateLimit"
+RATE_LIMIT_POLICY = "RateLimit-Policy"
+
+DEFAULT_KEY_HEADERS = ("apikey", "x-api-key")
+REDACTED = "redacted"

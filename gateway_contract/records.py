@@ -1,0 +1,202 @@
+"""Key and account records: what the gateway knows of a caller, as the control plane projects it into Redis.
+
+JSON objects. Writers write every field; readers ignore fields they do not know (fields are added, never
+repurposed). A tombstone is a record whose status is `revoked` (key) or `deleted` (account), never a missing one.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gateway_contract.modes import Mode
+
+FULL_SCOPE = "full"
+READ_ONLY_SCOPE = "read_only"
+READ_ONLY_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class RecordError(ValueError):
+    """A record in Redis cannot be read; the message names the field."""
+
+
+class KeyStatus(StrEnum):
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+class AccountStatus(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DELETED = "deleted"
+
+
+class RedisDownPolicy(StrEnum):
+    """What a plan's limits do while Redis is away: keep local windows, or refuse."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `limit` calls in any interval of `window_ms`."""
+
+    limit: int
+    window_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """A billing period, half-open: [start_ms, end_ms)."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """`units` a billing period. `hard` refuses at the quota; otherwise the rest is overage."""
+
+    units: int
+    hard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The plan that would fit, named in a 429 body. `url` is absolute."""
+
+    plan: str
+    name: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProductGrant:
+    """What an account may do with one API product: its subscription as the gateway needs it.
+
+    `periods` holds the current and the next billing period. `entitlements` are names that premium routes ask for.
+    `route_units` gives the quota units of one call by Kong route name (1 where a route is not named).
+    """
+
+    subscription_id: str
+    plan: str
+    plan_name: str
+    plan_version: int
+    windows: tuple[Window, ...]
+    quota: Quota | None
+    periods: tuple[Period, ...]
+    entitlements: tuple[str, ...] = ()
+    route_units: dict[str, int] = field(default_factory=dict)
+    redis_down: RedisDownPolicy = RedisDownPolicy.OPEN
+    upgrade: Upgrade | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """One API key. `scopes` are `full`, `read_only` or custom names; `version` grows with every change."""
+
+    id: str
+    account_id: str
+    mode: Mode
+    status: KeyStatus
+    version: int
+    scopes: tuple[str, ...] = (FULL_SCOPE,)
+    windows: tuple[Window, ...] = ()
+    quota_units: int | None = None
+    ip_ranges: tuple[str, ...] = ()
+    expires_at_ms: int | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRecord:
+    """One account with its grants by API product code."""
+
+    id: str
+    name: str
+    status: AccountStatus
+    version: int
+    products: dict[str, ProductGrant]
+
+
+def encode_record(record: KeyRecord | AccountRecord) -> str:
+    """Return the record as compact JSON with sorted keys (one byte form for one value)."""
+    return json.dumps(asdict(record), separators=(",", ":"), sort_keys=True)
+
+
+def decode_key_record(text: str | bytes) -> KeyRecord:
+    """Read a key record.
+
+    Raises:
+        RecordError: not JSON, or a field is missing or of the wrong kind.
+    """
+    value = _load(text)
+    try:
+        return KeyRecord(
+            id=value["id"],
+            account_id=value["account_id"],
+            mode=Mode(value["mode"]),
+            status=KeyStatus(value["status"]),
+            version=int(value["version"]),
+            scopes=tuple(value["scopes"]),
+            windows=_windows(value["windows"]),
+            quota_units=value["quota_units"],
+            ip_ranges=tuple(value["ip_ranges"]),
+            expires_at_ms=value["expires_at_ms"],
+            name=value["name"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"key record: {error!r}") from error
+
+
+def decode_account_record(text: str | bytes) -> AccountRecord:
+    """Read an account record.
+
+    Raises:
+        RecordError: not JSON, or a field is missing or of the wrong kind.
+    """
+    value = _load(text)
+    try:
+        return AccountRecord(
+            id=value["id"],
+            name=value["name"],
+            status=AccountStatus(value["status"]),
+            version=int(value["version"]),
+            products={code: _grant(grant) for code, grant in value["products"].items()},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"account record: {error!r}") from error
+
+
+def _load(text: str | bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RecordError("record is not JSON") from error
+    if not isinstance(value, dict):
+        raise RecordError("record is not a JSON object")
+    return value
+
+
+def _windows(values: list[dict[str, int]]) -> tuple[Window, ...]:
+    return tuple(Window(limit=int(v["limit"]), window_ms=int(v["window_ms"])) for v in values)
+
+
+def _grant(value: dict[str, Any]) -> ProductGrant:
+    quota, upgrade = value["quota"], value["upgrade"]
+    return ProductGrant(
+        subscription_id=value["subscription_id"],
+        plan=value["plan"],
+        plan_name=value["plan_name"],
+        plan_version=int(value["plan_version"]),
+        windows=_windows(value["windows"]),
+        quota=None if quota is None else Quota(units=int(quota["units"]), hard=bool(quota["hard"])),
+        periods=tuple(Period(start_ms=int(p["start_ms"]), end_ms=int(p["end_ms"])) for p in value["periods"]),
+        entitlements=tuple(value["entitlements"]),
+        route_units={name: int(units) for name, units in value["route_units"].items()},
+        redis_down=RedisDownPolicy(value["redis_down"]),
+        upgrade=None
+        if upgrade is None
+        else Upgrade(plan=upgrade["plan"], name=upgrade["name"], url=upgrade["url"]),
+    )
