@@ -1,0 +1,127 @@
+"""Stores shared by all tests: real ones, started once, clean for each test."""
+
+import importlib
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import clickhouse_connect
+import pytest
+import redis
+
+from devstack.stores.event_store import event_store_dsn
+from devstack.stores.postgres import EmbeddedPostgres
+from devstack.stores.valkey import EmbeddedValkey
+
+TEMPLATE = "km_template"
+
+
+def sqlalchemy_url(dsn: str) -> str:
+    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server for all tests; never kill this one, use `own_postgres`."""
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data", fast=True)
+    server.start()
+    yield server
+    server.destroy()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: EmbeddedPostgres) -> str:
+    """Name of a database at the newest migration; each test's database is a copy of it."""
+    # imported here: only tests that want tables pay for the migrations
+    migrations = importlib.import_module("control_plane.entrypoints.migrations")
+    migrations.upgrade(sqlalchemy_url(postgres_server.create_database(TEMPLATE)))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_server: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh migrated database."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield sqlalchemy_url(postgres_server.create_database(name, template=migrated_template))
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """SQLAlchemy URL of a fresh database without any table."""
+    name = f"empty_{secrets.token_hex(6)}"
+    yield sqlalchemy_url(postgres_server.create_database(name))
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
+    """Makes started PostgreSQL servers that the test may kill."""
+    servers: list[EmbeddedPostgres] = []
+
+    def start() -> EmbeddedPostgres:
+        servers.append(EmbeddedPostgres(tmp_path / f"postgres-{len(servers)}", fast=True))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.destroy()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """One server for all tests; never kill or pause this one, use `own_valkey`."""
+    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(valkey_server: EmbeddedValkey) -> str:
+    """URL of the shared Valkey, emptied."""
+    with redis.Redis.from_url(valkey_server.url) as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Callable[[], EmbeddedValkey]]:
+    """Makes started Valkey servers that the test may kill or pause."""
+    servers: list[EmbeddedValkey] = []
+
+    def start() -> EmbeddedValkey:
+        servers.append(EmbeddedValkey(tmp_path / f"valkey-{len(servers)}"))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def event_store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """chDB lets a process open one directory at a time, so all tests share this one."""
+    return tmp_path_factory.mktemp("events")
+
+
+@pytest.fixture
+def clickhouse_dsn(event_store_directory: Path) -> Iterator[str]:
+    """DSN of a fresh, existing, empty ClickHouse database opened inside this process.
+
+    Close every client before the test ends. For a process of its own use `own_clickhouse_dsn`.
+    """
+    name = f"test_{secrets.token_hex(6)}"
+    client = clickhouse_connect.get_client(dsn=event_store_dsn(event_store_directory))
+    client.command(f"CREATE DATABASE {name}")
+    yield event_store_dsn(event_store_directory, database=name)
+    client.command(f"DROP DATABASE {name}")
+    client.close()
+
+
+@pytest.fixture
+def own_clickhouse_dsn(tmp_path: Path) -> str:
+    """DSN of a directory that this process has not opened: for a server that runs as a child."""
+    return event_store_dsn(tmp_path / "events")
