@@ -1,0 +1,75 @@
+# Two commands matter: `make demo` and `make test`. Everything else is in `make help`.
+# No Docker, no root, no services: what is needed is installed into .venv from hash-pinned files.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+export UV_LINK_MODE ?= copy
+export UV_PYTHON_DOWNLOADS := never
+# the interpreter that was asked for decides; a user's own settings do not
+export PYTHONNOUSERSITE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test check fmt lock bench soak clean install install-demo
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo ## install what it needs, drive real traffic, show usage, limits and invoices, stop
+	@$(BIN)/km demo
+
+dev: $(VENV)/.demo ## the same stack, kept running (Ctrl-C ends it)
+	@$(BIN)/km dev
+
+test: $(VENV)/.dev ## install what it needs and run all tests
+	@$(BIN)/python tests/run.py
+
+check: $(VENV)/.dev ## linters, types, import contracts, lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.dev ## format and mend what can be mended
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure speed; prints tables, writes benchmarks/results/*.json
+	@$(BIN)/python benchmarks/run.py
+
+lock: $(VENV)/.uv ## pin every dependency with hashes, without index addresses
+	$(UV) pip compile requirements/bootstrap.in --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements/bootstrap.txt
+	$(UV) pip compile pyproject.toml --extra demo --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements/demo.txt
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet -c requirements/demo.txt -o requirements/dev.txt
+	$(UV) pip compile pyproject.toml --extra plugins --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet -c requirements/demo.txt -o requirements/plugins.txt
+	$(UV) pip compile pyproject.toml --extra control-plane --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet -c requirements/demo.txt \
+	  -o requirements/control-plane.txt
+
+install: $(VENV)/.dev ## make .venv with everything for development
+
+install-demo: $(VENV)/.demo ## make .venv with what the demo needs
+
+clean: ## remove .venv and what tests and demos left behind
+	rm -rf $(VENV) .km .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.uv requirements/demo.txt pyproject.toml
+	@echo "installing into $(VENV) ..."
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/demo.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@

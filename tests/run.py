@@ -1,0 +1,40 @@
+"""Runs all tests; the last line says how many browser tests were left out where no Chromium is found."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def main() -> int:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    required = os.environ.get("KM_REQUIRE_BROWSER") == "1"
+    if browser is None and required:
+        print("browser tests are required here, but no Chromium is on PATH", file=sys.stderr)
+        return 1
+    arguments = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:]]
+    if browser is None:
+        arguments += ["-m", "not browser"]
+    root = Path(__file__).parent.parent
+    code = subprocess.run(arguments, cwd=root, check=False).returncode
+    if browser is None:
+        print(f"left out: {_count_browser_tests(root)} browser tests (no Chromium found)")
+    return code
+
+
+def _count_browser_tests(root: Path) -> int:
+    listing = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "browser"],
+        cwd=root,
+        check=False,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return sum("::" in line for line in listing.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
