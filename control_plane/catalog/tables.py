@@ -1,0 +1,140 @@
+"""API products, plans, plan versions and prices.
+
+A trigger (see the first migration) refuses any change to a version that was published, and to its prices;
+only the step from `published` to `superseded` is open.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from control_plane.foundation.db import Base
+
+CODE_CHECK = "code ~ '^[a-z][a-z0-9_-]{0,47}$'"
+
+
+class ApiProduct(Base):
+    """What is sold: routes of one Kong service. `route_units` are quota units of a call, by route name."""
+
+    __tablename__ = "api_products"
+    __table_args__ = (
+        CheckConstraint(CODE_CHECK, name="code"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+        CheckConstraint("cardinality(routes) >= 1", name="routes"),
+        CheckConstraint(
+            "CASE WHEN jsonb_typeof(endpoints) = 'array' THEN jsonb_array_length(endpoints) <= 500 ELSE false END",
+            name="endpoints",
+        ),
+        CheckConstraint("jsonb_typeof(route_units) = 'object'", name="route_units"),
+        CheckConstraint("jsonb_typeof(unit_headers) = 'object'", name="unit_headers"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    description: Mapped[str] = mapped_column(default="", server_default="")
+    service: Mapped[str]
+    routes: Mapped[list[str]]
+    endpoints: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
+    route_units: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    unit_headers: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    created_at: Mapped[datetime]
+    archived_at: Mapped[datetime | None]
+
+
+class Plan(Base):
+    """A named offer on one API product; its terms are in its versions."""
+
+    __tablename__ = "plans"
+    __table_args__ = (
+        CheckConstraint(CODE_CHECK, name="code"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+        CheckConstraint("visibility IN ('public', 'hidden')", name="visibility"),
+        Index(
+            "uq_plans_recommended",
+            "api_product_id",
+            unique=True,
+            postgresql_where=text("recommended AND archived_at IS NULL"),
+        ),
+        Index(None, "api_product_id", "position"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    api_product_id: Mapped[str] = mapped_column(ForeignKey("api_products.id"))
+    position: Mapped[int]
+    visibility: Mapped[str] = mapped_column(default="public", server_default="public")
+    recommended: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    created_at: Mapped[datetime]
+    archived_at: Mapped[datetime | None]
+
+    api_product: Mapped[ApiProduct] = relationship(lazy="raise")
+
+
+class PlanVersion(Base):
+    """The terms a subscription pins. `windows`: [{"limit", "window_ms"}]; `billable_statuses`: {"below": 500}."""
+
+    __tablename__ = "plan_versions"
+    __table_args__ = (
+        UniqueConstraint("plan_id", "version"),
+        CheckConstraint("version >= 1", name="version"),
+        CheckConstraint("status IN ('draft', 'published', 'superseded')", name="status"),
+        CheckConstraint("(status = 'draft') = (published_at IS NULL)", name="published_at"),
+        CheckConstraint("interval IN ('month', 'year')", name="interval"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint("quota_units > 0", name="quota_units"),
+        CheckConstraint("quota_units IS NOT NULL OR NOT quota_hard", name="quota_hard"),
+        CheckConstraint("jsonb_typeof(windows) = 'array'", name="windows"),
+        CheckConstraint("redis_down IN ('open', 'closed')", name="redis_down"),
+        Index("uq_plan_versions_published", "plan_id", unique=True, postgresql_where=text("status = 'published'")),
+        Index("uq_plan_versions_draft", "plan_id", unique=True, postgresql_where=text("status = 'draft'")),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    plan_id: Mapped[str] = mapped_column(ForeignKey("plans.id"))
+    version: Mapped[int]
+    status: Mapped[str] = mapped_column(default="draft", server_default="draft")
+    interval: Mapped[str]
+    currency: Mapped[str]
+    quota_units: Mapped[int | None] = mapped_column(BigInteger)
+    quota_hard: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    windows: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
+    entitlements: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
+    redis_down: Mapped[str] = mapped_column(default="open", server_default="open")
+    billable_statuses: Mapped[dict[str, Any] | None]
+    by_quote: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+
+    plan: Mapped[Plan] = relationship(lazy="raise")
+    prices: Mapped[list["Price"]] = relationship(
+        lazy="raise", order_by="Price.position", back_populates="plan_version"
+    )
+
+
+class Price(Base):
+    """One component of a version's price; `params` holds amounts as decimal strings (see catalog.model)."""
+
+    __tablename__ = "prices"
+    __table_args__ = (
+        UniqueConstraint("plan_version_id", "position"),
+        CheckConstraint("position >= 0", name="position"),
+        CheckConstraint(
+            "model IN ('flat', 'per_unit', 'overage', 'graduated', 'volume', 'package')", name="model"
+        ),
+        CheckConstraint("(model = 'flat') = (meter IS NULL)", name="meter"),
+        CheckConstraint("jsonb_typeof(params) = 'object'", name="params"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    plan_version_id: Mapped[str] = mapped_column(ForeignKey("plan_versions.id"))
+    position: Mapped[int]
+    model: Mapped[str]
+    meter: Mapped[str | None]
+    params: Mapped[dict[str, Any]]
+    description: Mapped[str] = mapped_column(default="", server_default="")
+
+    plan_version: Mapped[PlanVersion] = relationship(lazy="raise", back_populates="prices")

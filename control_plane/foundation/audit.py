@@ -1,0 +1,61 @@
+"""The audit log: who changed what, written in the change's own transaction. The database refuses to alter it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Index
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column
+from structlog.contextvars import get_contextvars
+
+from control_plane.foundation.db import Base
+from control_plane.foundation.ids import new_id
+
+
+class AuditRow(Base):
+    __tablename__ = "audit_log"
+    __table_args__ = (
+        Index(None, "entity_type", "entity_id", "at"),
+        Index(None, "at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    action: Mapped[str]
+    entity_type: Mapped[str]
+    entity_id: Mapped[str]
+    before: Mapped[dict[str, Any] | None]
+    after: Mapped[dict[str, Any] | None]
+    request_id: Mapped[str | None]
+
+
+async def record_change(
+    session: AsyncSession,
+    *,
+    actor: str,
+    action: str,
+    entity_type: str,
+    entity_id: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    now: datetime,
+) -> None:
+    """Write one audit row. `before` and `after` are JSON-ready and hold what changed, never a key or a secret.
+
+    The request's id comes from structlog's context (`request_id`), where the edge binds it.
+    """
+    session.add(
+        AuditRow(
+            id=new_id("aud", now),
+            at=now,
+            actor=actor,
+            action=action,
+            entity_type=entity_type,
+            entity_id=entity_id,
+            before=before,
+            after=after,
+            request_id=get_contextvars().get("request_id"),
+        )
+    )
+    await session.flush()

@@ -1,0 +1,102 @@
+"""Positions of shippers, touched hours and hourly rollups.
+
+`account_id` is '' for calls of nobody, so these tables carry no foreign key.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Index, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from control_plane.foundation.db import Base
+
+FULL_HOUR = "mod(extract(epoch FROM hour), 3600) = 0"
+
+
+class ShipperPosition(Base):
+    """How far one spool segment was committed."""
+
+    __tablename__ = "shipper_positions"
+    __table_args__ = (CheckConstraint("end_offset >= 0", name="end_offset"),)
+
+    shipper_id: Mapped[str] = mapped_column(primary_key=True)
+    segment: Mapped[str] = mapped_column(primary_key=True)
+    end_offset: Mapped[int] = mapped_column(BigInteger)
+    shipped_up_to_ms: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime]
+
+
+class Shipper(Base):
+    """A live shipper holds the seal of every hour it has not shipped past; a retired one holds nothing."""
+
+    __tablename__ = "shippers"
+
+    shipper_id: Mapped[str] = mapped_column(primary_key=True)
+    shipped_up_to_ms: Mapped[int] = mapped_column(BigInteger)
+    last_seen_at: Mapped[datetime]
+    retired_at: Mapped[datetime | None]
+
+
+class TouchedHour(Base):
+    """An hour with new events; cleared only at the generation that was read."""
+
+    __tablename__ = "touched_hours"
+    __table_args__ = (CheckConstraint(FULL_HOUR, name="hour"), Index(None, "touched_at"))
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    generation: Mapped[int] = mapped_column(BigInteger, default=1, server_default=text("1"))
+    touched_at: Mapped[datetime]
+
+
+class UsageHour(Base):
+    """The row that is locked while an hour is recomputed."""
+
+    __tablename__ = "usage_hours"
+    __table_args__ = (
+        CheckConstraint(FULL_HOUR, name="hour"),
+        CheckConstraint("revision >= 0", name="revision"),
+        Index("ix_usage_hours_open", "hour", postgresql_where=text("sealed_at IS NULL")),
+    )
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
+    aggregated_at: Mapped[datetime | None]
+    sealed_at: Mapped[datetime | None]
+
+
+class UsageHourly(Base):
+    """Figures of one hour, written whole, never added to. `phase_id` is '' without a subscription."""
+
+    __tablename__ = "usage_hourly"
+    __table_args__ = (
+        CheckConstraint(FULL_HOUR, name="hour"),
+        CheckConstraint("mode IN ('', 'live', 'test')", name="mode"),
+        CheckConstraint("billable_calls BETWEEN 0 AND calls", name="billable_calls"),
+        CheckConstraint("billable_units BETWEEN 0 AND units", name="billable_units"),
+        Index(None, "phase_id", "hour"),
+        Index(None, "key_id", "hour"),
+    )
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    phase_id: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str] = mapped_column(primary_key=True)
+    mode: Mapped[str] = mapped_column(primary_key=True)
+    key_id: Mapped[str] = mapped_column(primary_key=True)
+    endpoint: Mapped[str] = mapped_column(primary_key=True)
+    status: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    outcome: Mapped[str] = mapped_column(primary_key=True)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    units: Mapped[int] = mapped_column(BigInteger)
+    billable_calls: Mapped[int] = mapped_column(BigInteger)
+    billable_units: Mapped[int] = mapped_column(BigInteger)
+    bytes_in: Mapped[int] = mapped_column(BigInteger)
+    bytes_out: Mapped[int] = mapped_column(BigInteger)
+    latency_ms_sum: Mapped[int] = mapped_column(BigInteger)
+    gateway_ms_sum: Mapped[int] = mapped_column(BigInteger)
+    dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    billable_dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    revision: Mapped[int] = mapped_column(BigInteger)
