@@ -1,0 +1,71 @@
+"""What the demo shows, as plain values, and the comparison that decides whether it passed."""
+
+from dataclasses import dataclass, field
+
+from devstack.demo.traffic import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """Calls of one account (or of nobody) to one endpoint with one answer, as the product counts them."""
+
+    account: str
+    endpoint: str
+    status: int
+    outcome: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceLine:
+    description: str
+    formula: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """One invoice preview. `billable_units` is the quantity that was rated."""
+
+    account: str
+    plan: str
+    period: str
+    lines: tuple[InvoiceLine, ...]
+    total: str
+    billable_units: int
+    quota_units: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One figure, as the client counted it and as each part of the product holds it."""
+
+    name: str
+    client: int
+    product: dict[str, int]
+
+    @property
+    def ok(self) -> bool:
+        return all(value == self.client for value in self.product.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything the demo shows."""
+
+    requests: int
+    broken: int
+    seconds: float
+    usage: tuple[UsageRow, ...]
+    refusals: tuple[Refusal, ...]
+    invoices: tuple[InvoiceView, ...]
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        return self.broken == 0 and all(check.ok for check in self.checks)
+
+    def accounts(self) -> list[str]:
+        """Return account names in the order of first appearance."""
+        return list(dict.fromkeys(row.account for row in self.usage))
