@@ -1,0 +1,315 @@
+"""From Kong's serialized log of one finished request to a usage line (`gateway_contract.usage_lines`).
+
+A whitelist: what is not named here never leaves the gateway. Kong's log arrives in two forms, which give the
+same line:
+
+* *file-log* with the privacy expression (`gateway_contract.file_log`): `path`, `km_receipt`, `km_receipt_out` and
+  `km_unit_<dimension>` stand beside Kong's own fields, headers and URI are gone;
+* *serialized* (`kong.log.serialize` in the log phase): everything is still in it, keys included.
+
+Receipts are taken as they were found and judged by the collector, with three exceptions that become "": a text
+that no receipt can be (too long, other characters), a text that holds an API key (callers write what they like
+into our header), and a header that stands there twice with different values. The gateway replaces the request's
+header, so a repeated one did not come from it; a second one in the answer came from the upstream, and which is
+ours is not for this side to guess: the request's receipt attributes the call as well.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+import msgspec
+
+from gateway_contract.api_keys import redact_api_keys
+from gateway_contract.file_log import UNIT_FIELD_PREFIX
+from gateway_contract.headers import RECEIPT
+from gateway_contract.receipts import MAX_LENGTH as MAX_RECEIPT_LENGTH
+from gateway_contract.usage_lines import LINE_VERSION, MAX_PATH_LENGTH
+
+MAX_METHOD_LENGTH = 32
+MAX_NAME_LENGTH = 256
+MAX_UNIT_LENGTH = 64
+# Stands for a unit that is too long to be a number; no judge can take it for one.
+TOO_LONG_UNIT = "(too long)"
+
+_RECEIPT_HEADER = RECEIPT.lower()
+_RECEIPT_TEXT = re.compile(rf"[A-Za-z0-9._~-]{{1,{MAX_RECEIPT_LENGTH}}}")
+_DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_UNIT_KEY = b'"' + UNIT_FIELD_PREFIX.encode()
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+_AT = re.compile(r"at `\$\.?([^`]*)`")
+
+_RequestId = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{32}\Z")]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class UnreadableLineError(ValueError):
+    """A log line cannot become a usage line; `field` names what is missing or of the wrong kind.
+
+    The message never repeats the value: it may hold a key.
+    """
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"cannot read {field}")
+        self.field = field
+
+
+class UsageLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
+    """One usage line; the fields are those of `gateway_contract.usage_lines`."""
+
+    v: int
+    id: _RequestId
+    at: _Count
+    ru: str
+    ra: str
+    sv: str
+    rt: str
+    m: str
+    p: str
+    st: _Count
+    so: str
+    bi: _Count
+    bo: _Count
+    lt: int
+    lk: int
+    lp: int
+    ip: str
+    u: dict[str, str]
+
+
+class _Request(msgspec.Struct, gc=False):
+    id: _RequestId
+    method: str
+    size: _Count
+    uri: str | None = None
+    headers: dict[str, Any] | None = None
+
+
+class _Response(msgspec.Struct, gc=False):
+    status: _Count
+    size: _Count
+    headers: dict[str, Any] | None = None
+
+
+class _Latencies(msgspec.Struct, gc=False):
+    request: int | float
+    kong: int | float
+    proxy: int | float
+
+
+class _Named(msgspec.Struct, gc=False):
+    name: str | None = None
+
+
+class _KongLog(msgspec.Struct, gc=False):
+    request: _Request
+    response: _Response
+    latencies: _Latencies
+    started_at: int | float
+    path: str | None = None
+    km_receipt: str | None = None
+    km_receipt_out: str | None = None
+    service: _Named | None = None
+    route: _Named | None = None
+    source: str | None = None
+    client_ip: str | None = None
+    v: int = 0
+
+
+_kong_log_decoder = msgspec.json.Decoder(_KongLog)
+_usage_line_decoder = msgspec.json.Decoder(UsageLine)
+_raw_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+
+
+def build_usage_line(log: Mapping[str, Any], *, unit_headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return the usage line of Kong's log of one request, in either form.
+
+    Args:
+        log: what Kong serialized, decoded from JSON.
+        unit_headers: dimension (`tokens`) -> the upstream's answer header, for the serialized form. The
+            file-log form names its dimensions itself.
+
+    Raises:
+        UnreadableLineError: a field is missing or of the wrong kind.
+    """
+    try:
+        kong_log = msgspec.convert(dict(log), _KongLog)
+    except msgspec.ValidationError as error:
+        raise UnreadableLineError(_field_of(error)) from None
+    named = {name: value for name, value in log.items() if name.startswith(UNIT_FIELD_PREFIX)}
+    return msgspec.structs.asdict(_usage_line(kong_log, named, unit_headers))
+
+
+def read_usage_line(raw: bytes, *, unit_headers: Mapping[str, str] | None = None) -> UsageLine:
+    """Return the usage line of one JSON text: Kong's log in either form, or a usage line already built.
+
+    Bytes that are not UTF-8 become U+FFFD (Kong decodes `%ff` in paths, and such a call is billed like any
+    other).
+
+    Raises:
+        UnreadableLineError: not JSON, or a field is missing or of the wrong kind.
+    """
+    try:
+        return _read(raw, unit_headers or {})
+    except msgspec.ValidationError as error:
+        raise UnreadableLineError(_field_of(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        return _read(raw.decode("utf-8", "replace").encode(), unit_headers or {})
+    except msgspec.ValidationError as error:
+        raise UnreadableLineError(_field_of(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnreadableLineError("JSON") from None
+
+
+def encode_usage_line(line: UsageLine | Mapping[str, Any]) -> bytes:
+    """Return the line as compact JSON without a newline."""
+    return _encoder.encode(line)
+
+
+def _read(raw: bytes, unit_headers: Mapping[str, str]) -> UsageLine:
+    kong_log = None if raw.startswith(b'{"v":') else _kong_log_decoder.decode(raw)
+    if kong_log is None or kong_log.v:
+        return _checked(_usage_line_decoder.decode(raw))
+    named: dict[str, Any] = {}
+    if _UNIT_KEY in raw:
+        fields = _raw_fields_decoder.decode(raw)
+        named = {
+            name: msgspec.json.decode(value)
+            for name, value in fields.items()
+            if name.startswith(UNIT_FIELD_PREFIX)
+        }
+    return _usage_line(kong_log, named, unit_headers)
+
+
+def _usage_line(log: _KongLog, named_units: Mapping[str, Any], unit_headers: Mapping[str, str]) -> UsageLine:
+    request, response, latencies = log.request, log.response, log.latencies
+    if log.started_at < 0:
+        raise UnreadableLineError("started_at")
+    if log.path is not None:
+        path, receipt, receipt_out = log.path, log.km_receipt, log.km_receipt_out
+        units = _named_units(named_units) if named_units else {}
+    elif request.uri is not None:
+        path = request.uri
+        receipt = _single(request.headers, _RECEIPT_HEADER, "request.headers")
+        receipt_out = _single(response.headers, _RECEIPT_HEADER, "response.headers")
+        units = _header_units(response.headers, unit_headers)
+    else:
+        raise UnreadableLineError("path")
+    return UsageLine(
+        v=LINE_VERSION,
+        id=request.id,
+        at=int(log.started_at),
+        ru=_receipt(receipt),
+        ra=_receipt(receipt_out),
+        sv=_name(log.service),
+        rt=_name(log.route),
+        m=request.method[:MAX_METHOD_LENGTH],
+        p=_path(path),
+        st=response.status,
+        so=log.source or "",
+        bi=request.size,
+        bo=response.size,
+        lt=round(latencies.request),
+        lk=round(latencies.kong),
+        lp=round(latencies.proxy),
+        ip=log.client_ip or "",
+        u=units,
+    )
+
+
+def _checked(line: UsageLine) -> UsageLine:
+    """A line from the other door was built by `build_usage_line`; trust its shape, not its contents."""
+    if line.v != LINE_VERSION:
+        raise UnreadableLineError("v")
+    line.ru, line.ra, line.p = _receipt(line.ru), _receipt(line.ra), _path(line.p)
+    line.m, line.sv, line.rt = line.m[:MAX_METHOD_LENGTH], line.sv[:MAX_NAME_LENGTH], line.rt[:MAX_NAME_LENGTH]
+    if line.u:
+        line.u = {_dimension(name): _unit(value) for name, value in line.u.items()}
+    return line
+
+
+def _receipt(text: str | None) -> str:
+    if not text or _RECEIPT_TEXT.fullmatch(text) is None:
+        return ""
+    if "km_" in text and redact_api_keys(text) != text:
+        return ""
+    return text
+
+
+def _path(text: str) -> str:
+    """Cut off the query, redact keys (percent-encoded ones too), then cut: a key cut in half would stay."""
+    if "?" in text:
+        text = text.partition("?")[0]
+    if "km_" in text:
+        text = redact_api_keys(text)
+    if "%" in text:
+        plain = unquote(text)
+        if redact_api_keys(plain) != plain:
+            text = redact_api_keys(plain)
+    return _encodable(text[:MAX_PATH_LENGTH])
+
+
+def _name(entity: _Named | None) -> str:
+    return "" if entity is None or entity.name is None else _encodable(entity.name[:MAX_NAME_LENGTH])
+
+
+def _single(headers: Mapping[str, Any] | None, name: str, where: str) -> str | None:
+    """The header's value; None where it is absent, or repeated with values that differ."""
+    value = None if headers is None else headers.get(name)
+    if isinstance(value, list):
+        value = value[0] if value and all(other == value[0] for other in value) else None
+    if value is None or isinstance(value, str):
+        return value
+    raise UnreadableLineError(f"{where}.{name}")
+
+
+def _named_units(named: Mapping[str, Any]) -> dict[str, str]:
+    units = {}
+    for name, value in named.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise UnreadableLineError("km_unit")
+        units[_dimension(name.removeprefix(UNIT_FIELD_PREFIX))] = _unit(value)
+    return units
+
+
+def _header_units(headers: Mapping[str, Any] | None, unit_headers: Mapping[str, str]) -> dict[str, str]:
+    units = {}
+    for dimension, header in unit_headers.items():
+        value = None if headers is None else headers.get(header.lower())
+        if isinstance(value, list) and all(isinstance(part, str) for part in value):
+            # as HTTP joins a repeated field: no number, so whoever judges it sees that it was repeated
+            value = ", ".join(value)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise UnreadableLineError(f"response.headers.{header.lower()}")
+        units[_dimension(dimension)] = _unit(value)
+    return units
+
+
+def _dimension(name: str) -> str:
+    if _DIMENSION.fullmatch(name) is None:
+        raise UnreadableLineError("km_unit")
+    return name
+
+
+def _unit(text: str) -> str:
+    return TOO_LONG_UNIT if len(text) > MAX_UNIT_LENGTH else _encodable(redact_api_keys(text))
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates (a JSON escape can make them) have no UTF-8 form."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _field_of(error: msgspec.ValidationError) -> str:
+    text = str(error)
+    at, missing = _AT.search(text), _MISSING.search(text)
+    parts = [at[1] if at else "", missing[1] if missing else ""]
+    return ".".join(part for part in parts if part) or "JSON object"
