@@ -1,0 +1,39 @@
+"""Graduated: each unit costs what its own tier says; later tiers apply only to the units in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from control_plane.rating.model import EXACT, ZERO, Charge, Quantity
+from control_plane.rating.tiers import Tier, read_tiers, tier_formula, use_tier
+from control_plane.rating.words import TIMES, format_amount, format_units
+
+
+@dataclass(frozen=True, slots=True)
+class Graduated:
+    tiers: tuple[Tier, ...]
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> Self:
+        return cls(tiers=read_tiers(params))
+
+    def charge(self, used: Quantity) -> Charge:
+        """Charge tier by tier. A tier's flat amount is due only when at least one unit falls into the tier."""
+        filled = [(tier, units) for tier in self.tiers if (units := _units_in(tier, used.units)) > 0]
+        uses = tuple(use_tier(tier, units=units, used=used) for tier, units in filled)
+        amount = ZERO
+        for use in uses:
+            amount = EXACT.add(amount, use.amount)
+        nothing = f"{format_units(0, used.unit)} {TIMES} {format_amount(self.tiers[0].unit_amount, used.currency)}"
+        formula = " + ".join(tier_formula(tier, units=units, used=used) for tier, units in filled)
+        return Charge(
+            formula=formula or nothing,
+            quantity=used.units,
+            unit_amount=uses[0].unit_amount if len(uses) == 1 else None,
+            amount=amount,
+            tiers=uses,
+        )
+
+
+def _units_in(tier: Tier, units: int) -> int:
+    return (units if tier.up_to is None else min(units, tier.up_to)) - tier.above

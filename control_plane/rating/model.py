@@ -1,0 +1,117 @@
+"""The values of rating: what goes in, what a price model answers, what comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Context, Decimal
+from typing import Any, Protocol, Self
+
+# Enough digits for any bigint quantity times any amount we accept: no multiplication here ever rounds.
+# A share of a period is the one division; 60 digits leave it far from any cent boundary it does not lie on.
+EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
+ZERO = Decimal(0)
+
+
+class RatingError(ValueError):
+    """A price or a quantity cannot be rated. `field` is the name of the part at fault."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a billing period for which a price ran, in ms: 0 <= covered_ms <= period_ms."""
+
+    covered_ms: int
+    period_ms: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.covered_ms <= self.period_ms or self.period_ms == 0:
+            raise RatingError("share", f"{self.covered_ms} of {self.period_ms} ms is not a part of a period")
+
+    @property
+    def is_whole(self) -> bool:
+        return self.covered_ms == self.period_ms
+
+    def of(self, amount: Decimal) -> Decimal:
+        """Return that part of an amount, not rounded to any currency."""
+        if self.is_whole:
+            return amount
+        return EXACT.divide(EXACT.multiply(amount, Decimal(self.covered_ms)), Decimal(self.period_ms))
+
+
+WHOLE_PERIOD = Share(covered_ms=1, period_ms=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a meter counts, in words."""
+
+    singular: str
+    plural: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantity:
+    """What is to be rated: `units` used (never negative) while the price ran, and how to speak of it."""
+
+    units: int
+    unit: Unit
+    currency: str
+    share: Share = WHOLE_PERIOD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierUse:
+    """The units that fell into one tier: those numbered `first_unit` to `last_unit` (None: no upper end)."""
+
+    first_unit: int
+    last_unit: int | None
+    quantity: int
+    unit_amount: Decimal
+    flat_amount: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """A price model's answer: an exact amount in the currency's major unit and how it came about."""
+
+    formula: str
+    quantity: int
+    unit_amount: Decimal | None
+    amount: Decimal
+    tiers: tuple[TierUse, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatedLine:
+    """One line of an invoice. `exact_amount` (major unit) was rounded once, half up, to `amount_minor`."""
+
+    description: str
+    formula: str
+    quantity: int
+    unit_amount: Decimal | None
+    tiers: tuple[TierUse, ...]
+    exact_amount: Decimal
+    amount_minor: int
+    currency: str
+
+
+class PriceModel(Protocol):
+    """What each price model is: an immutable value read from a price's parameters."""
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any]) -> Self:
+        """Return the price.
+
+        Raises:
+            RatingError: a parameter is missing, unknown or out of range; names it.
+        """
+        ...
+
+    def charge(self, used: Quantity) -> Charge:
+        """Return what the quantity costs. Pure; the same quantity always gives the same charge."""
+        ...

@@ -1,0 +1,37 @@
+"""Reading a price's parameters: amounts are decimal strings, never floats, with at most 12 decimals."""
+
+import re
+from collections.abc import Collection, Mapping
+from decimal import Decimal
+from typing import Any
+
+from control_plane.rating.model import RatingError
+
+MAX_DECIMALS = 12
+_AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_MAX_UNITS = 2**63 - 1
+
+
+def refuse_unknown(params: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Raise RatingError for the first parameter that the price model does not know."""
+    for name in params:
+        if name not in allowed:
+            raise RatingError(str(name), f"is no parameter of this price; known are {', '.join(sorted(allowed))}")
+
+
+def read_amount(params: Mapping[str, Any], name: str, *, default: Decimal | None = None) -> Decimal:
+    """Return an amount in the currency's major unit: "49.00", "0.0015". Not negative, at most 12 decimals."""
+    value = params.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
+        raise RatingError(name, f'must be a decimal string with at most {MAX_DECIMALS} decimals, like "0.0015"')
+    return Decimal(value)
+
+
+def read_units(params: Mapping[str, Any], name: str, *, at_least: int) -> int:
+    """Return a whole number of units."""
+    value = params.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= _MAX_UNITS:
+        raise RatingError(name, f"must be a whole number, at least {at_least}")
+    return value

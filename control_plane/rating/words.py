@@ -1,0 +1,43 @@
+"""Amounts, quantities and parts of a period as people read them. English, US number form."""
+
+from decimal import Decimal
+
+from control_plane.foundation.money import minor_units
+from control_plane.rating.model import Share, Unit
+
+TIMES = "×"  # noqa: RUF001 - the multiplication sign, as on any invoice
+_SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩"}
+_REQUESTS = Unit(singular="request", plural="requests")
+_SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("ms", 1))
+
+
+def format_amount(amount: Decimal, currency: str) -> str:
+    """Return "$49.00", "$0.0015" (every digit that counts, at least the currency's own) or "49.00 CHF"."""
+    text = f"{amount.normalize():,f}"
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.ljust(minor_units(currency), "0")
+    number = f"{whole}.{fraction}" if fraction else whole
+    symbol = _SYMBOLS.get(currency)
+    return f"{symbol}{number}" if symbol else f"{number} {currency}"
+
+
+def unit_of(meter: str) -> Unit:
+    """Return the words for a meter: `requests`, or a dimension such as `tokens` or `compute_ms`."""
+    if meter == "requests":
+        return _REQUESTS
+    plural = meter.replace("_", " ")
+    singular = plural[:-1] if plural.endswith("s") and not plural.endswith(("ss", " ms")) else plural
+    return Unit(singular=singular, plural=plural)
+
+
+def format_units(count: int, unit: Unit) -> str:
+    """Return "1 request", "12,345 requests"."""
+    return f"{count:,} {unit.singular if count == 1 else unit.plural}"
+
+
+def format_share(share: Share) -> str:
+    """Return "12 of 30 days" in the largest unit that states both numbers exactly."""
+    for name, size_ms in _SPANS:
+        if share.covered_ms % size_ms == 0 and share.period_ms % size_ms == 0:
+            return f"{share.covered_ms // size_ms:,} of {share.period_ms // size_ms:,} {name}"
+    raise AssertionError  # 1 ms divides every whole number of ms

@@ -1,0 +1,118 @@
+"""What holds for every price and quantity."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.rating.model import Share
+from control_plane.rating.models import read_price
+from control_plane.rating.rate import rate, total_minor
+
+amounts = st.decimals(min_value=0, max_value=100_000, places=12, allow_nan=False).map(lambda d: f"{d:f}")
+units = st.integers(min_value=0, max_value=10**12)
+currencies = st.sampled_from(["USD", "EUR", "JPY", "KWD"])
+
+
+@st.composite
+def tiers(draw) -> dict:
+    ends = sorted(draw(st.sets(st.integers(min_value=1, max_value=10**9), max_size=5)))
+    return {
+        "tiers": [
+            {"up_to": end, "unit_amount": draw(amounts), "flat_amount": draw(amounts)} for end in [*ends, None]
+        ]
+    }
+
+
+@st.composite
+def shares(draw) -> Share:
+    period_ms = draw(st.integers(min_value=1, max_value=366 * 86_400_000))
+    return Share(covered_ms=draw(st.integers(min_value=0, max_value=period_ms)), period_ms=period_ms)
+
+
+flats = st.builds(lambda a: ("flat", {"amount": a}), amounts)
+per_units = st.builds(lambda a: ("per_unit", {"unit_amount": a}), amounts)
+overages = st.builds(lambda i, a: ("overage", {"included": i, "unit_amount": a}), units, amounts)
+packages = st.builds(
+    lambda s, a: ("package", {"size": s, "amount": a}), st.integers(min_value=1, max_value=10**9), amounts
+)
+graduateds = st.builds(lambda t: ("graduated", t), tiers())
+volumes = st.builds(lambda t: ("volume", t), tiers())
+any_price = st.one_of(flats, per_units, overages, packages, graduateds, volumes)
+monotonic_price = st.one_of(flats, per_units, overages, packages, graduateds)
+
+
+def rated(price: tuple[str, dict], quantity: int, *, currency: str = "USD", share: Share | None = None):
+    extra = {} if share is None else {"share": share}
+    return rate(read_price(*price), quantity=quantity, currency=currency, description="any", **extra)
+
+
+def exact(price: tuple[str, dict], quantity: int) -> Decimal:
+    return sum((line.exact_amount for line in rated(price, quantity)), Decimal(0))
+
+
+class TestEveryPrice:
+    @given(price=any_price, quantity=units, currency=currencies, share=shares())
+    def test_gives_the_same_lines_again(self, price, quantity, currency, share):
+        first = rated(price, quantity, currency=currency, share=share)
+        assert first == rated(price, quantity, currency=currency, share=share)
+
+    @given(price=any_price, quantity=units, currency=currencies, share=shares())
+    def test_is_never_negative_and_rounds_within_half_a_unit(self, price, quantity, currency, share):
+        decimals = {"JPY": 0, "KWD": 3}.get(currency, 2)
+        for line in rated(price, quantity, currency=currency, share=share):
+            assert line.amount_minor >= 0
+            difference = Fraction(line.exact_amount) * 10**decimals - line.amount_minor
+            assert Fraction(-1, 2) <= difference < Fraction(1, 2)
+
+    @given(prices=st.lists(any_price, max_size=4), quantity=units)
+    def test_total_is_the_sum_of_the_lines(self, prices, quantity):
+        lines = [line for price in prices for line in rated(price, quantity)]
+        assert total_minor(lines) == sum(line.amount_minor for line in lines)
+
+    @given(price=st.one_of(overages, graduateds, volumes), quantity=units)
+    def test_tiers_hold_every_unit_and_add_up(self, price, quantity):
+        for line in rated(price, quantity):
+            assert sum(tier.quantity for tier in line.tiers) == quantity
+            assert sum(Fraction(tier.amount) for tier in line.tiers) == Fraction(line.exact_amount)
+
+    @given(price=any_price, quantity=units)
+    def test_has_a_formula(self, price, quantity):
+        assert all(line.formula for line in rated(price, quantity))
+
+
+class TestMonotonic:
+    @given(price=monotonic_price, quantity=units, more=units)
+    def test_more_usage_never_costs_less(self, price, quantity, more):
+        assert exact(price, quantity) <= exact(price, quantity + more)
+
+    @given(price=flats, share=shares())
+    def test_a_longer_part_never_costs_less(self, price, share):
+        (part,) = rated(price, 0, share=share)
+        (whole,) = rated(price, 0)
+        assert part.amount_minor <= whole.amount_minor
+
+
+class TestAdditive:
+    @given(price=per_units, first=units, second=units)
+    def test_per_unit_adds_up_exactly(self, price, first, second):
+        assert exact(price, first) + exact(price, second) == exact(price, first + second)
+
+    @given(price=overages, first=units, second=units)
+    def test_two_allowances_never_cost_more_than_one(self, price, first, second):
+        assert exact(price, first) + exact(price, second) <= exact(price, first + second)
+
+    @given(price=flats, period_ms=st.integers(min_value=1, max_value=10**10), cut=st.fractions(0, 1))
+    def test_flat_parts_add_up_to_the_whole_within_a_minor_unit(self, price, period_ms, cut):
+        first_ms = int(period_ms * cut)
+        parts = [Share(first_ms, period_ms), Share(period_ms - first_ms, period_ms)]
+        split = sum(line.amount_minor for share in parts for line in rated(price, 0, share=share))
+        assert abs(split - total_minor(rated(price, 0))) <= 1
+
+    @given(included=units, amount=amounts, quantity=units)
+    def test_overage_is_a_graduated_price_with_a_free_first_tier(self, included, amount, quantity):
+        free = [{"up_to": included, "unit_amount": "0"}] if included else []
+        graduated = ("graduated", {"tiers": [*free, {"up_to": None, "unit_amount": amount}]})
+        overage = ("overage", {"included": included, "unit_amount": amount})
+        assert exact(overage, quantity) == exact(graduated, quantity)
