@@ -120,7 +120,7 @@ class AccountRecord:
     products: dict[str, ProductGrant]
 
 
-# One encoder for all: a full projection writes a million records, and `dataclasses.asdict` takes four times as long.
+# A full projection writes a million records, and `dataclasses.asdict` would take four times as long.
 _ENCODE = json.JSONEncoder(
     separators=(",", ":"),
     sort_keys=True,
