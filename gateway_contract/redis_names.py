@@ -7,6 +7,8 @@ PREFIX = "km:1:"
 # Written after every full projection. A key record that is missing while this is missing too means
 # "Redis was emptied", not "unknown key": the gateway answers 503 then, and the projector rebuilds.
 PROJECTION_MARKER = PREFIX + "projection"
+# Set while a full projection runs and gone when Redis was emptied meanwhile. Tagged into the marker's slot.
+PROJECTION_SWEEP = f"{{{PROJECTION_MARKER}}}:sweep"
 INVALIDATIONS_CHANNEL = PREFIX + "invalidations"
 COLLECTOR_GROUP = "collector"
 
