@@ -1,0 +1,50 @@
+"""Roles, and the shape of API tokens."""
+
+import hashlib
+import re
+import secrets
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+TOKEN_BYTES = 32
+_TOKEN = re.compile(r"kmt_[A-Za-z0-9_-]{43}")
+
+
+class Role(StrEnum):
+    """What the holder of a token may do in the admin API; the API decides by it."""
+
+    OWNER = "owner"
+    ADMIN = "admin"
+    FINANCE = "finance"
+    SUPPORT = "support"
+    READ_ONLY = "read_only"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """What the audit log keeps of an account."""
+
+    name: str
+    email: str | None
+    status: str
+    currency: str
+    time_zone: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def generate_token() -> str:
+    """Return a new token text: `kmt_` and 43 base64url characters (256 random bits)."""
+    return f"kmt_{secrets.token_urlsafe(TOKEN_BYTES)}"
+
+
+def is_token(text: str) -> bool:
+    """Say whether a text has a token's shape; spares the look-up of anything else."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def hash_token(text: str) -> str:
+    """Return the SHA-256 of a token as 64 lower-case hex digits: the only form that is stored."""
+    return hashlib.sha256(text.encode()).hexdigest()
