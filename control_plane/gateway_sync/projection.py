@@ -1,0 +1,60 @@
+"""One step of the projector: what the outbox says has changed is read, written to Redis, and marked done."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.foundation.outbox import OutboxRow, Topic, claim, finish
+from control_plane.gateway_sync import metrics
+from control_plane.gateway_sync.record_writer import RecordWriter
+from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+TOPICS = (Topic.KEY_CHANGED, Topic.ACCOUNT_CHANGED)
+
+
+async def project_changes(
+    sessions: async_sessionmaker[AsyncSession],
+    writer: RecordWriter,
+    *,
+    public_url: str,
+    now: datetime,
+    limit: int = BATCH,
+) -> int:
+    """Project up to `limit` waiting changes; returns how many outbox rows were worked off.
+
+    The rows stay locked, and waiting, until Redis has acknowledged: whoever dies in between leaves them to the
+    next. They are claimed first and the snapshot is opened after that, so it holds every change they tell of.
+    """
+    async with sessions() as session, session.begin():
+        rows = await claim(session, topics=TOPICS, limit=limit)
+        if not rows:
+            return 0
+        key_ids = _entities(rows, Topic.KEY_CHANGED)
+        account_ids = _entities(rows, Topic.ACCOUNT_CHANGED)
+        async with consistent_reads(sessions) as reads:
+            accounts = await accounts_by_id(reads, account_ids, now=now)
+            keys = await keys_by_id(reads, key_ids)
+        _report_missing("account", account_ids, (account.id for account in accounts))
+        _report_missing("key", key_ids, (key.id for key in keys))
+        # accounts first: a new key must not be known before the account it belongs to
+        await writer.write_accounts(accounts, now=now, public_url=public_url)
+        await writer.write_keys(keys)
+        await finish(session, [row.id for row in rows], now)
+    metrics.PROJECTED.labels("account").inc(len(accounts))
+    metrics.PROJECTED.labels("key").inc(len(keys))
+    return len(rows)
+
+
+def _entities(rows: Iterable[OutboxRow], topic: Topic) -> set[str]:
+    return {row.entity_id for row in rows if row.topic == topic}
+
+
+def _report_missing(kind: str, wanted: set[str], found: Iterable[str]) -> None:
+    for entity_id in sorted(wanted.difference(found)):
+        metrics.MISSING.labels(kind).inc()
+        log.error("an outbox row names something that does not exist", kind=kind, entity_id=entity_id)

@@ -1,0 +1,190 @@
+"""From plain snapshots of rows to the records the gateway reads. Pure: `now` and the public address come in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from control_plane.foundation.clock import to_ms
+from control_plane.foundation.period import BillingPeriod, Interval, next_period, period_containing
+from gateway_contract.modes import Mode
+from gateway_contract.records import (
+    AccountRecord,
+    AccountStatus,
+    KeyRecord,
+    KeyStatus,
+    Period,
+    ProductGrant,
+    Quota,
+    RedisDownPolicy,
+    Upgrade,
+    Window,
+)
+
+UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class KeySnapshot:
+    """One key's row as the gateway needs it. `key_hash` names the record; it is not in it."""
+
+    id: str
+    account_id: str
+    key_hash: str
+    mode: str
+    status: str
+    version: int
+    scopes: tuple[str, ...]
+    windows: tuple[Window, ...]
+    quota_units: int | None
+    ip_ranges: tuple[str, ...]
+    expires_at: datetime | None
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """One plan version as the gateway needs it. `quota_units` None: no quota."""
+
+    code: str
+    name: str
+    version: int
+    position: int
+    windows: tuple[Window, ...]
+    quota_units: int | None
+    quota_hard: bool
+    entitlements: tuple[str, ...]
+    redis_down: str
+    by_quote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionSnapshot:
+    """A live subscription in its present phase, with the plans on offer for the same API product.
+
+    An override that is not None takes the plan's place.
+    """
+
+    id: str
+    product: str
+    plan: PlanTerms
+    anchor_at: datetime
+    interval: Interval
+    windows_override: tuple[Window, ...] | None
+    quota_override: int | None
+    route_units: dict[str, int]
+    offers: tuple[PlanTerms, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSnapshot:
+    """One account with its live subscriptions, all read in one database snapshot."""
+
+    id: str
+    name: str
+    status: str
+    version: int
+    subscriptions: tuple[SubscriptionSnapshot, ...]
+
+
+def build_key_record(key: KeySnapshot) -> KeyRecord:
+    """Return the key's record; a revoked key gives a tombstone, never nothing."""
+    return KeyRecord(
+        id=key.id,
+        account_id=key.account_id,
+        mode=Mode(key.mode),
+        status=KeyStatus(key.status),
+        version=key.version,
+        scopes=key.scopes,
+        windows=key.windows,
+        quota_units=key.quota_units,
+        ip_ranges=key.ip_ranges,
+        expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
+        name=key.name,
+    )
+
+
+def build_account_record(account: AccountSnapshot, *, now: datetime, public_url: str) -> AccountRecord:
+    """Return the account's record with the billing periods current and next at `now`."""
+    return AccountRecord(
+        id=account.id,
+        name=account.name,
+        status=AccountStatus(account.status),
+        version=account.version,
+        products={
+            subscription.product: build_grant(subscription, now=now, public_url=public_url)
+            for subscription in account.subscriptions
+        },
+    )
+
+
+def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url: str) -> ProductGrant:
+    """Return what the subscription allows at `now`, overrides applied."""
+    plan = subscription.plan
+    windows = plan.windows if subscription.windows_override is None else subscription.windows_override
+    quota_units = plan.quota_units if subscription.quota_override is None else subscription.quota_override
+    current = period_containing(now, subscription.anchor_at, subscription.interval)
+    following = next_period(current, subscription.anchor_at, subscription.interval)
+    better = choose_upgrade(subscription.offers, windows=windows, quota_units=quota_units, plan_code=plan.code)
+    return ProductGrant(
+        subscription_id=subscription.id,
+        plan=plan.code,
+        plan_name=plan.name,
+        plan_version=plan.version,
+        windows=windows,
+        quota=None if quota_units is None else Quota(units=quota_units, hard=plan.quota_hard),
+        periods=(_contract_period(current), _contract_period(following)),
+        entitlements=plan.entitlements,
+        route_units=subscription.route_units,
+        redis_down=RedisDownPolicy(plan.redis_down),
+        upgrade=None
+        if better is None
+        else Upgrade(
+            plan=better.code, name=better.name, url=upgrade_url(public_url, subscription.product, better)
+        ),
+    )
+
+
+def choose_upgrade(
+    offers: Iterable[PlanTerms], *, windows: tuple[Window, ...], quota_units: int | None, plan_code: str
+) -> PlanTerms | None:
+    """Return the smallest offer that allows more than `windows` and `quota_units` do, and no less of either.
+
+    Plans sold by quote come last: their terms are still to be agreed, so they count as without limits. None where
+    nothing on offer is larger.
+    """
+    have_quota, have_rate = _quota_size(quota_units), _rate(windows)
+    larger = [
+        offer
+        for offer in offers
+        if offer.code != plan_code and _is_larger(_size(offer), than=(have_quota, have_rate))
+    ]
+    return min(larger, key=lambda offer: (offer.by_quote, *_size(offer), offer.position, offer.code), default=None)
+
+
+def upgrade_url(public_url: str, product: str, plan: PlanTerms) -> str:
+    """Return the absolute address where the plan can be taken."""
+    return f"{public_url.rstrip('/')}/upgrade?product={quote(product, safe='')}&plan={quote(plan.code, safe='')}"
+
+
+def _contract_period(period: BillingPeriod) -> Period:
+    return Period(start_ms=to_ms(period.start), end_ms=to_ms(period.end))
+
+
+def _size(plan: PlanTerms) -> tuple[float, float]:
+    if plan.by_quote:
+        return UNLIMITED, UNLIMITED
+    return _quota_size(plan.quota_units), _rate(plan.windows)
+
+
+def _is_larger(size: tuple[float, float], *, than: tuple[float, float]) -> bool:
+    return size[0] >= than[0] and size[1] >= than[1] and size != than
+
+
+def _quota_size(units: int | None) -> float:
+    return UNLIMITED if units is None else units
+
+
+def _rate(windows: tuple[Window, ...]) -> float:
+    """Return the calls a ms that the tightest window sustains; a common measure of unlike windows."""
+    return min((window.limit / window.window_ms for window in windows), default=UNLIMITED)

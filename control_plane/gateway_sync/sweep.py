@@ -1,0 +1,208 @@
+"""Full sweeps: every record written again where it differs, and counters restored after Redis lost them."""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute
+
+from control_plane.accounts.tables import Account
+from control_plane.foundation.clock import floor_hour, to_ms
+from control_plane.foundation.db import session_factory
+from control_plane.foundation.period import period_containing
+from control_plane.gateway_sync.counters import restore_counters, restored_counters
+from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
+from control_plane.gateway_sync.record_writer import RecordWriter
+from control_plane.gateway_sync.snapshots import accounts_after, consistent_reads, keys_after
+from control_plane.gateway_sync.usage_reads import HOUR, callable_subscriptions, hour_usage, key_shares
+from control_plane.keys.tables import ApiKey
+
+log = structlog.get_logger(__name__)
+
+PAGE = 1000
+COUNTER_PAGE = 200
+# any fixed number: holders of this PostgreSQL lock sweep, one at a time
+SWEEP_LOCK = 0x6B6D_7377
+
+
+class SweepInterruptedError(Exception):
+    """Redis was emptied, restarted or swept by another while this sweep ran: what it wrote may be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SweepProgress:
+    """`step` is `counters`, `accounts` or `keys`; `done` of about `total` rows."""
+
+    step: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a full sweep saw, and `written`: how many records were not already as they should be."""
+
+    keys: int
+    accounts: int
+    counters: int
+    written: int
+    seconds: float
+
+
+ProgressCallback = Callable[[SweepProgress], None]
+
+
+def _ignore(_progress: SweepProgress) -> None:
+    return None
+
+
+async def rebuild(
+    engine: AsyncEngine,
+    client: Redis,
+    *,
+    public_url: str,
+    now: datetime,
+    progress: ProgressCallback = _ignore,
+) -> SweepReport:
+    """Make everything in Redis anew from PostgreSQL: counters, records, marker. Safe at any time, repeatable.
+
+    Waits for a sweep that is running. Until it is done, unknown keys get 503, since Redis' content is in doubt.
+    Counters come first: no call is admitted by a record while its quota use is still forgotten.
+
+    Raises:
+        SweepInterruptedError: Redis was emptied or restarted meanwhile; call it again.
+    """
+    async with sweep_lock(engine, wait=True):
+        return await sweep(
+            session_factory(engine), client, public_url=public_url, now=now, restore=True, progress=progress
+        )
+
+
+@asynccontextmanager
+async def sweep_lock(engine: AsyncEngine, *, wait: bool) -> AsyncIterator[bool]:
+    """Hold the lock of sweeps; False where another holds it and `wait` is off. Freed when the process dies."""
+    function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+    async with engine.connect() as connection:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")  # noqa: PLW2901 - the same connection
+        got = await connection.scalar(text(f"SELECT {function}({SWEEP_LOCK})")) is not False
+        try:
+            yield got
+        finally:
+            if got:
+                await connection.execute(text(f"SELECT pg_advisory_unlock({SWEEP_LOCK})"))
+
+
+async def sweep(
+    sessions: async_sessionmaker[AsyncSession],
+    client: Redis,
+    *,
+    public_url: str,
+    now: datetime,
+    restore: bool,
+    progress: ProgressCallback = _ignore,
+) -> SweepReport:
+    """Write every record that differs, in pages of bounded memory, and the marker at the end.
+
+    `restore` is for a Redis that may have lost counters. The caller holds the sweep lock.
+
+    Raises:
+        SweepInterruptedError: the marker was not written, since what was projected may be gone again.
+    """
+    started = time.monotonic()
+    run_id = (await read_state(client)).run_id
+    token = await begin_sweep(client, forget_marker=restore)
+    run = _Sweep(sessions, client, public_url=public_url, now=now, progress=progress)
+    counters = await run.restore_all() if restore else 0
+    accounts = await run.write_accounts()
+    keys = await run.write_keys()
+    marker = Marker(run_id=run_id, completed_at_ms=to_ms(now), keys=keys, accounts=accounts)
+    if not await finish_sweep(client, token, marker):
+        raise SweepInterruptedError("Redis was emptied, restarted or swept by another during a full sweep")
+    return SweepReport(
+        keys=keys,
+        accounts=accounts,
+        counters=counters,
+        written=run.written,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Sweep:
+    """One pass over all rows. Pages are read in the order of ids; what is added meanwhile is in the outbox."""
+
+    def __init__(
+        self,
+        sessions: async_sessionmaker[AsyncSession],
+        client: Redis,
+        *,
+        public_url: str,
+        now: datetime,
+        progress: ProgressCallback,
+    ) -> None:
+        self._sessions = sessions
+        self._client = client
+        self._writer = RecordWriter(client)
+        self._public_url = public_url
+        self._now = now
+        self._progress = progress
+        self.written = 0
+
+    async def restore_all(self) -> int:
+        total, restored, done, last_id = await self._count(Account.id), 0, 0, ""
+        while account_ids := await self._account_ids_after(last_id):
+            restored += await self._restore(account_ids)
+            last_id, done = account_ids[-1], done + len(account_ids)
+            self._progress(SweepProgress("counters", done, max(total, done)))
+        return restored
+
+    async def write_accounts(self) -> int:
+        total, done, last_id = await self._count(Account.id), 0, ""
+        while True:
+            async with consistent_reads(self._sessions) as session:
+                page = await accounts_after(session, last_id, limit=PAGE, now=self._now)
+            if not page:
+                return done
+            self.written += await self._writer.write_accounts(
+                page, now=self._now, public_url=self._public_url, announce_new=False
+            )
+            last_id, done = page[-1].id, done + len(page)
+            self._progress(SweepProgress("accounts", done, max(total, done)))
+
+    async def write_keys(self) -> int:
+        total, done, last_id = await self._count(ApiKey.id), 0, ""
+        while True:
+            # one statement sees one moment, so no snapshot is needed around it
+            async with self._sessions() as session:
+                page = await keys_after(session, last_id, limit=PAGE)
+            if not page:
+                return done
+            self.written += await self._writer.write_keys(page, announce_new=False)
+            last_id, done = page[-1].id, done + len(page)
+            self._progress(SweepProgress("keys", done, max(total, done)))
+
+    async def _count(self, column: InstrumentedAttribute[str]) -> int:
+        async with self._sessions() as session:
+            return await session.scalar(select(func.count(column))) or 0
+
+    async def _account_ids_after(self, last_id: str) -> list[str]:
+        statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(COUNTER_PAGE)
+        async with self._sessions() as session:
+            return list(await session.scalars(statement))
+
+    async def _restore(self, account_ids: list[str]) -> int:
+        async with consistent_reads(self._sessions) as session:
+            subscriptions = await callable_subscriptions(session, account_ids)
+            starts = [period_containing(self._now, s.anchor_at, s.interval).start for s in subscriptions]
+            if not starts:
+                return 0
+            shares = await key_shares(session, account_ids)
+            end = floor_hour(self._now) + HOUR
+            usage = await hour_usage(session, account_ids, start=min(starts), end=end)
+        counters = restored_counters(subscriptions=subscriptions, shares=shares, usage=usage, now=self._now)
+        return await restore_counters(self._client, list(counters))

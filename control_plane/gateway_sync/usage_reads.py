@@ -1,0 +1,150 @@
+"""What counters are corrected from: subscriptions, keys with a quota share, and usage by hour."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import cast
+
+from sqlalchemy import BigInteger, ColumnElement, Integer, and_, case, func, select
+from sqlalchemy import cast as cast_to
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.catalog.tables import PlanVersion
+from control_plane.foundation.period import Interval
+from control_plane.gateway_sync.snapshots import CALLABLE_STATUSES
+from control_plane.keys.tables import ApiKey
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.usage.tables import UsageHour, UsageHourly
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+
+HOUR = timedelta(hours=1)
+BILLED_BELOW = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CounterSubscription:
+    """A subscription that has counters; its periods follow from anchor and interval."""
+
+    id: str
+    account_id: str
+    anchor_at: datetime
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShare:
+    """A key with a quota of its own, and so with counters of its own."""
+
+    key_id: str
+    account_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class HourUsage:
+    """One key's calls of one hour under one subscription. `settled_revision` is 0 while the hour is open.
+
+    `billed_units` of test calls are those that would be billed if they were live: a test quota is given back for
+    failed calls, too.
+    """
+
+    subscription_id: str
+    hour: datetime
+    mode: str
+    key_id: str
+    admitted_calls: int
+    admitted_units: int
+    billed_units: int
+    settled_revision: int
+
+
+async def subscriptions_during_hour(
+    session: AsyncSession, account_id: str, hour: datetime
+) -> list[CounterSubscription]:
+    """Return the account's subscriptions that ran at any moment of the hour, whatever became of them."""
+    return await _subscriptions(
+        session,
+        Subscription.account_id == account_id,
+        Subscription.started_at < hour + HOUR,
+        Subscription.ends_at.is_(None) | (Subscription.ends_at > hour),
+    )
+
+
+async def callable_subscriptions(session: AsyncSession, account_ids: Collection[str]) -> list[CounterSubscription]:
+    """Return the subscriptions under which the accounts can make calls today."""
+    return await _subscriptions(
+        session, Subscription.account_id.in_(account_ids), Subscription.status.in_(CALLABLE_STATUSES)
+    )
+
+
+async def key_shares(session: AsyncSession, account_ids: Collection[str]) -> list[KeyShare]:
+    """Return the accounts' keys that have a quota of their own, revoked ones too."""
+    rows = await session.execute(
+        select(ApiKey.id, ApiKey.account_id).where(
+            ApiKey.account_id.in_(account_ids), ApiKey.quota_units.is_not(None)
+        )
+    )
+    return [KeyShare(key_id=key_id, account_id=account_id) for key_id, account_id in rows]
+
+
+async def sealed_revision(session: AsyncSession, account_id: str, hour: datetime) -> int | None:
+    """Return the revision at which the hour stands, or None while it is open."""
+    return cast(
+        "int | None",
+        await session.scalar(
+            select(UsageHour.revision).where(
+                UsageHour.account_id == account_id, UsageHour.hour == hour, UsageHour.sealed_at.is_not(None)
+            )
+        ),
+    )
+
+
+async def hour_usage(
+    session: AsyncSession, account_ids: Collection[str], *, start: datetime, end: datetime
+) -> list[HourUsage]:
+    """Return usage of the hours in [start, end), by subscription, mode and key."""
+    served = UsageHourly.outcome == Outcome.SERVED.value
+    below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), BILLED_BELOW)
+    would_be_billed = case((and_(served, UsageHourly.status < below), UsageHourly.units), else_=0)
+    statement = (
+        select(
+            SubscriptionPhase.subscription_id,
+            UsageHourly.hour,
+            UsageHourly.mode,
+            UsageHourly.key_id,
+            _total(case((served, UsageHourly.calls), else_=0)),
+            _total(case((served, UsageHourly.units), else_=0)),
+            _total(case((UsageHourly.mode == Mode.LIVE.value, UsageHourly.billable_units), else_=would_be_billed)),
+            func.coalesce(func.max(UsageHour.revision), 0),
+        )
+        .join(SubscriptionPhase, SubscriptionPhase.id == UsageHourly.phase_id)
+        .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
+        .outerjoin(
+            UsageHour,
+            and_(
+                UsageHour.account_id == UsageHourly.account_id,
+                UsageHour.hour == UsageHourly.hour,
+                UsageHour.sealed_at.is_not(None),
+            ),
+        )
+        .where(UsageHourly.account_id.in_(account_ids), UsageHourly.hour >= start, UsageHourly.hour < end)
+        .group_by(SubscriptionPhase.subscription_id, UsageHourly.hour, UsageHourly.mode, UsageHourly.key_id)
+    )
+    return [HourUsage(*row) for row in await session.execute(statement)]
+
+
+def _total(value: ColumnElement[int]) -> ColumnElement[int]:
+    # PostgreSQL's sum of bigint is numeric
+    return cast_to(func.sum(value), BigInteger)
+
+
+async def _subscriptions(session: AsyncSession, *conditions: ColumnElement[bool]) -> list[CounterSubscription]:
+    statement = select(
+        Subscription.id, Subscription.account_id, Subscription.anchor_at, Subscription.interval
+    ).where(*conditions)
+    return [
+        CounterSubscription(
+            id=sid, account_id=account_id, anchor_at=anchor_at, interval=cast("Interval", interval)
+        )
+        for sid, account_id, anchor_at, interval in await session.execute(statement)
+    ]
