@@ -1,0 +1,82 @@
+"""Who calls, and what their role allows. Closed: a route that asks for nothing needs a token and, to change
+anything, the role `owner` or `admin`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from control_plane.accounts.model import Role
+from control_plane.accounts.operations import authenticate_token
+from control_plane.admin_api.database import Database
+from control_plane.admin_api.services import Now
+from control_plane.foundation.errors import NotAllowedError
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+_CHANGING_ROLES = frozenset({Role.OWNER, Role.ADMIN})
+_bearer = HTTPBearer(auto_error=False, description="An API token: `kmt_` and 43 characters.")
+
+
+class UnauthenticatedError(HTTPException):
+    """No token, or not one that counts; which of the two is told to nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            401, "Send a valid API token: Authorization: Bearer kmt_…", {"WWW-Authenticate": "Bearer"}
+        )
+
+
+class RoleNotAllowedError(NotAllowedError):
+    """The token's role may not do this."""
+
+    def __init__(self, role: Role) -> None:
+        super().__init__("role_not_allowed", f"A token with the role {role} may not do this.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The holder of the request's token; `actor` is what the audit log names."""
+
+    token_id: str
+    role: Role
+
+    @property
+    def actor(self) -> str:
+        return f"token:{self.token_id}"
+
+
+async def authenticated(
+    request: Request,
+    session: Database,
+    now: Now,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Caller:
+    """Return the caller.
+
+    Raises:
+        UnauthenticatedError: no token, unknown, expired or revoked.
+        RoleNotAllowedError: the role may not change things and the method would.
+    """
+    token = await authenticate_token(session, credentials.credentials, now) if credentials else None
+    if token is None:
+        raise UnauthenticatedError
+    caller = Caller(token_id=token.id, role=Role(token.role))
+    reads_only = request.method in _READING or getattr(request.scope.get("endpoint"), "reads_only", False)
+    if not reads_only and caller.role not in _CHANGING_ROLES:
+        raise RoleNotAllowedError(caller.role)
+    return caller
+
+
+Authenticated = Annotated[Caller, Depends(authenticated)]
+
+
+def _owner(caller: Authenticated) -> Caller:
+    if caller.role is not Role.OWNER:
+        raise RoleNotAllowedError(caller.role)
+    return caller
+
+
+Owner = Annotated[Caller, Depends(_owner)]
