@@ -27,6 +27,18 @@ class ShipperPosition(Base):
     updated_at: Mapped[datetime]
 
 
+class ShipperRange(Base):
+    """Bytes of a segment that were stored beyond a gap; the position passes them once the gap is filled."""
+
+    __tablename__ = "shipper_ranges"
+    __table_args__ = (CheckConstraint("start_offset >= 0 AND end_offset > start_offset", name="offsets"),)
+
+    shipper_id: Mapped[str] = mapped_column(primary_key=True)
+    segment: Mapped[str] = mapped_column(primary_key=True)
+    start_offset: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    end_offset: Mapped[int] = mapped_column(BigInteger)
+
+
 class Shipper(Base):
     """A live shipper holds the seal of every hour it has not shipped past; a retired one holds nothing."""
 

@@ -1,0 +1,212 @@
+"""What is written to and read from `usage_events`. Blocking: the caller runs it in a thread."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, Self
+
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import DataError
+
+from control_plane.usage.columns import COLUMN_NAMES, EventColumns
+from control_plane.usage.lines import DeadLetter
+from control_plane.usage.model import HourKey
+from control_plane.usage.store.client import EventStoreConfig, connect, migrate
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+from gateway_contract.usage_events import UsageEvent
+
+_COLUMN_TYPES = {
+    "occurred_at": "DateTime64(3, 'UTC')",
+    "ingested_at": "DateTime64(3, 'UTC')",
+    "status": "UInt16",
+    "units": "UInt64",
+    "dimensions": "Map(LowCardinality(String), UInt64)",
+    "bytes_in": "UInt64",
+    "bytes_out": "UInt64",
+    "latency_ms": "UInt32",
+    "gateway_ms": "UInt32",
+    "upstream_ms": "Int32",
+    "call_number": "UInt64",
+    "flags": "Array(LowCardinality(String))",
+    "event_id": "String",
+    "request_id": "String",
+    "path": "String",
+    "client_ip": "String",
+}
+COLUMN_TYPES = [_COLUMN_TYPES.get(name, "LowCardinality(String)") for name in COLUMN_NAMES]
+_INSERT_SETTINGS = {
+    # answered when the rows are in a part, not when they are in a queue
+    "async_insert": 0,
+    # a replay after a long absence may bring any number of days at once
+    "max_partitions_per_insert_block": 0,
+    "throw_on_max_partitions_per_insert_block": 0,
+    "max_insert_threads": 1,
+}
+_CLIENT_SIDE_ERRORS = (DataError, ValueError, TypeError, OverflowError)
+
+
+class UnstorableRowError(Exception):
+    """Rows that no column type can hold; nothing of the batch was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class HourFigures:
+    """Sums over the events of one hour (or one part of it) that share every other field here."""
+
+    account_id: str
+    hour_ms: int
+    product: str
+    mode: Mode
+    key_id: str
+    endpoint: str
+    status: int
+    outcome: Outcome
+    part: int
+    calls: int
+    units: int
+    bytes_in: int
+    bytes_out: int
+    latency_ms: int
+    gateway_ms: int
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+
+
+class EventStore:
+    """One client of the event store for one role. Methods block and may be called from any one thread at a time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        package = resources.files("control_plane.usage.store")
+        self._hour_figures = (package / "hour_figures.sql").read_text(encoding="utf-8")
+        self._event_search = (package / "event_search.sql").read_text(encoding="utf-8")
+
+    @classmethod
+    def open(cls, config: EventStoreConfig, *, max_threads: int | None = None) -> Self:
+        """Connect and make or update the tables; see `client.connect`."""
+        client = connect(config, max_threads=max_threads)
+        try:
+            migrate(client)
+        except BaseException:
+            client.close()
+            raise
+        return cls(client)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def insert(self, events: EventColumns) -> None:
+        """Store events; returns when they will outlive this process. Storing one again changes no figure.
+
+        Raises:
+            UnstorableRowError: a value fits no column; none of these events is stored.
+            clickhouse_connect.driver.exceptions.Error: the store failed; some of them may be stored.
+        """
+        if not len(events):
+            return
+        context = self._client.create_insert_context(
+            "usage_events",
+            column_names=COLUMN_NAMES,
+            column_type_names=COLUMN_TYPES,
+            column_oriented=True,
+            settings=_INSERT_SETTINGS,
+        )
+        context.data = [events.columns[name] for name in COLUMN_NAMES]
+        try:
+            self._client.insert(context=context)
+        except _CLIENT_SIDE_ERRORS as error:
+            raise UnstorableRowError(str(error)) from error
+
+    def insert_dead_letters(self, letters: Sequence[DeadLetter], *, received_at_ms: int) -> None:
+        """Keep lines that are no events, with place and reason."""
+        if not letters:
+            return
+        rows = [
+            (
+                letter.shipper_id,
+                letter.segment,
+                letter.start_offset,
+                letter.number,
+                letter.reason,
+                letter.text,
+                received_at_ms,
+            )
+            for letter in letters
+        ]
+        names = ["shipper_id", "segment", "start_offset", "number", "reason", "line", "received_at"]
+        self._client.insert("usage_dead_letters", rows, column_names=names, settings=_INSERT_SETTINGS)
+
+    def hour_figures(
+        self, hours: Sequence[HourKey], *, boundaries: Mapping[str, Sequence[int]] | None = None
+    ) -> list[HourFigures]:
+        """Return the figures of these hours, each event counted once.
+
+        `boundaries` gives sorted moments (ms) by account; an hour is cut at those inside it, `part` being the
+        number of moments at or before the event.
+        """
+        if not hours:
+            return []
+        split = boundaries or {}
+        seconds = [key.hour_ms // 1000 for key in hours]
+        result = self._client.query(
+            self._hour_figures,
+            parameters={
+                "accounts": [key.account_id for key in hours],
+                "hours": seconds,
+                "first_hour": min(seconds),
+                "last_hour": max(seconds),
+                "split_accounts": list(split),
+                "boundaries": [list(moments) for moments in split.values()],
+            },
+        )
+        return [
+            HourFigures(
+                account_id=row[0],
+                hour_ms=row[1] * 1000,
+                product=row[2],
+                mode=Mode(row[3]),
+                key_id=row[4],
+                endpoint=row[5],
+                status=row[6],
+                outcome=Outcome(row[7]),
+                part=row[8],
+                calls=row[9],
+                units=row[10],
+                bytes_in=row[11],
+                bytes_out=row[12],
+                latency_ms=row[13],
+                gateway_ms=row[14],
+                dimensions=row[15],
+            )
+            for row in result.result_rows
+        ]
+
+    def search(self, parameters: Mapping[str, Any]) -> list[UsageEvent]:
+        """Return one page of events; parameters as `event_search.sql` names them (see `history.event_search`)."""
+        result = self._client.query(self._event_search, parameters=dict(parameters))
+        return [_event(dict(zip(result.column_names, row, strict=True))) for row in result.result_rows]
+
+    def count_events(self, *, account_id: str | None = None) -> int:
+        """Return how many distinct events are stored."""
+        where = "" if account_id is None else "WHERE account_id = {account_id:String}"
+        query = f"SELECT count() FROM usage_events FINAL {where}"  # noqa: S608 - a constant, no input
+        return int(self._client.query(query, parameters={"account_id": account_id or ""}).result_rows[0][0])
+
+    def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """Return dead letters, newest first."""
+        result = self._client.query(
+            "SELECT shipper_id, segment, start_offset, number, reason, line FROM usage_dead_letters FINAL"
+            " ORDER BY received_at DESC, shipper_id, segment, start_offset, number LIMIT {limit:UInt32}",
+            parameters={"limit": limit},
+        )
+        return [DeadLetter(*row) for row in result.result_rows]
+
+
+def _event(row: dict[str, Any]) -> UsageEvent:
+    values = row | {
+        "mode": Mode(row["mode"]),
+        "outcome": Outcome(row["outcome"]),
+        "flags": tuple(row["flags"]),
+        "dimensions": dict(row["dimensions"]),
+    }
+    return UsageEvent(**values)
