@@ -9,9 +9,9 @@ A series belongs to one process and one thread; `inc` from several threads may l
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, MutableSequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
@@ -19,6 +19,16 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 MAX_CELLS = 8192
 DEFAULT_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 OVERFLOW = "km_pluginserver_metric_series_dropped_total"
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Numbers(Protocol[_Number]):
+    """A list, or a memoryview of numbers."""
+
+    def __getitem__(self, index: int, /) -> _Number: ...
+    def __setitem__(self, index: int, value: _Number, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +58,9 @@ class _Cells:
     """Where values are kept: a list at first, a worker's shared memory once attached."""
 
     def __init__(self) -> None:
-        self.values: MutableSequence[float] = []
+        self.values: Numbers[float] = []
         self.names: memoryview | None = None
-        self.names_used: MutableSequence[int] = [0]
+        self.names_used: Numbers[int] = [0]
         self.used = 0
 
     def allocate(self, series: Series) -> int:
@@ -93,6 +103,9 @@ class Counter:
         if at < 0:
             dropped_series.inc()
 
+    def cells(self) -> list[float]:
+        return [self._values[self._at]]
+
     def inc(self, amount: float = 1) -> None:
         self._values[self._at] += amount
 
@@ -127,9 +140,13 @@ class Histogram:
         values[self._at + bisect_left(self._bounds, value)] += 1
         values[self._sum_at] += value
 
+    def cells(self) -> list[float]:
+        """Return the count below each bound (not added up), above all of them, and the sum."""
+        return [self._values[at] for at in range(self._at, self._sum_at + 1)]
+
     @property
     def count(self) -> float:
-        return sum(self._values[self._at : self._sum_at])
+        return sum(self.cells()[:-1])
 
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
@@ -157,11 +174,16 @@ def histogram(
     return _series_of(Series("histogram", name, _labels(labels), help_text, tuple(buckets)), Histogram)
 
 
-def attach(values: MutableSequence[float], names: memoryview, names_used: MutableSequence[int]) -> None:
+def attach(values: Numbers[float], names: memoryview, names_used: Numbers[int]) -> None:
     """Move all series, from zero, into a worker's zeroed shared memory. Call once, right after the fork."""
     _cells.values, _cells.names, _cells.names_used, _cells.used = values, names, names_used, 0
     for series in _known.values():
         series._place()  # noqa: SLF001 - the module's own classes
+
+
+def own_series() -> dict[Series, list[float]]:
+    """Return this process's series and their values."""
+    return {one.series: one.cells() for one in _known.values()}
 
 
 def _series_of(series: Series, cls: type[_Metric]) -> _Metric:
