@@ -1,0 +1,200 @@
+"""The Redis side: entries of the usage stream, committed positions, and noticing that Redis lost something.
+
+Every failure of Redis, whatever it is, becomes `RedisAwayError`: the spool keeps the lines, so waiting is always
+right. Nothing is retried inside a call. An entry whose answer did not come is added again by the caller; the event
+id makes its lines count once.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+from zlib import crc32
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from gateway_contract import redis_names, usage_lines
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+ANSWER_TIMEOUT_SECONDS = 5.0
+_SCRIPT = Path(__file__).with_name("ship_entry.lua").read_text(encoding="utf-8")
+
+
+class RedisAwayError(Exception):
+    """Redis did not answer, or answered with an error. Whether the last entry was added is unknown."""
+
+
+class Refusal(Enum):
+    """Why an entry was not added, or does not count as added."""
+
+    FULL = "full"
+    EPOCH_LOST = "epoch_lost"
+    EPOCH_TAKEN = "epoch_taken"
+    SERVER_CHANGED = "server_changed"
+
+
+class Fate(Enum):
+    """Where an entry that was added, but is not committed, is now."""
+
+    WAITING = "waiting"  # in the stream, not read yet or not acknowledged
+    LOST = "lost"  # not in the stream, or acknowledged without a commit
+    UNKNOWN = "unknown"  # in the stream, and nobody keeps a reading position there
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One stream entry. A heartbeat has no segment, no lines, and start = end = 0."""
+
+    segment: str = ""
+    start: int = 0
+    end: int = 0
+    shipped_up_to_ms: int
+    lines: bytes = b""
+    dropped: int = 0
+
+
+class UsageStream:
+    """One shipper's view of its stream. For one thread."""
+
+    def __init__(self, *, url: str, shipper_id: str, shards: int) -> None:
+        self._shipper_id = shipper_id
+        self.name = redis_names.usage_stream(crc32(shipper_id.encode()) % shards)
+        self._epoch_key = redis_names.shipper_epoch(shipper_id)
+        self._positions_key = redis_names.shipper_positions(shipper_id)
+        self._epoch = ""
+        self._epoch_run_id = ""
+        self._run_id = ""
+        self._redis = redis.Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            socket_timeout=ANSWER_TIMEOUT_SECONDS,
+            redis_connect_func=self._connected,
+        )
+        self._script = self._redis.register_script(_SCRIPT)
+
+    def begin(self) -> dict[str, int]:
+        """Take the epoch for this run and return the committed positions (segment -> end offset).
+
+        Raises:
+            RedisAwayError: Redis did not answer.
+        """
+        try:
+            # On a connection of its own age: what an older one knew of the server may no longer be so.
+            self._redis.connection_pool.disconnect()
+            epoch = secrets.token_hex(16)
+            self._redis.set(self._epoch_key, epoch)
+            self._epoch, self._epoch_run_id = epoch, self._run_id
+            return self._read_positions()
+        except (RedisError, OSError) as error:
+            raise RedisAwayError(_said(error)) from error
+
+    def add(self, entry: Entry, *, most_entries: int) -> str | Refusal:
+        """Add one entry and return its id; or say that there is no room, or that Redis lost what was shipped.
+
+        There is room while the stream, heartbeats included, holds fewer than `most_entries`.
+
+        Raises:
+            RedisAwayError: Redis did not answer.
+        """
+        fields: list[str | int | bytes] = [
+            *(usage_lines.FIELD_SHIPPER, self._shipper_id),
+            *(usage_lines.FIELD_SEGMENT, entry.segment),
+            *(usage_lines.FIELD_START, entry.start),
+            *(usage_lines.FIELD_END, entry.end),
+            *(usage_lines.FIELD_SHIPPED_UP_TO_MS, entry.shipped_up_to_ms),
+            *(usage_lines.FIELD_DROPPED, entry.dropped),
+            *(usage_lines.FIELD_LINES, entry.lines),
+        ]
+        try:
+            answer = cast(
+                "list[bytes]",
+                self._script(keys=[self.name, self._epoch_key], args=[self._epoch, most_entries, *fields]),
+            )
+        except (RedisError, OSError) as error:
+            raise RedisAwayError(_said(error)) from error
+        if self._run_id != self._epoch_run_id:
+            # Another process answers than the one that was given the epoch; it may know less.
+            return Refusal.SERVER_CHANGED
+        word = answer[0].decode()
+        return answer[1].decode() if word == "added" else Refusal(word)
+
+    def positions(self) -> dict[str, int]:
+        """Return the committed positions as the collector published them.
+
+        Raises:
+            RedisAwayError: Redis did not answer.
+        """
+        try:
+            return self._read_positions()
+        except (RedisError, OSError) as error:
+            raise RedisAwayError(_said(error)) from error
+
+    def forget(self, segments: list[str]) -> None:
+        """Remove published positions of segments that are deleted.
+
+        Raises:
+            RedisAwayError: Redis did not answer.
+        """
+        try:
+            self._redis.hdel(self._positions_key, *segments)
+        except (RedisError, OSError) as error:
+            raise RedisAwayError(_said(error)) from error
+
+    def fate(self, entry_id: str) -> Fate:
+        """Say where an entry is that should have been committed by now.
+
+        Raises:
+            RedisAwayError: Redis did not answer.
+        """
+        try:
+            if not self._redis.xrange(self.name, min=entry_id, max=entry_id, count=1):
+                return Fate.LOST
+            return self._fate_in_group(entry_id)
+        except (RedisError, OSError) as error:
+            raise RedisAwayError(_said(error)) from error
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _fate_in_group(self, entry_id: str) -> Fate:
+        groups = self._redis.xinfo_groups(self.name)
+        ours = [group for group in groups if _text(group["name"]) == redis_names.COLLECTOR_GROUP]
+        if not ours:
+            return Fate.UNKNOWN
+        if _order(_text(ours[0]["last-delivered-id"])) < _order(entry_id):
+            return Fate.WAITING
+        pending = self._redis.xpending_range(
+            self.name, redis_names.COLLECTOR_GROUP, min=entry_id, max=entry_id, count=1
+        )
+        return Fate.WAITING if pending else Fate.LOST
+
+    def _read_positions(self) -> dict[str, int]:
+        found = cast("Mapping[bytes, bytes]", self._redis.hgetall(self._positions_key))
+        return {segment.decode(): int(end) for segment, end in found.items()}
+
+    def _connected(self, connection: Any) -> None:
+        """Run at every (re)connection, also at those that redis-py makes without telling."""
+        connection.on_connect()
+        connection.send_command("INFO", "server", check_health=False)
+        for line in connection.read_response().decode().splitlines():
+            if line.startswith("run_id:"):
+                self._run_id = line.removeprefix("run_id:")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    at_ms, _, sequence = entry_id.partition("-")
+    return int(at_ms), int(sequence or 0)
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
