@@ -1,6 +1,6 @@
-"""What the plugins and the shipper are made of.
+"""What the plugins are made of.
 
-Owns: identity, limits and receipts of a call; usage lines and the file they are appended to.
-Does not own: Kong's plugin protocol (`kong_plugins.server`), and the way of lines from the spool directory to
-Redis (`kong_plugins.shipper`).
+Owns: finding the key in a request, the records read from Redis and their cache, the link to Redis, the limit
+script, what holds while Redis is away, receipts, and how a decision becomes an answer.
+Does not own: Kong's protocol, the records' contents, any plan or price.
 """

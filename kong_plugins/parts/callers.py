@@ -1,0 +1,171 @@
+"""A caller: one key on one attached plugin, with everything worked out that does not change from call to call."""
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+from urllib.parse import quote
+from uuid import NAMESPACE_URL, uuid5
+
+from gateway_contract import headers
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+from gateway_contract.records import (
+    FULL_SCOPE,
+    READ_ONLY_SCOPE,
+    AccountRecord,
+    AccountStatus,
+    KeyRecord,
+    KeyStatus,
+    ProductGrant,
+    RedisDownPolicy,
+)
+from gateway_contract.redis_names import account_versions
+from kong_plugins.parts.limit_script import Limit, build_question
+from kong_plugins.parts.plugin_config import AccessConfig
+from kong_plugins.parts.receipt_signer import receipt_tail
+from kong_plugins.parts.record_cache import KnownAccount, KnownKey
+from kong_plugins.parts.redis_connection import encode_command
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """`refusal` is set where every call of this caller is refused; then the fields below it are empty.
+
+    `command` is the encoded call of the limit script, `limits` what its answer counts (from 1).
+    `passes` says that nothing but limits stands in the way of any call; else `read_only`, `networks` and `sandbox`
+    are what the records demand to be asked of Kong.
+    """
+
+    config: AccessConfig
+    key: KeyRecord
+    account: AccountRecord
+    known: KnownKey
+    known_account: KnownAccount
+    units: int
+    served_tail: str
+    refusal: Outcome | None
+    grant: ProductGrant | None = None
+    passes: bool = False
+    sandbox: str = ""
+    read_only: bool = False
+    networks: tuple[Network, ...] = ()
+    command: bytes = b""
+    versions_command: bytes = b""
+    limits: tuple[Limit | None, ...] = ()
+    windows: tuple[tuple[str, Limit], ...] = ()
+    open_while_away: bool = True
+    consumer: dict[str, str] = field(default_factory=dict)
+    credential: dict[str, str] = field(default_factory=dict)
+    upstream_headers: dict[str, str] = field(default_factory=dict)
+    policy_header: str = ""
+
+    def tail(self, outcome: Outcome) -> str:
+        """Return the receipt's tail for this outcome."""
+        return receipt_tail(
+            account_id=self.account.id,
+            key_id=self.key.id,
+            product=self.config.api_product,
+            mode=self.key.mode,
+            outcome=outcome,
+            units=self.units,
+        )
+
+
+def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, route_name: str) -> Caller:
+    """Work out what the records mean where this plugin is attached."""
+    key, grant = known.record, account.record.products.get(config.api_product)
+    units = 1 if grant is None else grant.route_units.get(route_name, 1)
+    caller = Caller(
+        config=config,
+        key=key,
+        account=account.record,
+        known=known,
+        known_account=account,
+        units=units,
+        served_tail="",
+        refusal=_standing_refusal(key, account.record, grant, config),
+    )
+    caller.served_tail = caller.tail(Outcome.SERVED)
+    if caller.refusal is not None or grant is None:
+        return caller
+    caller.grant = grant
+    if not config.limits_only:
+        caller.read_only = _is_read_only(key)
+        caller.networks = _networks(key)
+        caller.sandbox = config.sandbox_upstream if key.mode is Mode.TEST else ""
+    caller.passes = not (caller.read_only or caller.networks or caller.sandbox or key.expires_at_ms is not None)
+    caller.versions_command = encode_command("HMGET", account_versions(key.account_id), "account", key.id)
+    question = build_question(key=key, account_version=account.record.version, grant=grant, units=units)
+    caller.command, caller.limits = question.encode(), question.limits
+    caller.windows = question.windows
+    caller.open_while_away = grant.redis_down is RedisDownPolicy.OPEN
+    caller.policy_header = _policy_header(caller.limits)
+    _name(caller, grant)
+    return caller
+
+
+def _standing_refusal(
+    key: KeyRecord, account: AccountRecord, grant: ProductGrant | None, config: AccessConfig
+) -> Outcome | None:
+    here = not config.limits_only
+    reasons = (
+        (key.status is not KeyStatus.ACTIVE, Outcome.KEY_REVOKED),
+        (account.status is not AccountStatus.ACTIVE, Outcome.ACCOUNT_SUSPENDED),
+        (grant is None, Outcome.NOT_SUBSCRIBED),
+        (here and key.mode is Mode.TEST and not config.sandbox_upstream, Outcome.NO_SANDBOX),
+        (here and not _is_entitled(grant, config.entitlement), Outcome.NOT_ENTITLED),
+        (here and not {FULL_SCOPE, READ_ONLY_SCOPE}.intersection(key.scopes), Outcome.SCOPE_MISSING),
+    )
+    return next((outcome for stands, outcome in reasons if stands), None)
+
+
+def _is_entitled(grant: ProductGrant | None, entitlement: str) -> bool:
+    return not entitlement or (grant is not None and entitlement in grant.entitlements)
+
+
+def _is_read_only(key: KeyRecord) -> bool:
+    return FULL_SCOPE not in key.scopes and READ_ONLY_SCOPE in key.scopes
+
+
+def _networks(key: KeyRecord) -> tuple[Network, ...]:
+    return tuple(ip_network(text, strict=False) for text in key.ip_ranges)
+
+
+def is_address_allowed(caller: Caller, address: str) -> bool:
+    """Say whether the address lies in one of the caller's ranges; an unreadable address does not."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in caller.networks)
+
+
+def _policy_header(limits: tuple[Limit | None, ...]) -> str:
+    """Return `RateLimit-Policy`: every limit by name, `q` its size, `w` its window in seconds, rounded up."""
+    items = []
+    for limit in limits:
+        if limit is not None:
+            window = "" if limit.window_ms is None else f";w={-(-limit.window_ms // 1000)}"
+            items.append(f'"{limit.name}";q={limit.limit}{window}')
+    return ", ".join(items)
+
+
+def _name(caller: Caller, grant: ProductGrant) -> None:
+    """Say who calls: to Kong (as a consumer it need not know) and to the upstream."""
+    key, account = caller.key, caller.account
+    username = account.name or account.id
+    consumer_id = str(uuid5(NAMESPACE_URL, f"km:{account.id}"))
+    credential_id = str(uuid5(NAMESPACE_URL, f"km:{key.id}"))
+    caller.consumer = {"id": consumer_id, "username": username, "custom_id": account.id}
+    caller.credential = {"id": credential_id, "consumer_id": consumer_id}
+    caller.upstream_headers = {
+        headers.CONSUMER_ID: consumer_id,
+        headers.CONSUMER_CUSTOM_ID: account.id,
+        headers.CONSUMER_USERNAME: quote(username, safe=" !#$&'()*+,-./:;=?@[]_~"),
+        headers.CREDENTIAL_IDENTIFIER: key.id,
+        headers.ACCOUNT: account.id,
+        headers.PLAN: grant.plan,
+        headers.MODE: key.mode.value,
+    }

@@ -1,0 +1,44 @@
+"""The request as Kong tells of it, asked only where a record demands it.
+
+Takes Kong's answers in both of kong-pdk's styles: plain data, or `(data, error)`.
+"""
+
+from typing import Any
+
+# Kong's own maximum; with its default of 100 a key behind a hundred other headers would not be seen
+MAX_HEADERS = 1000
+
+
+def plain(answer: Any) -> Any:
+    """Return the data of an answer, None where Kong says nil or an error."""
+    if type(answer) is tuple:
+        return answer[0] if answer else None
+    return answer
+
+
+def read_headers(kong: Any) -> dict[str, Any]:
+    """Return the request's headers by lower-case name; a repeated one is a list."""
+    headers: dict[str, Any] = plain(kong.request.get_headers(MAX_HEADERS)) or {}
+    return headers
+
+
+class KongRequest:
+    """Answers `gate.Request` by PDK calls; each costs about 30 us of Kong's worker."""
+
+    __slots__ = ("_kong",)
+
+    def __init__(self, kong: Any) -> None:
+        self._kong = kong
+
+    def method(self) -> str:
+        return str(plain(self._kong.request.get_method()) or "")
+
+    def address(self) -> str:
+        return str(plain(self._kong.client.get_forwarded_ip()) or "")
+
+    def route_name(self) -> str:
+        route = plain(self._kong.router.get_route())
+        return str(route.get("name") or "") if isinstance(route, dict) else ""
+
+    def use_sandbox(self, upstream: str) -> bool:
+        return plain(self._kong.service.set_upstream(upstream)) is True

@@ -1,0 +1,122 @@
+"""What an operator writes under `config:` of a plugin, as Kong's schema and as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway_contract.headers import DEFAULT_KEY_HEADERS
+from gateway_contract.plugins import API_PRODUCT_FIELD
+
+
+class ConfigError(ValueError):
+    """A plugin's configuration is wrong; the message names the field."""
+
+
+SchemaField = dict[str, dict[str, Any]]
+
+PRODUCT_FIELDS: list[SchemaField] = [
+    {API_PRODUCT_FIELD: {"type": "string", "required": True, "match": "^[a-z0-9][a-z0-9_-]*$"}},
+]
+KEY_FIELDS: list[SchemaField] = [
+    {
+        "key_headers": {
+            "type": "array",
+            "elements": {"type": "string", "match": "^[A-Za-z0-9-]+$"},
+            "default": list(DEFAULT_KEY_HEADERS),
+        },
+    },
+    {"bearer": {"type": "boolean", "default": True}},
+    {"hide_key": {"type": "boolean", "default": True}},
+    {"consumer": {"type": "boolean", "default": True}},
+    {"sandbox_upstream": {"type": "string"}},
+    {"entitlement": {"type": "string"}},
+]
+UNIT_FIELDS: list[SchemaField] = [
+    {
+        "unit_headers": {
+            "type": "map",
+            "keys": {"type": "string", "match": "^[a-z][a-z0-9_]*$"},
+            "values": {"type": "string", "match": "^[A-Za-z0-9-]+$"},
+        },
+    },
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Of the plugins that decide. `key_headers` in lower case; "" where an option is not set.
+
+    `route_id` is Kong's, where the plugin is attached to one route. `limits_only` is no option: it stands for a
+    plugin that leaves scopes, addresses, entitlements and sandboxes to another one.
+    """
+
+    api_product: str
+    key_headers: tuple[str, ...] = DEFAULT_KEY_HEADERS
+    bearer: bool = True
+    hide_key: bool = True
+    consumer: bool = True
+    sandbox_upstream: str = ""
+    entitlement: str = ""
+    route_id: str = ""
+    limits_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeterConfig:
+    """Of km-usage-meter: answer header by dimension."""
+
+    unit_headers: dict[str, str] = field(default_factory=dict)
+
+
+def read_access_config(config: Mapping[str, Any] | None, *, limits_only: bool = False) -> AccessConfig:
+    """Read what Kong sends when it starts an instance; unset optional fields may be missing or None.
+
+    Raises:
+        ConfigError: `api_product` is missing, or a field is of the wrong kind.
+    """
+    given = config or {}
+    product = given.get(API_PRODUCT_FIELD)
+    if not isinstance(product, str) or not product:
+        raise ConfigError(f"{API_PRODUCT_FIELD}: the code of an API product is required")
+    names = given.get("key_headers")
+    if names is None:
+        names = DEFAULT_KEY_HEADERS
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("key_headers: a list of header names is required")
+    return AccessConfig(
+        api_product=product,
+        key_headers=tuple(dict.fromkeys(name.lower() for name in names)),
+        bearer=_flag(given, "bearer"),
+        hide_key=_flag(given, "hide_key"),
+        consumer=_flag(given, "consumer"),
+        sandbox_upstream=_text(given, "sandbox_upstream"),
+        entitlement=_text(given, "entitlement"),
+        route_id=_text(given, "route_id"),
+        limits_only=limits_only,
+    )
+
+
+def read_meter_config(config: Mapping[str, Any] | None) -> MeterConfig:
+    """Raises ConfigError where `unit_headers` is no mapping of texts."""
+    given = (config or {}).get("unit_headers") or {}
+    if not isinstance(given, Mapping) or not all(isinstance(header, str) for header in given.values()):
+        raise ConfigError("unit_headers: a mapping of dimensions to header names is required")
+    return MeterConfig(unit_headers={str(dimension): header for dimension, header in given.items()})
+
+
+def _flag(config: Mapping[str, Any], name: str) -> bool:
+    value = config.get(name)
+    if value is None:
+        return True
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: true or false is required")
+    return value
+
+
+def _text(config: Mapping[str, Any], name: str) -> str:
+    value = config.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}: a text is required")
+    return value

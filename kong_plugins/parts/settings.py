@@ -1,0 +1,71 @@
+"""Settings of the gateway's side, read from the environment once per process."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from gateway_contract.receipts import WeakSecretError, parse_secrets
+from kong_plugins.parts.redis_endpoint import RedisEndpoint, RedisUrlError, parse_redis_url
+
+DEFAULT_STALE_MAX_SECONDS = 60.0
+DEFAULT_CACHED_KEYS = 50_000
+MAX_STALE_SECONDS = 86_400.0
+
+
+class SettingsError(Exception):
+    """An environment variable is missing or wrong. The message names it and never holds its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """`stale_max_seconds` is how long a known key goes on while Redis is away."""
+
+    redis: RedisEndpoint
+    secrets: tuple[bytes, ...] = field(repr=False)
+    stale_max_seconds: float = DEFAULT_STALE_MAX_SECONDS
+    cached_keys: int = DEFAULT_CACHED_KEYS
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettings:
+    """Read `KM_REDIS_URL`, `KM_GATEWAY_SECRET`, `KM_STALE_MAX_SECONDS` and `KM_CACHED_KEYS`.
+
+    Raises:
+        SettingsError: naming the variable that is missing or wrong.
+    """
+    env = os.environ if environment is None else environment
+    try:
+        endpoint = parse_redis_url(_required(env, "KM_REDIS_URL"))
+    except RedisUrlError as error:
+        raise SettingsError(f"KM_REDIS_URL: {error}") from None
+    try:
+        secrets = parse_secrets(_required(env, "KM_GATEWAY_SECRET"))
+    except WeakSecretError as error:
+        raise SettingsError(f"KM_GATEWAY_SECRET: {error}") from None
+    return GatewaySettings(
+        redis=endpoint,
+        secrets=secrets,
+        stale_max_seconds=_number(
+            env, "KM_STALE_MAX_SECONDS", default=DEFAULT_STALE_MAX_SECONDS, at_least=0, at_most=MAX_STALE_SECONDS
+        ),
+        cached_keys=int(_number(env, "KM_CACHED_KEYS", default=DEFAULT_CACHED_KEYS, at_least=100, at_most=1e7)),
+    )
+
+
+def _required(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, *, default: float, at_least: float, at_most: float) -> float:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not at_least <= value <= at_most:  # also false for not-a-number
+        raise SettingsError(f"{name} must be a number from {at_least:g} to {at_most:g}")
+    return value

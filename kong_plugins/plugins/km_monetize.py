@@ -1,0 +1,53 @@
+"""km-monetize: who is calling, may they, and within their plan? One access event does it all."""
+
+from typing import Any
+
+from gateway_contract import plugins
+from gateway_contract.outcomes import Outcome
+from kong_plugins.parts.attachment import attach
+from kong_plugins.parts.decisions import Refused
+from kong_plugins.parts.kong_request import KongRequest, read_headers
+from kong_plugins.parts.plugin_config import KEY_FIELDS, PRODUCT_FIELDS, read_access_config
+from kong_plugins.parts.presented_key import find_presented_key
+from kong_plugins.parts.telling import (
+    RECEIPT_HEADER,
+    identity_headers,
+    is_decided,
+    tell_admitted,
+    tell_identity,
+    tell_refused,
+)
+from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
+
+__all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "version"]
+
+version = "0.1.0"
+priority = plugins.PRIORITIES[plugins.MONETIZE]
+Schema = PRODUCT_FIELDS + KEY_FIELDS
+
+
+class Plugin:
+    """One attachment. PDK calls: four for a served request, two for a refused one."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._config = read_access_config(config)
+        self._attachment = attach(self._config)
+
+    def access(self, kong: Any) -> None:
+        """Decide the request; it goes on to the upstream only if admitted."""
+        worker, config = current_worker(), self._config
+        headers = read_headers(kong)
+        if RECEIPT_HEADER in headers and is_decided(kong, worker, headers[RECEIPT_HEADER]):
+            return
+        presented = find_presented_key(headers, key_headers=config.key_headers, bearer=config.bearer)
+        if isinstance(presented, Outcome):
+            tell_refused(kong, worker, Refused(presented), config.api_product)
+            return
+        text, presented_in = presented
+        decision = worker.gate.decide(text, self._attachment, KongRequest(kong))
+        if isinstance(decision, Refused):
+            tell_refused(kong, worker, decision, config.api_product)
+            return
+        if config.consumer:
+            tell_identity(kong, decision)
+        tell_admitted(kong, worker, decision, identity_headers(decision, presented_in))

@@ -1,0 +1,57 @@
+"""km-usage-meter: writes one usage line for each finished request, for gateways that cannot use file-log."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from gateway_contract import plugins
+from kong_plugins.parts.kong_request import plain
+from kong_plugins.parts.plugin_config import UNIT_FIELDS, read_meter_config
+from kong_plugins.parts.settings import SettingsError
+from kong_plugins.parts.spool_writer import SpoolWriteError, SpoolWriter
+from kong_plugins.parts.usage_lines import UnreadableLineError, build_usage_line
+from kong_plugins.server import metrics
+
+log = logging.getLogger(__name__)
+
+version = "0.1.0"
+priority = plugins.PRIORITIES[plugins.USAGE_METER]
+Schema = UNIT_FIELDS
+
+_lines = {
+    result: metrics.counter("km_gateway_usage_lines_total", {"result": result}, help_text="finished requests")
+    for result in ("written", "unreadable", "not_written")
+}
+
+
+class Plugin:
+    """One attachment. One PDK call for each request; served, refused or broken off."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._unit_headers = read_meter_config(config).unit_headers
+        self._writer = SpoolWriter(_spool_directory())
+
+    def log(self, kong: Any) -> None:
+        """Append the line. What cannot be written is counted and said; the caller has long been answered."""
+        record = plain(kong.log.serialize())
+        if isinstance(record, str | bytes):
+            record = json.loads(record)
+        try:
+            self._writer.append(build_usage_line(record, unit_headers=self._unit_headers))
+        except UnreadableLineError:
+            _lines["unreadable"].inc()
+            log.exception("a request's log cannot be read")
+        except SpoolWriteError:
+            _lines["not_written"].inc()
+            log.exception("a usage line could not be written")
+        else:
+            _lines["written"].inc()
+
+
+def _spool_directory() -> Path:
+    text = os.environ.get("KM_SPOOL_DIR", "").strip()
+    if not text:
+        raise SettingsError("KM_SPOOL_DIR is not set")
+    return Path(text)
