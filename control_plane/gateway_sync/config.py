@@ -25,14 +25,14 @@ class GatewayConfig:
     `usage_spool_path` is the file that `file-log` writes usage to, as Kong sees it; None where every route has
     `km-usage-meter`. A change of an API product is pushed by itself when `push_changes`, once no other followed
     for `debounce_seconds` (waiting `debounce_max_seconds` at most). A node found with another configuration is
-    given ours again when `repush_drifted`.
+    given ours again when `repush_drifted`: a Kong that restarted with its own file sells nothing until then.
     """
 
     base_path: Path
     node_urls: tuple[str, ...] = ()
     usage_spool_path: str | None = None
     push_changes: bool = True
-    repush_drifted: bool = False
+    repush_drifted: bool = True
     debounce_seconds: float = 2.0
     debounce_max_seconds: float = 15.0
     check_seconds: float = 30.0

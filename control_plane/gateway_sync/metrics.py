@@ -6,6 +6,7 @@ PROJECTED = Counter("km_projected_records_total", "Changes projected into Redis.
 MISSING = Counter(
     "km_projection_missing_total", "Outbox rows that named a key or account that does not exist.", ["kind"]
 )
+UNUSABLE = Counter("km_projection_unusable_total", "Rows whose values no record can be made of.", ["kind"])
 WAITING = Gauge("km_projection_waiting", "Outbox rows that wait for projection or settlement.")
 LAG = Gauge("km_projection_lag_seconds", "Age of the oldest change that is not yet in Redis.")
 FAILURES = Counter(

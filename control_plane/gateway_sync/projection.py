@@ -57,4 +57,4 @@ def _entities(rows: Iterable[OutboxRow], topic: Topic) -> set[str]:
 def _report_missing(kind: str, wanted: set[str], found: Iterable[str]) -> None:
     for entity_id in sorted(wanted.difference(found)):
         metrics.MISSING.labels(kind).inc()
-        log.error("an outbox row names something that does not exist", kind=kind, entity_id=entity_id)
+        log.error("an outbox row names something that is not there, or of no use", kind=kind, entity_id=entity_id)

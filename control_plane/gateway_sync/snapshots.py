@@ -1,17 +1,19 @@
 """Snapshots of rows for records. A page of accounts is only whole inside one REPEATABLE READ transaction."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import structlog
 from sqlalchemy import Row, Select, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.period import Interval
+from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
     KeySnapshot,
@@ -21,6 +23,10 @@ from control_plane.gateway_sync.records import (
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from gateway_contract.records import Window
+
+log = structlog.get_logger(__name__)
+
+Made = TypeVar("Made")
 
 # A paused subscription exists but allows no call; the others that are missing here are over.
 CALLABLE_STATUSES = ("trialing", "active", "past_due")
@@ -66,13 +72,13 @@ async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> list[Ke
     if not key_ids:
         return []
     rows = await session.execute(select(*KEY_COLUMNS).where(ApiKey.id.in_(key_ids)))
-    return [_key(row) for row in rows]
+    return list(_usable("key", rows, _key))
 
 
 async def keys_after(session: AsyncSession, last_id: str, *, limit: int) -> list[KeySnapshot]:
     """Return the next page of all keys in the order of their ids; start with ''."""
     rows = await session.execute(select(*KEY_COLUMNS).where(ApiKey.id > last_id).order_by(ApiKey.id).limit(limit))
-    return [_key(row) for row in rows]
+    return list(_usable("key", rows, _key))
 
 
 async def accounts_by_id(
@@ -100,22 +106,27 @@ async def _accounts(
     session: AsyncSession, page: Select[str, str, str, int], *, now: datetime
 ) -> list[AccountSnapshot]:
     rows = (await session.execute(page)).all()
-    subscriptions = await _subscriptions(session, [row.id for row in rows], now=now)
-    return [
-        AccountSnapshot(
+    subscriptions = await _subscription_rows(session, [row.id for row in rows], now=now)
+    product_ids = {found.api_product_id for account in subscriptions.values() for found in account}
+    offers = await _offers(session, product_ids)
+
+    def snapshot(row: Row[Any]) -> AccountSnapshot:
+        return AccountSnapshot(
             id=row.id,
             name=row.name,
             status=row.status,
             version=row.gateway_version,
-            subscriptions=tuple(subscriptions[row.id]),
+            subscriptions=tuple(
+                _subscription(found, offers[found.api_product_id]) for found in subscriptions[row.id]
+            ),
         )
-        for row in rows
-    ]
+
+    return list(_usable("account", rows, snapshot))
 
 
-async def _subscriptions(
+async def _subscription_rows(
     session: AsyncSession, account_ids: Sequence[str], *, now: datetime
-) -> dict[str, list[SubscriptionSnapshot]]:
+) -> dict[str, list[Row[Any]]]:
     statement = (
         select(
             Subscription.account_id,
@@ -141,11 +152,9 @@ async def _subscriptions(
         )
         .order_by(Subscription.account_id, Subscription.id)
     )
-    rows = (await session.execute(statement)).all()
-    offers = await _offers(session, {row.api_product_id for row in rows})
-    found: dict[str, list[SubscriptionSnapshot]] = defaultdict(list)
-    for row in rows:
-        found[row.account_id].append(_subscription(row, offers[row.api_product_id]))
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in await session.execute(statement):
+        found[row.account_id].append(row)
     return found
 
 
@@ -168,6 +177,16 @@ async def _offers(session: AsyncSession, product_ids: Collection[str]) -> dict[s
     for row in await session.execute(statement):
         found[row.api_product_id].append(_plan(row))
     return {product_id: tuple(found[product_id]) for product_id in product_ids}
+
+
+def _usable(kind: str, rows: Iterable[Any], make: Callable[[Row[Any]], Made]) -> Iterator[Made]:
+    """Yield what can be made of each row; one spoiled row must not hold up all others for ever."""
+    for row in rows:
+        try:
+            yield make(row)
+        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+            metrics.UNUSABLE.labels(kind).inc()
+            log.error("a row cannot be projected", kind=kind, entity_id=row.id, error=repr(error))  # noqa: TRY400 - its trace says nothing more
 
 
 def _key(row: Row[Any]) -> KeySnapshot:

@@ -1,0 +1,131 @@
+"""What would be pushed to Kong, and what is known of the nodes. Nothing here asks or changes a node."""
+
+import difflib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.catalog.tables import ApiProduct
+from control_plane.gateway_sync.base_config import KongConfigError, parse_base_config
+from control_plane.gateway_sync.config import GatewayConfig
+from control_plane.gateway_sync.nodes import node_name
+from control_plane.gateway_sync.render import (
+    HEADER,
+    ProductRouting,
+    RenderedConfig,
+    RenderSettings,
+    dump_config,
+    render_kong_config,
+)
+from control_plane.gateway_sync.tables import GatewayNode
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigPreview:
+    """What would be pushed; `diff` is a unified diff from the base to it, empty where nothing is added."""
+
+    text: str
+    hash: str
+    added: tuple[str, ...]
+    diff: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node as last seen. `current` says whether it was given the configuration that would be pushed today."""
+
+    name: str
+    admin_url: str
+    status: str
+    config_hash: str | None
+    pushed_at: datetime | None
+    checked_at: datetime | None
+    detail: str | None
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    """All nodes, and the hash of what would be pushed today, or why nothing could be (`error`)."""
+
+    nodes: tuple[NodeStatus, ...]
+    wanted_hash: str | None
+    error: str | None
+
+
+async def render_current(session: AsyncSession, *, config: GatewayConfig) -> RenderedConfig:
+    """Render the configuration from the base file and the API products as they are now.
+
+    Raises:
+        KongConfigError: the base cannot be read or built upon; tells every problem.
+    """
+    base = load_base(config)
+    settings = RenderSettings(usage_spool_path=config.usage_spool_path)
+    return render_kong_config(base, await _products(session), settings)
+
+
+async def preview_config(session: AsyncSession, *, config: GatewayConfig) -> ConfigPreview:
+    """Return what a push would send. Changes nothing.
+
+    Raises:
+        KongConfigError: as `render_current`.
+    """
+    rendered = await render_current(session, config=config)
+    before = dump_config(load_base(config)).splitlines(keepends=True)
+    after = rendered.text.removeprefix(HEADER).splitlines(keepends=True)
+    diff = "".join(difflib.unified_diff(before, after, "base", "rendered"))
+    return ConfigPreview(text=rendered.text, hash=rendered.hash, added=rendered.added, diff=diff)
+
+
+async def gateway_status(session: AsyncSession, *, config: GatewayConfig) -> GatewayStatus:
+    """Return what is known of the nodes; asks none of them."""
+    wanted, error = None, None
+    try:
+        wanted = (await render_current(session, config=config)).hash
+    except KongConfigError as problem:
+        error = problem.message
+    rows = await session.scalars(select(GatewayNode).order_by(GatewayNode.name))
+    known = {row.admin_url: row for row in rows}
+    nodes = [_status(url, known.get(url), wanted) for url in config.node_urls]
+    return GatewayStatus(nodes=tuple(nodes), wanted_hash=wanted, error=error)
+
+
+def load_base(config: GatewayConfig) -> dict[str, Any]:
+    """Return the base document.
+
+    Raises:
+        KongConfigError: the file cannot be read, or is no YAML mapping.
+    """
+    try:
+        text = config.base_path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KongConfigError("kong.yml", f"the base configuration cannot be read: {error}") from error
+    return parse_base_config(text)
+
+
+async def _products(session: AsyncSession) -> list[ProductRouting]:
+    rows = await session.execute(
+        select(ApiProduct.code, ApiProduct.service, ApiProduct.routes, ApiProduct.unit_headers)
+        .where(ApiProduct.archived_at.is_(None))
+        .order_by(ApiProduct.code)
+    )
+    return [
+        ProductRouting(code=code, service=service, routes=tuple(routes), unit_headers=dict(headers))
+        for code, service, routes, headers in rows
+    ]
+
+
+def _status(url: str, row: GatewayNode | None, wanted: str | None) -> NodeStatus:
+    return NodeStatus(
+        name=node_name(url),
+        admin_url=url,
+        status="unknown" if row is None else row.status,
+        config_hash=None if row is None else row.config_hash,
+        pushed_at=None if row is None else row.pushed_at,
+        checked_at=None if row is None else row.checked_at,
+        detail=None if row is None else row.detail,
+        current=row is not None and wanted is not None and row.config_hash == wanted and row.status == "in_sync",
+    )
