@@ -109,9 +109,7 @@ class Attribution:
         repeated = _repeated_receipts(columns["event_id"], columns["request_id"])
         return EventColumns(columns, hours, implausible, counted, repeated)
 
-    def _identities(
-        self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]
-    ) -> list[Identity | None]:
+    def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
         identities: list[Identity | None] = []
         append = identities.append
@@ -154,7 +152,7 @@ class Attribution:
         ingested_at_ms: int,
     ) -> dict[str, Sequence[Any]]:
         if not lines:
-            return {name: () for name in COLUMN_NAMES}
+            return dict.fromkeys(COLUMN_NAMES, ())
         event_ids, times, accounts, keys, modes, products, outcomes, units, emitters, numbers = zip(
             *identities, strict=True
         )
@@ -192,9 +190,19 @@ class Attribution:
 
 def _identify(fields: Sequence[str]) -> Identity | None:
     """Return what a receipt with a true MAC says, or None if the gateway writes no such receipt."""
-    _, emitter, sequence_text, number_text, decided_text, account_id, key_id, product, mode, outcome, units_text = (
-        fields
-    )
+    (
+        _,
+        emitter,
+        sequence_text,
+        number_text,
+        decided_text,
+        account_id,
+        key_id,
+        product,
+        mode,
+        outcome,
+        units_text,
+    ) = fields
     try:
         sequence, number = int(sequence_text), int(number_text)
         decided_at_ms, units = int(decided_text), int(units_text)
@@ -243,9 +251,7 @@ def _bound_numbers(
     lines: Sequence[UsageLine], columns: dict[str, Sequence[Any]], flags: dict[int, tuple[str, ...]]
 ) -> None:
     """Move figures that the store cannot hold to its bounds; a look at each column's extremes is all it mostly takes."""
-    if all(
-        low <= min(columns[name]) and max(columns[name]) <= high for name, (_, low, high) in NUMBERS.items()
-    ):
+    if all(low <= min(columns[name]) and max(columns[name]) <= high for name, (_, low, high) in NUMBERS.items()):
         return
     judged = [judge_numbers(line) for line in lines]
     for name in NUMBERS:

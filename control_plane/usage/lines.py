@@ -35,7 +35,7 @@ class UsageLine(msgspec.Struct, frozen=True, gc=False):
     lk: int = 0
     lp: int = -1
     ip: str = ""
-    u: dict[str, Any] = {}  # noqa: RUF012 - msgspec gives every line its own
+    u: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

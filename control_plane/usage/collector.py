@@ -1,0 +1,315 @@
+"""The collector: from the usage stream to stored events.
+
+For each batch, in this order: store the events (acknowledged) - commit positions and touched hours in one
+PostgreSQL transaction - publish the positions - acknowledge and delete the entries. A crash between any two of
+these leads to redelivery, and the event id makes every call count once.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.usage import metrics
+from control_plane.usage.entries import EntryBatch, SegmentKey, last_id
+from control_plane.usage.model import HourKey
+from control_plane.usage.positions import commit_positions, forget_old_positions, positions_to_publish, touch
+from control_plane.usage.storing import EventWriter
+from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_stream
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorConfig:
+    """A batch ends at `max_lines`, `max_bytes` or `max_age_seconds`, whichever comes first."""
+
+    shard: int = 0
+    max_lines: int = 20_000
+    max_bytes: int = 32 * 1024 * 1024
+    max_age_seconds: float = 0.2
+    entries_per_read: int = 40
+    wait_seconds: float = 1.0
+    # a batch not acknowledged for so long is taken over; taking over too early only costs work
+    claim_after_seconds: float = 30.0
+    housekeeping_seconds: float = 5.0
+    keep_positions: timedelta = timedelta(days=1)
+
+
+@dataclass(slots=True)
+class Progress:
+    """A batch on its way: which steps are behind it, and what they found."""
+
+    batch: EntryBatch
+    started: float
+    hours: set[HourKey] = field(default_factory=set)
+    positions: dict[SegmentKey, int] = field(default_factory=dict)
+    steps_done: int = 0
+
+
+class Collector:
+    """One consumer of one shard. Run as many as wanted, in any processes."""
+
+    def __init__(
+        self,
+        *,
+        config: CollectorConfig,
+        redis: Redis,
+        sessions: async_sessionmaker[AsyncSession],
+        writer: EventWriter,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`redis` must answer in bytes and wait longer than `config.wait_seconds` before it gives up."""
+        self._config = config
+        self._redis = redis
+        self._sessions = sessions
+        self._writer = writer
+        self._clock = clock
+        self._stream = usage_stream(config.shard)
+        self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._housekeeping_at = 0.0
+        self.steps: tuple[tuple[str, Callable[[Progress], Awaitable[None]]], ...] = (
+            ("store", self._store),
+            ("commit", self._commit),
+            ("publish", self._publish),
+            ("acknowledge", self._acknowledge),
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collect until `stop`; the batch in hand is finished first, unless a store is away.
+
+        Every failure is counted, logged and tried again; none comes out of here.
+        """
+        pauses = Pauses(stop)
+        while not stop.is_set():
+            try:
+                if time.monotonic() >= self._housekeeping_at:
+                    await self._housekeep()
+                batch = await self.read_batch(wait_seconds=self._config.wait_seconds)
+                pauses.reset()
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
+                _failed("read", error)
+                await pauses.wait()
+                continue
+            if batch:
+                await self._work_off(batch, stop, pauses)
+
+    async def collect(self, *, wait_seconds: float = 0.0) -> int:
+        """Work off one batch of what is waiting and return how many entries it had; failures come out."""
+        batch = await self.read_batch(wait_seconds=wait_seconds)
+        if batch:
+            progress = Progress(batch, time.monotonic())
+            await self._take_steps(progress)
+        return len(batch.ids)
+
+    async def read_batch(self, *, wait_seconds: float) -> EntryBatch:
+        """Return what is waiting, after `wait_seconds` at the latest; then gather more for `max_age_seconds`."""
+        config, batch = self._config, EntryBatch()
+        deadline = None
+        while batch.line_count < config.max_lines and batch.byte_count < config.max_bytes:
+            left = wait_seconds if deadline is None else deadline - time.monotonic()
+            if deadline is not None and left <= 0:
+                break
+            found = await self._read(wait_ms=max(1, int(left * 1000)))
+            for entry_id, fields in found:
+                batch.add(entry_id, fields)
+            if not found:
+                break
+            deadline = deadline or time.monotonic() + config.max_age_seconds
+        return batch
+
+    async def claim_batch(self) -> EntryBatch:
+        """Take over entries that were given to a collector which has not acknowledged them for long."""
+        batch = EntryBatch()
+        try:
+            answer = await self._redis.xautoclaim(
+                self._stream,
+                COLLECTOR_GROUP,
+                self._consumer,
+                min_idle_time=int(self._config.claim_after_seconds * 1000),
+                count=self._config.entries_per_read,
+            )
+        except ResponseError as error:
+            if not _is_group_missing(error):
+                raise
+            return batch  # the next read makes it
+        for entry_id, fields in answer[1]:
+            batch.add(entry_id, fields)
+        if batch:
+            metrics.CLAIMED.inc(len(batch.ids))
+            log.warning("took over entries of a collector that went away", entries=len(batch.ids))
+        return batch
+
+    async def _read(self, *, wait_ms: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+        try:
+            answer = await self._redis.xreadgroup(
+                COLLECTOR_GROUP,
+                self._consumer,
+                {self._stream: ">"},
+                count=self._config.entries_per_read,
+                block=wait_ms,
+            )
+        except ResponseError as error:
+            if not _is_group_missing(error):
+                raise
+            await self._make_group()
+            return []
+        return _entries(answer)
+
+    async def _make_group(self) -> None:
+        """Start anew after Redis lost everything (or at the very first start).
+
+        Positions come first: while there is no group, nobody can have read what shippers add now.
+        """
+        async with self._sessions() as session:
+            await self._publish_positions(await positions_to_publish(session))
+        with contextlib.suppress(ResponseError):  # another collector was faster
+            await self._redis.xgroup_create(self._stream, COLLECTOR_GROUP, id="0", mkstream=True)
+        metrics.GROUPS_MADE.inc()
+        log.warning("made the consumer group", stream=self._stream)
+
+    async def _work_off(self, batch: EntryBatch, stop: asyncio.Event, pauses: "Pauses") -> None:
+        """Take the steps, each until it succeeds. What `stop` leaves undone stays pending and comes again."""
+        progress = Progress(batch, time.monotonic())
+        while True:
+            try:
+                await self._take_steps(progress)
+            except Exception as error:  # noqa: BLE001 - the entries stay ours until it works
+                _failed(self.steps[progress.steps_done][0], error)
+                if stop.is_set():
+                    return
+                await pauses.wait()
+            else:
+                pauses.reset()
+                return
+
+    async def _take_steps(self, progress: Progress) -> None:
+        for _, step in self.steps[progress.steps_done :]:
+            await step(progress)
+            progress.steps_done += 1
+        metrics.ENTRIES.inc(len(progress.batch.ids))
+        metrics.BATCH_SECONDS.observe(time.monotonic() - progress.started)
+
+    async def _store(self, progress: Progress) -> None:
+        progress.hours = await asyncio.to_thread(self._writer.write, progress.batch, to_ms(self._clock()))
+
+    async def _commit(self, progress: Progress) -> None:
+        batch, now = progress.batch, self._clock()
+        claims_ms = batch.claims_ms()
+        if not await self._everything_before_is_committed(batch):
+            claims_ms = dict.fromkeys(claims_ms, 0)
+        async with self._sessions() as session, session.begin():
+            progress.positions = await commit_positions(
+                session, received=batch.received_ranges(), claims_ms=claims_ms, now=now
+            )
+            await touch(session, hours=progress.hours, now=now)
+
+    async def _everything_before_is_committed(self, batch: EntryBatch) -> bool:
+        """Say whether a claim ("shipped up to") in this batch also means "collected up to".
+
+        It does if no entry before its last one is pending but ours, and ours are (Redis has not been emptied).
+        """
+        ids = set(batch.ids)
+        pending = await self._redis.xpending_range(
+            self._stream, COLLECTOR_GROUP, min="-", max=last_id(batch.ids), count=len(ids) + 1
+        )
+        return {cast("bytes", row["message_id"]) for row in pending} == ids
+
+    async def _publish(self, progress: Progress) -> None:
+        await self._publish_positions(progress.positions)
+
+    async def _publish_positions(self, positions: Mapping[SegmentKey, int]) -> None:
+        by_shipper: dict[str, dict[str, int]] = {}
+        for key, end in positions.items():
+            if key.segment:
+                by_shipper.setdefault(key.shipper_id, {})[key.segment] = end
+        async with self._pipeline() as pipeline:
+            for shipper_id, ends in by_shipper.items():
+                pipeline.hset(shipper_positions(shipper_id), mapping=ends)
+
+    async def _acknowledge(self, progress: Progress) -> None:
+        ids = progress.batch.ids
+        async with self._pipeline() as pipeline:
+            pipeline.xack(self._stream, COLLECTOR_GROUP, *ids)
+            pipeline.xdel(self._stream, *ids)
+
+    @contextlib.asynccontextmanager
+    async def _pipeline(self) -> AsyncIterator[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            yield pipeline
+            if len(pipeline):
+                await pipeline.execute()
+
+    async def _housekeep(self) -> None:
+        """Publish positions that moved lately, take over what others left, forget what is long gone."""
+        now = self._clock()
+        self._housekeeping_at = time.monotonic() + self._config.housekeeping_seconds
+        async with self._sessions() as session, session.begin():
+            lately = now - timedelta(seconds=4 * self._config.housekeeping_seconds)
+            positions = await positions_to_publish(session, updated_after=lately)
+            forgotten = await forget_old_positions(session, now=now, keep=self._config.keep_positions)
+        await self._publish_positions(positions)
+        async with self._pipeline() as pipeline:
+            for key in forgotten:
+                pipeline.hdel(shipper_positions(key.shipper_id), key.segment)
+        while batch := await self.claim_batch():
+            await self._take_steps(Progress(batch, time.monotonic()))
+        metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._redis.xlen(self._stream))
+
+
+class Pauses:
+    """Pauses between attempts: from a tenth of a second to five, each ended early by `stop`."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._seconds = FIRST_PAUSE_SECONDS
+
+    def reset(self) -> None:
+        self._seconds = FIRST_PAUSE_SECONDS
+
+    async def wait(self) -> None:
+        await sleep_unless(self._stop, self._seconds)
+        self._seconds = min(LONGEST_PAUSE_SECONDS, self._seconds * 2)
+
+
+async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, or return at once when `stop` is set."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
+def _entries(answer: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+    """Return the entries of one stream; RESP3 answers with a mapping, RESP2 with pairs."""
+    if not answer:
+        return []
+    streams = answer.values() if isinstance(answer, dict) else [found for _, found in answer]
+    entries: list[tuple[bytes, Mapping[bytes, bytes]]] = []
+    for found in streams:
+        # RESP3 clients differ in whether they wrap the list once more
+        flat = found[0] if found and isinstance(found[0], list) else found
+        entries += flat
+    return entries
+
+
+def _is_group_missing(error: RedisError) -> bool:
+    return str(error).startswith("NOGROUP")
+
+
+def _failed(step: str, error: Exception) -> None:
+    metrics.FAILURES.labels("collector", step).inc()
+    log.warning("the collector failed and tries again", step=step, error=repr(error))

@@ -1,0 +1,32 @@
+"""What usage says of itself to Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+EVENTS = Counter("km_usage_events_total", "Usage lines stored as events, redeliveries included.")
+ENTRIES = Counter("km_usage_entries_total", "Stream entries worked off.")
+FLAGGED = Counter("km_usage_flagged_total", "Events stored with a remark.", ["flag"])
+REPEATED_RECEIPTS = Counter(
+    "km_usage_repeated_receipts_total", "Receipts seen under more than one request id in one batch."
+)
+DEAD_LETTERS = Counter("km_usage_dead_letters_total", "Lines and entries that could not become events.", ["kind"])
+DROPPED = Counter("km_usage_dropped_lines_total", "Lines that shippers said they could not read.")
+BATCH_SECONDS = Histogram(
+    "km_usage_batch_seconds",
+    "Time from reading a batch to its acknowledgement.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+FAILURES = Counter("km_usage_failures_total", "Failed attempts that are tried again.", ["worker", "step"])
+CLAIMED = Counter("km_usage_claimed_entries_total", "Entries taken over from collectors that went away.")
+GROUPS_MADE = Counter(
+    "km_usage_consumer_groups_total", "Consumer groups made: at first start, or Redis lost its data."
+)
+STREAM_LENGTH = Gauge("km_usage_stream_entries", "Entries in the stream that are not worked off.", ["shard"])
+HOURS_RECOMPUTED = Counter("km_usage_hours_recomputed_total", "Hours recomputed whole.", ["changed"])
+HOURS_TOUCHED = Gauge("km_usage_hours_touched", "Hours with events that are not in the rollup yet.")
+HOURS_SEALED = Counter("km_usage_hours_sealed_total", "Hours sealed, revisions included.")
+SILENT_SHIPPERS = Gauge("km_usage_silent_shippers", "Live shippers not heard of for too long; they hold the seal.")
+
+
+def flag_label(flag: str) -> str:
+    """Return the flag without its detail: a metric needs few labels."""
+    return flag.partition(":")[0]

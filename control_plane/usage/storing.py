@@ -1,0 +1,87 @@
+"""From stream entries to stored events. Blocking; the collector runs it in a thread."""
+
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from control_plane.usage import metrics
+from control_plane.usage.columns import Attribution, EventColumns
+from control_plane.usage.entries import EntryBatch
+from control_plane.usage.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
+from control_plane.usage.model import HourKey
+from control_plane.usage.store import EventStore, UnstorableRowError
+
+log = structlog.get_logger(__name__)
+
+
+class EventWriter:
+    """Attributes and stores batches. `attribution` is asked for anew for each: the catalog may have changed."""
+
+    def __init__(self, *, store: EventStore, attribution: Callable[[], Attribution]) -> None:
+        self._store = store
+        self._attribution = attribution
+
+    def write(self, batch: EntryBatch, now_ms: int) -> set[HourKey]:
+        """Store the batch's events and dead letters and return the hours they are in. Idempotent.
+
+        Whatever a line holds, it ends as an event or as a dead letter.
+
+        Raises:
+            clickhouse_connect.driver.exceptions.Error: the store failed; to be called again.
+        """
+        lines, letters = _read_lines(batch)
+        events = self._attribution().events(lines, ingested_at_ms=now_ms)
+        letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
+        letters += list(self._insert(events))
+        self._store.insert_dead_letters(letters, received_at_ms=now_ms)
+        _count(batch, events, letters)
+        return events.hours
+
+    def _insert(self, events: EventColumns) -> Iterator[DeadLetter]:
+        """Insert what can be inserted: a row that fits no column must not hold up the others."""
+        try:
+            self._store.insert(events)
+        except UnstorableRowError as error:
+            if len(events) > 1:
+                middle = len(events) // 2
+                yield from self._insert(events.slice(0, middle))
+                yield from self._insert(events.slice(middle, len(events)))
+                return
+            row = {name: column[0] for name, column in events.columns.items()}
+            yield dead_letter(
+                reason=f"unstorable: {error}",
+                raw=repr(row).encode(errors="replace"),
+                segment=f"request {row['request_id']!r}",
+            )
+
+
+def _read_lines(batch: EntryBatch) -> tuple[list[UsageLine], list[DeadLetter]]:
+    lines: list[UsageLine] = []
+    letters: list[DeadLetter] = []
+    for entry_id, (reason, raw) in batch.unreadable.items():
+        letters.append(dead_letter(reason=f"unreadable entry: {reason}", raw=raw, segment=f"entry {entry_id!r}"))
+    for entry in batch.entries:
+        good, bad = decode_lines(
+            entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
+        )
+        lines += good
+        letters += bad
+    return lines, letters
+
+
+def _letter_of_line(line: UsageLine, reason: str) -> DeadLetter:
+    return dead_letter(reason=reason, raw=encode_line(line), segment=f"request {line.id!r}")
+
+
+def _count(batch: EntryBatch, events: EventColumns, letters: list[DeadLetter]) -> None:
+    metrics.EVENTS.inc(len(events))
+    metrics.DROPPED.inc(batch.dropped)
+    for flag, number in events.flags.items():
+        metrics.FLAGGED.labels(metrics.flag_label(flag)).inc(number)
+    if events.repeated_receipts:
+        metrics.REPEATED_RECEIPTS.inc(events.repeated_receipts)
+        log.warning("one receipt under several request ids", receipts=events.repeated_receipts)
+    if letters:
+        metrics.DEAD_LETTERS.labels("line").inc(len(letters) - len(batch.unreadable))
+        metrics.DEAD_LETTERS.labels("entry").inc(len(batch.unreadable))
+        log.error("lines that cannot become events were set aside", lines=len(letters), reason=letters[0].reason)
