@@ -2,6 +2,13 @@
 
 from fastapi import APIRouter
 
-from control_plane.admin_api.resources import accounts, audit, keys, tokens
+from control_plane.admin_api.resources import accounts, audit, keys, plans, products, tokens
 
-RESOURCES: tuple[APIRouter, ...] = (accounts.router, keys.router, audit.router, tokens.router)
+RESOURCES: tuple[APIRouter, ...] = (
+    accounts.router,
+    keys.router,
+    products.router,
+    plans.router,
+    audit.router,
+    tokens.router,
+)

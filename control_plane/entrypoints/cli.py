@@ -1,0 +1,70 @@
+"""`km`: starts the processes, and speaks to a running server.
+
+Other packages add commands through entry points of the group `km.commands`; each names a function
+`register(app: typer.Typer) -> None`. One that fails to load is named on stderr and left out.
+"""
+
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated
+
+import typer
+
+from control_plane.entrypoints.commands import accounts, audit, database, keys, tokens
+from control_plane.entrypoints.commands.client import DEFAULT_URL, target
+
+GROUP = "km.commands"
+FAILED = 1
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        typer.echo(f"kong-monetize {version('kong-monetize')}")
+        raise typer.Exit
+
+
+def _options(
+    url: Annotated[str, typer.Option(envvar="KM_URL", help="Address of the server.")] = DEFAULT_URL,
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """Turn routes on a Kong gateway into a paid API product.
+
+    Commands other than serve, api, worker and db speak to a running server: KM_URL names it, KM_TOKEN is the
+    token. Exit codes: 1 failed, 2 wrong usage.
+    """
+    target.url = url.rstrip("/")
+
+
+def create_cli() -> typer.Typer:
+    """Return the program with the commands of every installed package."""
+    app = typer.Typer(
+        name="km", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, callback=_options
+    )
+    app.add_typer(database.app, name="db")
+    app.add_typer(accounts.app, name="accounts")
+    app.add_typer(keys.app, name="keys")
+    app.add_typer(tokens.app, name="tokens")
+    app.command("audit")(audit.audit)
+    for entry_point in entry_points(group=GROUP):
+        _load(app, entry_point)
+    return app
+
+
+def _load(app: typer.Typer, entry_point: EntryPoint) -> None:
+    try:
+        entry_point.load()(app)
+    except Exception as error:  # noqa: BLE001 - another package's fault must not take km down
+        typer.echo(f"km: commands of {entry_point.value} left out: {error!r}", err=True)
+
+
+def main() -> None:
+    """Run `km`."""
+    try:
+        create_cli()()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)

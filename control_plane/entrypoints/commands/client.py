@@ -1,0 +1,122 @@
+"""Speaking to the admin API: address and token from the environment, one line for each error."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:8090"
+PREFIX = "/admin/v1"
+TIMEOUT_SECONDS = 60.0
+PAGE_SIZE = 200
+
+
+@dataclass(slots=True)
+class Target:
+    """Which server; set once from the options before the command."""
+
+    url: str = DEFAULT_URL
+
+
+target = Target()
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 1 and one line on stderr."""
+    for line in message.splitlines() or [""]:
+        typer.echo(f"km: {line}", err=True)
+    raise typer.Exit(1)
+
+
+def get(path: str, **params: Any) -> Any:
+    """Return the answer to a GET; ends the program on any error."""
+    return _call("GET", path, params=_given(params))
+
+
+def post(path: str, body: dict[str, Any] | None = None) -> Any:
+    """Return the answer to a POST with a JSON body; fields that are None are left out."""
+    return _call("POST", path, json=_given(body or {}))
+
+
+def patch(path: str, body: dict[str, Any]) -> Any:
+    """Return the answer to a PATCH; None is sent as null, so pass only what is to change."""
+    return _call("PATCH", path, json=body)
+
+
+def post_text(path: str, text: str, media_type: str, **params: Any) -> Any:
+    """Return the answer to a POST of a text."""
+    headers = {"Content-Type": media_type}
+    return _call("POST", path, content=text.encode(), headers=headers, params=_given(params))
+
+
+def pages(path: str, *, at_most: int, **params: Any) -> Iterator[dict[str, Any]]:
+    """Yield the items of a list, page after page, up to `at_most`."""
+    cursor: str | None = None
+    left = at_most
+    while left > 0:
+        page = get(path, limit=min(left, PAGE_SIZE), cursor=cursor, **params)
+        yield from page["items"]
+        left -= len(page["items"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def read_token() -> str:
+    """Return the token from KM_TOKEN, else from the file that KM_TOKEN_FILE names.
+
+    Never from an argument: those stand in the list of processes for everybody to read.
+    """
+    if token := os.environ.get("KM_TOKEN", "").strip():
+        return token
+    if name := os.environ.get("KM_TOKEN_FILE"):
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            fail(f"KM_TOKEN_FILE: {name}: {error.strerror}")
+    fail("no token: set KM_TOKEN (or KM_TOKEN_FILE); the first one is made by `km db create-token`")
+
+
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _call(method: str, path: str, **request: Any) -> Any:
+    import httpx
+
+    headers = {"Authorization": f"Bearer {read_token()}", **request.pop("headers", {})}
+    try:
+        answer = httpx.request(
+            method, f"{target.url}{PREFIX}{path}", headers=headers, timeout=TIMEOUT_SECONDS, **request
+        )
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
+        fail(f"--url: {target.url!r} is not an http or https address")
+    except httpx.TimeoutException:
+        fail(f"no answer from {target.url} within {TIMEOUT_SECONDS:.0f} s")
+    except httpx.TransportError as error:
+        fail(f"cannot reach {target.url}: {error} (is `km serve` running there? --url or KM_URL names it)")
+    if answer.is_error:
+        fail(_problem_lines(answer))
+    return _read_json(answer)
+
+
+def _read_json(answer: "httpx.Response") -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        fail(f"{target.url} answered {answer.status_code} with something that is not ours (a proxy?)")
+
+
+def _problem_lines(answer: "httpx.Response") -> str:
+    try:
+        problem = answer.json()
+        lines = [f"{wrong['field']}: {wrong['message']}".removeprefix(": ") for wrong in problem["errors"]]
+        return "\n".join(lines) or f"{problem['detail']} ({problem['code']})"
+    except (KeyError, TypeError, ValueError):
+        return f"{target.url} answered {answer.status_code} {answer.reason_phrase}"

@@ -1,0 +1,69 @@
+"""What commands print: JSON for machines, tables for people, tab-separated lines into a pipe."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Row = Mapping[str, Any]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool = False, title: str = "") -> None:
+    """Print a list. A column is a field's name, or a path like `total.text`."""
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+    elif sys.stdout.isatty():
+        _print_table(rows, columns, title)
+    else:
+        for line in [columns, *([cell(row, column) for column in columns] for row in rows)]:
+            typer.echo("\t".join(line))
+
+
+def print_fields(row: Row, fields: Sequence[str], *, as_json: bool = False) -> None:
+    """Print one thing, a line for each field."""
+    if as_json:
+        print_json(row)
+        return
+    width = max(len(field) for field in fields)
+    for field in fields:
+        typer.echo(f"{field.ljust(width)}  {cell(row, field)}")
+
+
+def cell(row: Row, path: str) -> str:
+    """Return a field as text: `-` for nothing, lists joined, numbers with thousands separators for people."""
+    value: Any = row
+    for part in path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and sys.stdout.isatty():
+        return f"{value:,}"
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ", ".join(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return " ".join(str(value).split())
+
+
+def _print_table(rows: list[Row], columns: Sequence[str], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        numeric = bool(rows) and all(isinstance(row.get(column), int) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(row, column) for column in columns))
+    Console(highlight=False, markup=False).print(table if rows else "nothing")
