@@ -94,12 +94,14 @@ def start_child(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     log_path: Path | None = None,
+    inherit_output: bool = False,
     run_as: RunAs | None = None,
     death_signal: int = signal.SIGKILL,
 ) -> Child:
     """Start a process that receives `death_signal` when this one ends, however it ends.
 
-    Safe to call from any thread. `env` None inherits ours. Output is appended to `log_path`, or thrown away.
+    Safe to call from any thread. `env` None inherits ours. Output is appended to
+    `log_path`, or mixed with ours if `inherit_output`, or thrown away.
     """
     uid, gid = (run_as.uid, run_as.gid) if run_as else (-1, -1)
     launcher = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death_signal))]
@@ -113,8 +115,8 @@ def start_child(
                 env=None if env is None else dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
-                stdout=output or subprocess.DEVNULL,
-                stderr=subprocess.STDOUT,
+                stdout=None if inherit_output else output or subprocess.DEVNULL,
+                stderr=None if inherit_output else subprocess.STDOUT,
                 # a session of its own: Ctrl-C in the terminal reaches us only, and we stop it in order
                 start_new_session=True,
             )

@@ -1,0 +1,127 @@
+"""The sample upstream: the Weather API that the demo and the tests sell.
+
+It knows nothing of keys or plans, as an API behind a gateway should not.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+FORECAST_DAYS = 5
+MAX_HISTORY_LINES = 10_000
+MAX_SLOW_MS = 60_000
+MIN_STATUS, MAX_STATUS = 200, 599
+
+
+def weather_app() -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/v1/current/{city}", current),
+            Route("/v1/forecast/{city}", forecast),
+            Route("/v1/reports", report, methods=["POST"]),
+            Route("/v1/history/{city}", history),
+            Route("/v1/tokens", tokens),
+            Route("/v1/status/{code:int}", status, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+            Route("/v1/slow", slow),
+            Route("/v1/echo", echo, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        ]
+    )
+
+
+async def current(request: Request) -> Response:
+    city = request.path_params["city"]
+    return JSONResponse({"city": city, "temperature_c": _temperature(city, day=0)})
+
+
+async def forecast(request: Request) -> Response:
+    city = request.path_params["city"]
+    days = [{"day": day, "temperature_c": _temperature(city, day=day)} for day in range(FORECAST_DAYS)]
+    return JSONResponse({"city": city, "days": days})
+
+
+async def report(request: Request) -> Response:
+    """Takes an observation; answers its size and digest, so that a test sees that nothing was lost."""
+    body = await request.body()
+    digest = hashlib.sha256(body).hexdigest()
+    return JSONResponse({"received_bytes": len(body), "sha256": digest}, status_code=201)
+
+
+async def history(request: Request) -> Response:
+    """NDJSON, one line at a time: `?lines=` (100), with `?pause_ms=` between them (0)."""
+    city = request.path_params["city"]
+    lines = min(int(request.query_params.get("lines", "100")), MAX_HISTORY_LINES)
+    pause_seconds = int(request.query_params.get("pause_ms", "0")) / 1000
+
+    async def stream() -> AsyncIterator[bytes]:
+        for day in range(lines):
+            yield json.dumps({"day": -day, "temperature_c": _temperature(city, day=-day)}).encode() + b"\n"
+            await asyncio.sleep(pause_seconds)
+
+    return StreamingResponse(stream(), media_type="application/x-ndjson")
+
+
+async def tokens(request: Request) -> Response:
+    """Reports `?n=` used tokens in the header that a plan may bill by."""
+    count = int(request.query_params.get("n", "1"))
+    return JSONResponse({"tokens": count}, headers={"X-Usage-Tokens": str(count)})
+
+
+async def status(request: Request) -> Response:
+    """Answers with the status asked for; outside 200 to 599 it is a 400."""
+    code = request.path_params["code"]
+    if not MIN_STATUS <= code <= MAX_STATUS:
+        return JSONResponse({"message": f"no such status: {code}"}, status_code=400)
+    return JSONResponse({"status": code}, status_code=code)
+
+
+async def slow(request: Request) -> Response:
+    """Answers after `?ms=` (1000) milliseconds."""
+    wait_ms = min(int(request.query_params.get("ms", "1000")), MAX_SLOW_MS)
+    await asyncio.sleep(wait_ms / 1000)
+    return JSONResponse({"waited_ms": wait_ms})
+
+
+async def echo(request: Request) -> Response:
+    """Everything the upstream received: a presented key must not be among it."""
+    body = await request.body()
+    return JSONResponse(
+        {
+            "method": request.method,
+            "path": request.url.path,
+            "query": request.url.query,
+            "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers.raw],
+            "body": body.decode("utf-8", "replace"),
+        }
+    )
+
+
+def _temperature(city: str, *, day: int) -> float:
+    digest = hashlib.sha256(f"{city}/{day}".encode()).digest()
+    return round(-15 + digest[0] * 50 / 255, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m devstack.upstream", description="The sample Weather API.")
+    parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    options = parser.parse_args()
+    uvicorn.run(
+        weather_app(),
+        host="127.0.0.1",
+        port=options.port,
+        access_log=False,
+        log_level="warning",
+        # longer than a gateway keeps an idle connection, so that it is never closed under a request
+        timeout_keep_alive=75,
+    )
+
+
+if __name__ == "__main__":
+    main()
