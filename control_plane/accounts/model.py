@@ -3,11 +3,16 @@
 import hashlib
 import re
 import secrets
+import zoneinfo
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.foundation.money import UnknownCurrencyError, minor_units
+
 TOKEN_BYTES = 32
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
 _TOKEN = re.compile(r"kmt_[A-Za-z0-9_-]{43}")
 
 
@@ -48,3 +53,26 @@ def is_token(text: str) -> bool:
 def hash_token(text: str) -> str:
     """Return the SHA-256 of a token as 64 lower-case hex digits: the only form that is stored."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_email(email: str | None) -> str | None:
+    """Raises ValidationFailedError where the text is no email address."""
+    if email is not None and not _EMAIL.fullmatch(email):
+        raise ValidationFailedError("email", "must be an email address")
+    return email
+
+
+def check_currency(currency: str) -> str:
+    """Raises ValidationFailedError where the text is no ISO 4217 code."""
+    try:
+        minor_units(currency)
+    except UnknownCurrencyError as error:
+        raise ValidationFailedError("currency", "must be an ISO 4217 code such as USD") from error
+    return currency
+
+
+def check_time_zone(time_zone: str) -> str:
+    """Raises ValidationFailedError where the text is no IANA time zone."""
+    if time_zone not in zoneinfo.available_timezones():
+        raise ValidationFailedError("time_zone", "must be an IANA time zone such as Europe/Berlin")
+    return time_zone

@@ -7,6 +7,7 @@ from sqlalchemy import or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account, ApiToken
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 
@@ -25,7 +26,7 @@ async def account(session: AsyncSession, account_id: str) -> Account:
 
 async def accounts_by_id(session: AsyncSession, account_ids: Collection[str]) -> dict[str, Account]:
     """Return those of the accounts that exist, read afresh."""
-    statement = select(Account).where(Account.id.in_(account_ids)).execution_options(populate_existing=True)
+    statement = select(Account).where(is_any_of(Account.id, account_ids)).execution_options(populate_existing=True)
     return {found.id: found for found in await session.scalars(statement)}
 
 

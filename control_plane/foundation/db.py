@@ -1,12 +1,13 @@
 """The database: one `Base`, one naming convention, one way to make an engine."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, MetaData, Text, TypeDecorator
+from sqlalchemy import ColumnElement, DateTime, Dialect, MetaData, Text, TypeDecorator, any_, cast
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute
 
 from control_plane.foundation.clock import as_utc
 
@@ -43,6 +44,11 @@ class Base(DeclarativeBase):
         list[dict[str, Any]]: JSONB(none_as_null=True),
         list[str]: ARRAY(Text()),
     }
+
+
+def is_any_of(column: InstrumentedAttribute[str], values: Collection[str]) -> ColumnElement[bool]:
+    """Return `column = ANY (array)`: one parameter however many values, where IN stops at 65,535."""
+    return column == any_(cast(sorted(values), ARRAY(Text())))
 
 
 def create_engine(url: str, *, pool_size: int = 10, application_name: str = "kong-monetize") -> AsyncEngine:

@@ -9,11 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Identity, Index, func, select, text, update
+from sqlalchemy import ARRAY, BigInteger, Identity, Index, Text, cast, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from control_plane.foundation.db import Base
+from control_plane.foundation.db import Base, UtcDateTime
 
 CHANNEL = "km_outbox"
 
@@ -25,6 +25,7 @@ class Topic(StrEnum):
     ACCOUNT_CHANGED = "account.changed"
     HOUR_SEALED = "hour.sealed"
     CONFIG_CHANGED = "config.changed"
+    PRODUCT_CHANGED = "product.changed"
 
 
 class OutboxRow(Base):
@@ -51,6 +52,17 @@ async def enqueue(
     session.add(OutboxRow(topic=str(topic), entity_id=entity_id, payload=payload, created_at=now))
     await session.flush()
     await session.execute(select(func.pg_notify(CHANNEL, str(topic))))
+
+
+async def enqueue_many(
+    session: AsyncSession, *, topic: Topic | str, entity_ids: Collection[str], now: datetime
+) -> None:
+    """Write a row without payload for each id, in one statement."""
+    if entity_ids:
+        ids = func.unnest(cast(list(entity_ids), ARRAY(Text()))).column_valued("entity_id")
+        rows = select(literal(str(topic)), ids, literal(now, UtcDateTime()))
+        await session.execute(insert(OutboxRow).from_select(["topic", "entity_id", "created_at"], rows))
+        await session.execute(select(func.pg_notify(CHANNEL, str(topic))))
 
 
 async def claim(session: AsyncSession, *, topics: Collection[str], limit: int) -> Sequence[OutboxRow]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 from control_plane.keys.tables import ApiKey
@@ -30,7 +31,7 @@ async def key_by_hash(session: AsyncSession, key_hash: str) -> ApiKey | None:
 
 async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> dict[str, ApiKey]:
     """Return those of the keys that exist, read afresh."""
-    statement = select(ApiKey).where(ApiKey.id.in_(key_ids)).execution_options(populate_existing=True)
+    statement = select(ApiKey).where(is_any_of(ApiKey.id, key_ids)).execution_options(populate_existing=True)
     return {found.id: found for found in await session.scalars(statement)}
 
 

@@ -1,0 +1,216 @@
+"""Changing the catalogue. Nothing here commits; writers of the catalogue take turns on one lock.
+
+A change that shows in the gateway's records is told as `product.changed`; the subscriptions feature carries it to
+the accounts concerned. A change of services, routes or unit headers is told as `config.changed` too.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from control_plane.catalog.locks import lock_catalog, locked_plan, locked_product
+from control_plane.catalog.model import PlanFacts, ProductFacts
+from control_plane.catalog.queries import facts_of_plan, facts_of_product
+from control_plane.catalog.rules import check_code, check_product
+from control_plane.catalog.tables import ApiProduct, Plan
+from control_plane.foundation.audit import record_change
+from control_plane.foundation.errors import ConflictError, ValidationFailedError
+from control_plane.foundation.ids import new_id
+from control_plane.foundation.outbox import Topic, enqueue
+from control_plane.foundation.text import clean_name
+
+_KONG_FIELDS = ("service", "routes", "unit_headers")
+
+
+class CodeTakenError(ConflictError):
+    """Another API product or plan has this code, perhaps an archived one: codes are never used again."""
+
+    def __init__(self, kind: str, code: str) -> None:
+        super().__init__(f"{kind}_code_taken", f"There is already a {kind.replace('_', ' ')} {code}.")
+
+
+class RouteTakenError(ConflictError):
+    """A Kong route can belong to one API product only."""
+
+    def __init__(self, route: str, product_code: str) -> None:
+        super().__init__("route_taken", f"Route {route} belongs to API product {product_code}.")
+
+
+async def create_api_product(
+    session: AsyncSession, *, product: ProductFacts, actor: str, now: datetime
+) -> ApiProduct:
+    """Make an API product.
+
+    Raises:
+        ValidationFailedError, CodeTakenError, RouteTakenError.
+    """
+    product = check_product(product)
+    await lock_catalog(session)
+    if await session.scalar(select(ApiProduct.id).where(ApiProduct.code == product.code)):
+        raise CodeTakenError("api_product", product.code)
+    await _require_free_routes(session, product)
+    row = ApiProduct(id=new_id("prod", now), code=product.code, created_at=now)
+    _write_product(row, product)
+    session.add(row)
+    await session.flush()
+    await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=row.id, now=now)
+    await record_change(
+        session,
+        actor=actor,
+        action="api_product.created",
+        entity_type="api_product",
+        entity_id=row.id,
+        before=None,
+        after=product.as_dict(),
+        now=now,
+    )
+    return row
+
+
+async def update_api_product(
+    session: AsyncSession, *, product: ProductFacts, actor: str, now: datetime
+) -> ApiProduct:
+    """Give the API product of this code these facts. Giving what is there changes nothing.
+
+    Raises:
+        NotFoundError, ValidationFailedError, RouteTakenError.
+    """
+    product = check_product(product)
+    await lock_catalog(session)
+    row = await locked_product(session, product.code)
+    before = facts_of_product(row)
+    if before == product:
+        return row
+    await _require_free_routes(session, product)
+    _write_product(row, product)
+    await session.flush()
+    if any(getattr(before, name) != getattr(product, name) for name in _KONG_FIELDS):
+        await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=row.id, now=now)
+    if before.route_units != product.route_units:
+        await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=row.id, now=now)
+    await record_change(
+        session,
+        actor=actor,
+        action="api_product.updated",
+        entity_type="api_product",
+        entity_id=row.id,
+        before=before.as_dict(),
+        after=product.as_dict(),
+        now=now,
+    )
+    return row
+
+
+async def create_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now: datetime) -> Plan:
+    """Make a plan without terms: nobody can subscribe before `publishing.publish_version`.
+
+    A recommended plan takes the recommendation from the one that had it.
+
+    Raises:
+        NotFoundError: no such API product. ValidationFailedError, CodeTakenError.
+    """
+    await lock_catalog(session)
+    product = await locked_product(session, plan.api_product)
+    check_code(plan.code)
+    if await session.scalar(select(Plan.id).where(Plan.code == plan.code)):
+        raise CodeTakenError("plan", plan.code)
+    row = Plan(id=new_id("plan", now), code=plan.code, api_product=product, created_at=now)
+    await _write_plan(session, row, plan, actor=actor, now=now)
+    session.add(row)
+    await session.flush()
+    await _plan_changed(session, row, action="plan.created", before=None, actor=actor, now=now)
+    return row
+
+
+async def update_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now: datetime) -> Plan:
+    """Change what a plan shows (name, position, visibility, recommendation); also brings it back from the archive.
+
+    Giving what is there changes nothing.
+
+    Raises:
+        NotFoundError: no such plan. ValidationFailedError: another API product, or a name not usable.
+    """
+    await lock_catalog(session)
+    row = await locked_plan(session, plan.code)
+    before = facts_of_plan(row)
+    if before == plan and row.archived_at is None:
+        return row
+    if before.api_product != plan.api_product:
+        raise ValidationFailedError("api_product", f"plan {plan.code} belongs to {before.api_product} for good")
+    await _write_plan(session, row, plan, actor=actor, now=now)
+    row.archived_at = None
+    await session.flush()
+    await _plan_changed(session, row, action="plan.updated", before=before, actor=actor, now=now)
+    return row
+
+
+async def archive_plan(session: AsyncSession, *, code: str, actor: str, now: datetime) -> Plan:
+    """Take a plan off sale; subscriptions on it go on. Archiving an archived plan changes nothing.
+
+    Raises:
+        NotFoundError: no such plan.
+    """
+    await lock_catalog(session)
+    row = await locked_plan(session, code)
+    if row.archived_at is None:
+        row.archived_at = now
+        await _plan_changed(session, row, action="plan.archived", before=facts_of_plan(row), actor=actor, now=now)
+    return row
+
+
+async def _require_free_routes(session: AsyncSession, product: ProductFacts) -> None:
+    statement = select(ApiProduct).where(
+        ApiProduct.code != product.code,
+        ApiProduct.archived_at.is_(None),
+        ApiProduct.routes.overlap(list(product.routes)),
+    )
+    for other in await session.scalars(statement):
+        raise RouteTakenError(next(route for route in product.routes if route in other.routes), other.code)
+
+
+def _write_product(row: ApiProduct, product: ProductFacts) -> None:
+    values = product.as_dict()
+    for name in ("name", "description", "service", "routes", "endpoints", "route_units", "unit_headers"):
+        setattr(row, name, values[name])
+
+
+async def _write_plan(session: AsyncSession, row: Plan, plan: PlanFacts, *, actor: str, now: datetime) -> None:
+    if plan.visibility not in {"public", "hidden"}:
+        raise ValidationFailedError("visibility", "must be one of public, hidden")
+    row.name = clean_name(plan.name)
+    row.position = plan.position
+    row.visibility = plan.visibility
+    row.recommended = False
+    if plan.recommended:
+        await _take_recommendation(session, row, actor=actor, now=now)
+        row.recommended = True
+
+
+async def _take_recommendation(session: AsyncSession, taker: Plan, *, actor: str, now: datetime) -> None:
+    statement = select(Plan).where(
+        Plan.api_product_id == taker.api_product.id, Plan.code != taker.code, Plan.recommended
+    )
+    for giver in await session.scalars(statement.options(selectinload(Plan.api_product))):
+        before = facts_of_plan(giver)
+        giver.recommended = False
+        # flushed first: the database allows one recommended plan for each product at any moment
+        await session.flush()
+        await _plan_changed(session, giver, action="plan.updated", before=before, actor=actor, now=now)
+
+
+async def _plan_changed(
+    session: AsyncSession, row: Plan, *, action: str, before: PlanFacts | None, actor: str, now: datetime
+) -> None:
+    await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=row.api_product.id, now=now)
+    await record_change(
+        session,
+        actor=actor,
+        action=action,
+        entity_type="plan",
+        entity_id=row.id,
+        before=before.as_dict() if before else None,
+        after={**facts_of_plan(row).as_dict(), "archived": row.archived_at is not None},
+        now=now,
+    )

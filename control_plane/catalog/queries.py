@@ -1,0 +1,155 @@
+"""Reading the catalogue."""
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from control_plane.catalog.model import Endpoint, PlanFacts, PlanTerms, PriceTerms, ProductFacts
+from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.foundation.errors import NotFoundError
+from control_plane.foundation.windows import windows_from_json
+
+
+async def api_product(session: AsyncSession, code: str) -> ApiProduct:
+    """Return an API product by its code, archived or not.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = (await session.scalars(select(ApiProduct).where(ApiProduct.code == code))).one_or_none()
+    if found is None:
+        raise NotFoundError("api_product", code)
+    return found
+
+
+async def api_products(session: AsyncSession, *, archived: bool = False) -> Sequence[ApiProduct]:
+    """Return all API products by code; archived ones only when asked for."""
+    statement = select(ApiProduct).order_by(ApiProduct.code)
+    if not archived:
+        statement = statement.where(ApiProduct.archived_at.is_(None))
+    return (await session.scalars(statement)).all()
+
+
+async def plan(session: AsyncSession, code: str) -> Plan:
+    """Return a plan by its code, archived or not, with its API product.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    statement = select(Plan).where(Plan.code == code).options(selectinload(Plan.api_product))
+    found = (await session.scalars(statement)).one_or_none()
+    if found is None:
+        raise NotFoundError("plan", code)
+    return found
+
+
+async def plans(
+    session: AsyncSession, *, product_code: str | None = None, public_only: bool = False
+) -> Sequence[Plan]:
+    """Return the plans that are not archived with their API products, in the order of the price list."""
+    statement = (
+        select(Plan)
+        .join(Plan.api_product)
+        .where(Plan.archived_at.is_(None))
+        .order_by(ApiProduct.code, Plan.position, Plan.code)
+        .options(selectinload(Plan.api_product))
+    )
+    if product_code is not None:
+        statement = statement.where(ApiProduct.code == product_code)
+    if public_only:
+        statement = statement.where(Plan.visibility == "public", ApiProduct.archived_at.is_(None))
+    return (await session.scalars(statement)).all()
+
+
+async def plan_version(session: AsyncSession, plan_version_id: str) -> PlanVersion:
+    """Return a plan version with its plan, the plan's API product, and its prices in order.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = (await plan_versions(session, [plan_version_id])).get(plan_version_id)
+    if found is None:
+        raise NotFoundError("plan_version", plan_version_id)
+    return found
+
+
+async def plan_versions(session: AsyncSession, plan_version_ids: Collection[str]) -> dict[str, PlanVersion]:
+    """Return those versions that exist, each with plan, API product and prices."""
+    statement = select(PlanVersion).where(PlanVersion.id.in_(plan_version_ids)).options(*_WHOLE)
+    return {found.id: found for found in await session.scalars(statement)}
+
+
+async def published_versions(session: AsyncSession, plan_ids: Collection[str]) -> dict[str, PlanVersion]:
+    """Return, by plan id, the version that is for sale, with plan, API product and prices."""
+    statement = (
+        select(PlanVersion)
+        .where(PlanVersion.plan_id.in_(plan_ids), PlanVersion.status == "published")
+        .options(*_WHOLE)
+    )
+    return {found.plan_id: found for found in await session.scalars(statement)}
+
+
+async def versions_of_plan(session: AsyncSession, plan_id: str) -> Sequence[PlanVersion]:
+    """Return all versions of a plan, newest first, with plan, API product and prices."""
+    statement = (
+        select(PlanVersion)
+        .where(PlanVersion.plan_id == plan_id)
+        .order_by(PlanVersion.version.desc())
+        .options(*_WHOLE)
+    )
+    return (await session.scalars(statement)).all()
+
+
+def facts_of_product(product: ApiProduct) -> ProductFacts:
+    """Return a product row as a value."""
+    return ProductFacts(
+        code=product.code,
+        name=product.name,
+        description=product.description,
+        service=product.service,
+        routes=tuple(product.routes),
+        endpoints=tuple(Endpoint(**endpoint) for endpoint in product.endpoints),
+        route_units=dict(product.route_units),
+        unit_headers=dict(product.unit_headers),
+    )
+
+
+def facts_of_plan(plan: Plan) -> PlanFacts:
+    """Return a plan row, loaded with its product, as a value."""
+    return PlanFacts(
+        code=plan.code,
+        name=plan.name,
+        api_product=plan.api_product.code,
+        position=plan.position,
+        visibility=plan.visibility,
+        recommended=plan.recommended,
+    )
+
+
+def terms_of_version(version: PlanVersion) -> PlanTerms:
+    """Return a version row, loaded with its prices, as a value."""
+    return PlanTerms(
+        interval=version.interval,
+        currency=version.currency,
+        quota_units=version.quota_units,
+        quota_hard=version.quota_hard,
+        windows=windows_from_json(version.windows),
+        entitlements=tuple(version.entitlements),
+        redis_down=version.redis_down,
+        billable_below=None if version.billable_statuses is None else int(version.billable_statuses["below"]),
+        by_quote=version.by_quote,
+        prices=tuple(
+            PriceTerms(
+                model=price.model, meter=price.meter, params=dict(price.params), description=price.description
+            )
+            for price in version.prices
+        ),
+    )
+
+
+_WHOLE = (
+    selectinload(PlanVersion.plan).selectinload(Plan.api_product),
+    selectinload(PlanVersion.prices),
+)

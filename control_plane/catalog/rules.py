@@ -1,0 +1,193 @@
+"""What makes products and terms acceptable, wherever they come from (plan file, API)."""
+
+import re
+from collections.abc import Collection
+from dataclasses import replace
+
+from control_plane.catalog.model import (
+    MAX_ENDPOINTS,
+    REQUESTS_METER,
+    Endpoint,
+    PlanTerms,
+    PriceTerms,
+    ProductFacts,
+)
+from control_plane.catalog.prices import MAX_UNITS, check_price_params
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.foundation.money import UnknownCurrencyError, minor_units
+from control_plane.foundation.text import CODE_RULE, clean_name, is_code
+from control_plane.foundation.windows import check_windows
+from gateway_contract.file_log import UnitHeaderError, render_privacy_expression
+
+MAX_ROUTE_UNITS = 1_000_000
+MAX_PRICES = 20
+MAX_ENTITLEMENTS = 100
+BILLABLE_BELOW = range(200, 601)
+MAX_PATH_LENGTH = 256
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_ENTITLEMENT = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
+_KONG_NAME = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+
+
+def check_code(code: str, *, field: str = "code") -> str:
+    """Raises ValidationFailedError where the text cannot be a code."""
+    if not is_code(code):
+        raise ValidationFailedError(field, CODE_RULE)
+    return code
+
+
+def check_product(product: ProductFacts, *, field: str = "") -> ProductFacts:
+    """Return the product with its name cleaned and header names in lower case.
+
+    Raises:
+        ValidationFailedError: names the first wrong field below `field`.
+    """
+    prefix = f"{field}." if field else ""
+    check_code(product.code, field=f"{prefix}code")
+    _check_kong_name(product.service, field=f"{prefix}service")
+    if not product.routes:
+        raise ValidationFailedError(f"{prefix}routes", "must name at least one Kong route")
+    for index, route in enumerate(product.routes):
+        _check_kong_name(route, field=f"{prefix}routes[{index}]")
+        if route in product.routes[:index]:
+            raise ValidationFailedError(f"{prefix}routes[{index}]", "is named twice")
+    for route, units in product.route_units.items():
+        if route not in product.routes:
+            raise ValidationFailedError(f"{prefix}route_units.{route}", "is not one of the product's routes")
+        if not 1 <= units <= MAX_ROUTE_UNITS:
+            raise ValidationFailedError(f"{prefix}route_units.{route}", f"must be between 1 and {MAX_ROUTE_UNITS}")
+    headers = _checked_unit_headers(product.unit_headers, field=f"{prefix}unit_headers")
+    endpoints = _checked_endpoints(product.endpoints, field=f"{prefix}endpoints")
+    return replace(
+        product,
+        name=clean_name(product.name, field=f"{prefix}name"),
+        description=product.description.strip(),
+        endpoints=endpoints,
+        unit_headers=headers,
+    )
+
+
+def check_terms(terms: PlanTerms, *, meters: Collection[str]) -> PlanTerms:
+    """Return the terms in canonical form.
+
+    Raises:
+        ValidationFailedError: names the first wrong field (`prices[0].params.unit_amount`).
+    """
+    if terms.interval not in {"month", "year"}:
+        raise ValidationFailedError("interval", "must be one of month, year")
+    if terms.redis_down not in {"open", "closed"}:
+        raise ValidationFailedError("redis_down", "must be one of open, closed")
+    check_currency(terms.currency)
+    check_quota(terms.quota_units)
+    if terms.quota_units is None and terms.quota_hard:
+        raise ValidationFailedError("quota_hard", "needs quota_units")
+    check_billable_below(terms.billable_below)
+    if len(terms.prices) > MAX_PRICES:
+        raise ValidationFailedError("prices", f"must have at most {MAX_PRICES} entries")
+    prices = tuple(
+        check_price(price, terms=terms, meters=meters, field=f"prices[{index}]", params_field="params.")
+        for index, price in enumerate(terms.prices)
+    )
+    return replace(
+        terms,
+        windows=check_windows(terms.windows),
+        entitlements=check_entitlements(terms.entitlements),
+        prices=prices,
+    )
+
+
+def check_price(
+    price: PriceTerms, *, terms: PlanTerms, meters: Collection[str], field: str, params_field: str = ""
+) -> PriceTerms:
+    """Return the price in canonical form; overage without `included` includes the plan's quota.
+
+    Raises:
+        ValidationFailedError: names the wrong field below `field`.
+    """
+    params = dict(price.params)
+    if price.model == "overage":
+        if "included" not in params and price.meter == REQUESTS_METER and terms.quota_units is not None:
+            params["included"] = terms.quota_units
+        if price.meter == REQUESTS_METER and terms.quota_hard:
+            raise ValidationFailedError(f"{field}.model", "overage never comes due where the quota refuses calls")
+    checked = check_price_params(
+        price.model, params, currency=terms.currency, field=f"{field}.{params_field}".rstrip(".")
+    )
+    if price.model == "flat" and price.meter is not None:
+        raise ValidationFailedError(f"{field}.meter", "a flat price counts nothing: leave it out")
+    if price.model != "flat" and price.meter not in meters:
+        raise ValidationFailedError(f"{field}.meter", f"must be one of {', '.join(sorted(meters))}")
+    return replace(price, params=checked, description=price.description.strip())
+
+
+def check_currency(currency: str, *, field: str = "currency") -> str:
+    """Raises ValidationFailedError where no amounts can be kept in the currency."""
+    try:
+        minor_units(currency)
+    except UnknownCurrencyError as error:
+        raise ValidationFailedError(field, "must be an ISO 4217 code such as USD") from error
+    return currency
+
+
+def check_quota(units: int | None, *, field: str = "quota_units") -> int | None:
+    """Raises ValidationFailedError where a quota is not at least 1, or too large to count exactly."""
+    if units is not None and not 1 <= units <= MAX_UNITS:
+        raise ValidationFailedError(field, f"must be between 1 and {MAX_UNITS}")
+    return units
+
+
+def check_billable_below(below: int | None, *, field: str = "billable_below") -> int | None:
+    """Raises ValidationFailedError where the first status that is not billed makes no sense."""
+    if below is not None and below not in BILLABLE_BELOW:
+        raise ValidationFailedError(field, f"must be between {BILLABLE_BELOW.start} and {BILLABLE_BELOW.stop - 1}")
+    return below
+
+
+def check_entitlements(names: Collection[str], *, field: str = "entitlements") -> tuple[str, ...]:
+    """Return the names sorted, each once.
+
+    Raises:
+        ValidationFailedError: too many, or not the shape of a name.
+    """
+    for index, name in enumerate(names):
+        if not _ENTITLEMENT.fullmatch(name):
+            raise ValidationFailedError(
+                f"{field}[{index}]", "must be lower-case letters, digits and _ . : -, and begin with a letter"
+            )
+    if len(names) > MAX_ENTITLEMENTS:
+        raise ValidationFailedError(field, f"must have at most {MAX_ENTITLEMENTS} entries")
+    return tuple(sorted(set(names)))
+
+
+def _checked_unit_headers(headers: dict[str, str], *, field: str) -> dict[str, str]:
+    if REQUESTS_METER in headers:
+        raise ValidationFailedError(f"{field}.{REQUESTS_METER}", "is the gateway's own meter: take another name")
+    for dimension, header in headers.items():
+        try:
+            render_privacy_expression({dimension: header})
+        except UnitHeaderError as error:
+            raise ValidationFailedError(f"{field}.{dimension}", str(error)) from error
+    return {dimension: header.lower() for dimension, header in headers.items()}
+
+
+def _checked_endpoints(endpoints: tuple[Endpoint, ...], *, field: str) -> tuple[Endpoint, ...]:
+    if len(endpoints) > MAX_ENDPOINTS:
+        raise ValidationFailedError(field, f"must have at most {MAX_ENDPOINTS} entries")
+    seen: set[Endpoint] = set()
+    for index, endpoint in enumerate(endpoints):
+        if endpoint.method not in METHODS:
+            raise ValidationFailedError(f"{field}[{index}].method", f"must be one of {', '.join(METHODS)}")
+        if not endpoint.path_template.startswith("/") or len(endpoint.path_template) > MAX_PATH_LENGTH:
+            raise ValidationFailedError(
+                f"{field}[{index}].path_template",
+                f"must begin with / and have at most {MAX_PATH_LENGTH} characters",
+            )
+        if endpoint in seen:
+            raise ValidationFailedError(f"{field}[{index}]", "is named twice")
+        seen.add(endpoint)
+    return endpoints
+
+
+def _check_kong_name(name: str, *, field: str) -> None:
+    if not _KONG_NAME.fullmatch(name):
+        raise ValidationFailedError(field, "must be the name of a Kong entity: letters, digits and . _ ~ -")

@@ -1,0 +1,101 @@
+"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end.
+
+A worker calls `advance` every second or so and commits; many workers may.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import and_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from control_plane.accounts.operations import bump_gateway_versions
+from control_plane.accounts.tables import Account
+from control_plane.foundation.db import is_any_of
+from control_plane.foundation.outbox import Topic, claim, finish
+from control_plane.subscriptions.model import OVER, Advanced, Status, check_transition
+from control_plane.subscriptions.records import facts, record
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+
+ACTOR = "system"
+MAX_PRODUCT_ROWS = 100
+
+
+async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> Advanced:
+    """Do what is due at `now`, at most `limit` phases and subscriptions; call again while it did something.
+
+    Idempotent: what was done is not done again, also when two workers look at the same moment.
+    """
+    rows = await claim(session, topics=[Topic.PRODUCT_CHANGED], limit=MAX_PRODUCT_ROWS)
+    told = await _subscribers(session, {row.entity_id for row in rows})
+    due = await _due_accounts(session, now, limit)
+    # accounts are locked before anything of theirs, as in every operation, and all at once in one order; what
+    # another worker has done while we waited is no longer due when we look again
+    locked = select(Account.id).where(is_any_of(Account.id, told | due)).order_by(Account.id).with_for_update()
+    await session.execute(locked)
+    subscriptions = await _due_subscriptions(session, due, now) if due else []
+    begun = ended = 0
+    for subscription in subscriptions:
+        begun += _begin_phases(subscription, now)
+        ended += await _end(session, subscription, now)
+    await session.flush()
+    changed = told | {subscription.account_id for subscription in subscriptions}
+    await bump_gateway_versions(session, changed, now)
+    await finish(session, [row.id for row in rows], now)
+    return Advanced(len(told), begun, ended)
+
+
+async def _subscribers(session: AsyncSession, product_ids: set[str]) -> set[str]:
+    if not product_ids:
+        return set()
+    statement = select(Subscription.account_id).where(Subscription.api_product_id.in_(product_ids), _LIVE)
+    return set(await session.scalars(statement))
+
+
+async def _due_accounts(session: AsyncSession, now: datetime, limit: int) -> set[str]:
+    beginning = (
+        select(Subscription.account_id)
+        .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
+        .where(SubscriptionPhase.applied_at.is_(None), SubscriptionPhase.starts_at <= now)
+        .limit(limit)
+    )
+    ending = select(Subscription.account_id).where(_LIVE, Subscription.ends_at <= now).limit(limit)
+    return {*(await session.scalars(beginning)), *(await session.scalars(ending))}
+
+
+async def _due_subscriptions(
+    session: AsyncSession, account_ids: set[str], now: datetime
+) -> Sequence[Subscription]:
+    waiting = and_(SubscriptionPhase.applied_at.is_(None), SubscriptionPhase.starts_at <= now)
+    statement = (
+        select(Subscription)
+        .where(
+            is_any_of(Subscription.account_id, account_ids),
+            Subscription.phases.any(waiting) | (_LIVE & (Subscription.ends_at <= now)),
+        )
+        .order_by(Subscription.id)
+        .options(selectinload(Subscription.phases))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.scalars(statement)).all()
+
+
+def _begin_phases(subscription: Subscription, now: datetime) -> int:
+    waiting = [phase for phase in subscription.phases if phase.applied_at is None and phase.starts_at <= now]
+    for phase in waiting:
+        phase.applied_at = now
+    return len(waiting)
+
+
+async def _end(session: AsyncSession, subscription: Subscription, now: datetime) -> int:
+    if subscription.status in OVER or subscription.ends_at is None or subscription.ends_at > now:
+        return 0
+    before = facts(subscription)
+    subscription.status = check_transition(subscription.status, Status.ENDED).value
+    await record(session, subscription, action="subscription.ended", before=before, actor=ACTOR, now=now)
+    return 1
+
+
+_LIVE = Subscription.status.not_in(sorted(OVER))

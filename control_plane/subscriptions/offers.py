@@ -1,0 +1,77 @@
+"""Which plan version an account may be put on."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.accounts.tables import Account
+from control_plane.catalog import queries as catalog
+from control_plane.catalog.tables import PlanVersion
+from control_plane.foundation.errors import ConflictError, NotAllowedError
+from control_plane.subscriptions.tables import Subscription
+
+
+class PlanNotOnSaleError(ConflictError):
+    """The plan or its API product is archived, or no version was ever published."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__("plan_not_on_sale", f"Plan {plan_code} is not on sale.")
+
+
+class PlanUnlistedError(NotAllowedError):
+    """The plan is hidden or sold by quote: only an administrator can put an account on it."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__("plan_unlisted", f"Plan {plan_code} is sold on request only.")
+
+
+class CurrencyDiffersError(ConflictError):
+    """The plan is priced in another currency than the account pays in."""
+
+    def __init__(self, plan_currency: str, account_currency: str) -> None:
+        super().__init__(
+            "currency_differs", f"The plan is priced in {plan_currency}, the account pays in {account_currency}."
+        )
+
+
+class ProductDiffersError(ConflictError):
+    """The plan belongs to another API product than the subscription."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__("product_differs", f"Plan {plan_code} belongs to another API product: subscribe to it.")
+
+
+class IntervalDiffersError(ConflictError):
+    """Monthly and yearly plans count periods differently; the change is a new subscription."""
+
+    def __init__(self, plan_interval: str, interval: str) -> None:
+        super().__init__(
+            "interval_differs",
+            f"The plan is billed by the {plan_interval}, the subscription by the {interval}: "
+            "cancel at period end and subscribe anew.",
+        )
+
+
+async def offered_version(
+    session: AsyncSession, plan_code: str, *, account: Account, allow_unlisted: bool
+) -> PlanVersion:
+    """Return the version of a plan that is on sale to an account, with plan, product and prices.
+
+    Raises:
+        NotFoundError, PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError.
+    """
+    plan = await catalog.plan(session, plan_code)
+    version = (await catalog.published_versions(session, [plan.id])).get(plan.id)
+    if version is None or plan.archived_at is not None or plan.api_product.archived_at is not None:
+        raise PlanNotOnSaleError(plan_code)
+    if not allow_unlisted and (plan.visibility == "hidden" or version.by_quote):
+        raise PlanUnlistedError(plan_code)
+    if version.currency != account.currency:
+        raise CurrencyDiffersError(version.currency, account.currency)
+    return version
+
+
+def require_change(subscription: Subscription, version: PlanVersion) -> None:
+    """Raise where a subscription cannot move to a version: ProductDiffersError, IntervalDiffersError."""
+    if version.plan.api_product_id != subscription.api_product_id:
+        raise ProductDiffersError(version.plan.code)
+    if version.interval != subscription.interval:
+        raise IntervalDiffersError(version.interval, subscription.interval)

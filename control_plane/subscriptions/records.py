@@ -1,0 +1,64 @@
+"""A subscription's row under lock, and its line in the audit log."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from control_plane.foundation.audit import record_change
+from control_plane.subscriptions.tables import Subscription
+
+
+async def locked_subscription(session: AsyncSession, subscription_id: str) -> Subscription:
+    """Return an existing subscription, read afresh with its phases and locked; lock its account first."""
+    statement = (
+        select(Subscription)
+        .where(Subscription.id == subscription_id)
+        .options(selectinload(Subscription.phases))
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return (await session.scalars(statement)).one()
+
+
+def facts(subscription: Subscription) -> dict[str, Any]:
+    """Return what the audit log keeps of a subscription (phases loaded)."""
+    return {
+        "account_id": subscription.account_id,
+        "status": subscription.status,
+        "anchor_at": subscription.anchor_at.isoformat(),
+        "ends_at": subscription.ends_at.isoformat() if subscription.ends_at else None,
+        "overrides": dict(subscription.overrides),
+        "phases": [
+            {
+                "plan_version_id": phase.plan_version_id,
+                "starts_at": phase.starts_at.isoformat(),
+                "ends_at": phase.ends_at.isoformat() if phase.ends_at else None,
+            }
+            for phase in subscription.phases
+        ],
+    }
+
+
+async def record(
+    session: AsyncSession,
+    subscription: Subscription,
+    *,
+    action: str,
+    before: dict[str, Any] | None,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Write the audit row of a change that was just made."""
+    await record_change(
+        session,
+        actor=actor,
+        action=action,
+        entity_type="subscription",
+        entity_id=subscription.id,
+        before=before,
+        after=facts(subscription),
+        now=now,
+    )
