@@ -46,16 +46,21 @@ async def plan(session: AsyncSession, code: str) -> Plan:
 
 
 async def plans(
-    session: AsyncSession, *, product_code: str | None = None, public_only: bool = False
+    session: AsyncSession,
+    *,
+    product_code: str | None = None,
+    public_only: bool = False,
+    archived: bool = False,
 ) -> Sequence[Plan]:
-    """Return the plans that are not archived with their API products, in the order of the price list."""
+    """Return plans with their API products, in the order of the price list; archived ones only when asked for."""
     statement = (
         select(Plan)
         .join(Plan.api_product)
-        .where(Plan.archived_at.is_(None))
         .order_by(ApiProduct.code, Plan.position, Plan.code)
         .options(selectinload(Plan.api_product))
     )
+    if not archived:
+        statement = statement.where(Plan.archived_at.is_(None))
     if product_code is not None:
         statement = statement.where(ApiProduct.code == product_code)
     if public_only:

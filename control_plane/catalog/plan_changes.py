@@ -1,0 +1,149 @@
+"""Plans as code: comparing a plan file with the catalogue, and applying it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.catalog.locks import lock_catalog
+from control_plane.catalog.model import PlanFacts, PlanTerms, ProductFacts
+from control_plane.catalog.operations import create_api_product, create_plan, update_api_product, update_plan
+from control_plane.catalog.plan_file import PlanFile
+from control_plane.catalog.publishing import publish_version
+from control_plane.catalog.queries import (
+    api_products,
+    facts_of_plan,
+    facts_of_product,
+    plans,
+    published_versions,
+    terms_of_version,
+)
+
+
+class ChangeKind(StrEnum):
+    """What applying a file does to one thing."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    NEW_VERSION = "new_version"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field by its path (`quota_units`, `prices[1].params.unit_amount`), JSON-ready before and after."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is done to one API product or plan. A new version of a plan leaves its subscriptions where they are."""
+
+    kind: ChangeKind
+    entity_type: str
+    code: str
+    fields: tuple[FieldChange, ...] = ()
+
+    def __str__(self) -> str:
+        """`plan starter: new_version (quota_units: 50000 -> 60000)`."""
+        fields = ", ".join(f"{field.field}: {field.before!r} -> {field.after!r}" for field in self.fields)
+        return f"{self.entity_type} {self.code}: {self.kind}" + (f" ({fields})" if fields else "")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    """All changes, in the order they are made; `left_alone` names what is on sale but not in the file."""
+
+    changes: tuple[Change, ...]
+    left_alone: tuple[str, ...]
+
+
+async def diff_plan_file(session: AsyncSession, file: PlanFile) -> PlanDiff:
+    """Say what applying the file would change. Writes nothing."""
+    product_rows = await api_products(session, archived=True)
+    plan_rows = await plans(session, archived=True)
+    versions = await published_versions(session, [row.id for row in plan_rows])
+    products_there = {row.code: facts_of_product(row) for row in product_rows}
+    plans_there = {row.code: facts_of_plan(row) for row in plan_rows}
+    archived = {row.code for row in plan_rows if row.archived_at is not None}
+    terms_there = {row.code: terms_of_version(versions[row.id]) for row in plan_rows if row.id in versions}
+    changes = [_product_change(products_there.get(product.code), product) for product in file.products]
+    for offer in file.plans:
+        code = offer.facts.code
+        changes.append(_plan_change(plans_there.get(code), offer.facts, was_archived=code in archived))
+        changes.append(_terms_change(terms_there.get(code), code, offer.terms, is_new=code not in plans_there))
+    in_file = {product.code for product in file.products}
+    plans_in_file = {offer.facts.code for offer in file.plans}
+    left = [f"api_product {row.code}" for row in product_rows if not row.archived_at and row.code not in in_file]
+    left += [f"plan {row.code}" for row in plan_rows if not row.archived_at and row.code not in plans_in_file]
+    return PlanDiff(tuple(change for change in changes if change is not None), tuple(left))
+
+
+async def apply_plan_file(session: AsyncSession, file: PlanFile, *, actor: str, now: datetime) -> PlanDiff:
+    """Make the catalogue as the file says, and say what that changed. All or nothing, if the caller commits so.
+
+    Idempotent: a second time changes nothing. Never removes anything: see `left_alone`. A plan whose terms differ
+    gets a new version; subscriptions keep the one they pinned.
+
+    Raises:
+        RouteTakenError: a route belongs to an API product that is not in the file, or gives it up further down
+        in the file. ValidationFailedError: a plan would move to another API product.
+    """
+    await lock_catalog(session)
+    diff = await diff_plan_file(session, file)
+    products = {product.code: product for product in file.products}
+    offers = {offer.facts.code: offer for offer in file.plans}
+    for change in diff.changes:
+        if change.entity_type == "api_product":
+            write = create_api_product if change.kind is ChangeKind.CREATE else update_api_product
+            await write(session, product=products[change.code], actor=actor, now=now)
+        elif change.kind is ChangeKind.NEW_VERSION:
+            terms = offers[change.code].terms
+            await publish_version(session, plan_code=change.code, terms=terms, actor=actor, now=now)
+        else:
+            write_plan = create_plan if change.kind is ChangeKind.CREATE else update_plan
+            await write_plan(session, plan=offers[change.code].facts, actor=actor, now=now)
+    return diff
+
+
+def _product_change(there: ProductFacts | None, product: ProductFacts) -> Change | None:
+    if there is None:
+        return Change(ChangeKind.CREATE, "api_product", product.code)
+    fields = field_changes(there.as_dict(), product.as_dict())
+    return Change(ChangeKind.UPDATE, "api_product", product.code, fields) if fields else None
+
+
+def _plan_change(there: PlanFacts | None, plan: PlanFacts, *, was_archived: bool) -> Change | None:
+    if there is None:
+        return Change(ChangeKind.CREATE, "plan", plan.code)
+    fields = field_changes({**there.as_dict(), "archived": was_archived}, {**plan.as_dict(), "archived": False})
+    return Change(ChangeKind.UPDATE, "plan", plan.code, fields) if fields else None
+
+
+def _terms_change(there: PlanTerms | None, code: str, terms: PlanTerms, *, is_new: bool) -> Change | None:
+    if is_new or there is None:
+        return Change(ChangeKind.NEW_VERSION, "plan", code)
+    fields = field_changes(there.as_dict(), terms.as_dict())
+    return Change(ChangeKind.NEW_VERSION, "plan", code, fields) if fields else None
+
+
+def field_changes(before: Any, after: Any, path: str = "") -> tuple[FieldChange, ...]:
+    """Return the smallest parts in which two JSON-ready values differ, in a stable order."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        return tuple(
+            change
+            for name in dict.fromkeys([*before, *after])
+            for change in field_changes(before.get(name), after.get(name), f"{path}.{name}".removeprefix("."))
+        )
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return tuple(
+            change
+            for index, (one, other) in enumerate(zip(before, after, strict=True))
+            for change in field_changes(one, other, f"{path}[{index}]")
+        )
+    return () if before == after else (FieldChange(path, before, after),)

@@ -1,0 +1,126 @@
+"""The shape of a plan file: which fields there are, and of which kind. What they may say is in `rules`."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from control_plane.foundation.errors import Problem
+
+
+def _endpoint(value: object) -> object:
+    """`GET /v1/cities` is short for {method: GET, path_template: /v1/cities}."""
+    if isinstance(value, str):
+        method, _, path = value.strip().partition(" ")
+        return {"method": method.upper(), "path_template": path.strip()}
+    return value
+
+
+class Shape(BaseModel):
+    """Refuses unknown fields and converts nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class EndpointShape(Shape):
+    method: str
+    path_template: str
+
+
+class ApiProductShape(Shape):
+    code: str
+    name: str
+    description: str = ""
+    service: str
+    routes: list[str]
+    endpoints: list[Annotated[EndpointShape, BeforeValidator(_endpoint)]] | None = None
+    openapi: str | None = None
+    route_units: dict[str, int] = {}
+    unit_headers: dict[str, str] = {}
+
+
+class QuotaShape(Shape):
+    units: int
+    on_exceed: Literal["refuse", "charge"]
+
+
+class LimitShape(Shape):
+    limit: int = Field(ge=1)
+    per: Literal["second", "minute", "hour", "day"]
+
+
+class BillableShape(Shape):
+    below: int
+
+
+class PriceShape(Shape):
+    """The model's own parameters stand beside these fields; `prices` judges them."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    model: Literal["flat", "per_unit", "overage", "graduated", "volume", "package"]
+    meter: str | None = None
+    description: str = ""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class PlanShape(Shape):
+    code: str
+    name: str
+    api_product: str
+    position: int | None = None
+    recommended: bool = False
+    visibility: Literal["public", "hidden"] = "public"
+    by_quote: bool = False
+    interval: Literal["month", "year"] = "month"
+    currency: str = "USD"
+    quota: QuotaShape | None = None
+    limits: list[LimitShape] = []
+    entitlements: list[str] = []
+    redis_down: Literal["open", "closed"] = "open"
+    billable_statuses: BillableShape | None = None
+    prices: list[PriceShape] = []
+
+
+class FileShape(Shape):
+    api_products: list[ApiProductShape] = []
+    plans: list[PlanShape] = []
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """Return pydantic's findings in our words, with paths like `plans[2].limits[0].per`."""
+    return [Problem(_path(found["loc"]), _words(found)) for found in error.errors(include_url=False)]
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".")
+
+
+def _words(found: Any) -> str:
+    kind, context = found["type"], found.get("ctx", {})
+    if kind == "literal_error":
+        return f"must be one of {context['expected'].replace(chr(39), '').replace(' or ', ', ')}"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}"
+    if kind == "int_type" and isinstance(found["input"], Decimal | float):
+        return "must be a whole number"
+    return _PLAIN_WORDS.get(kind) or f"{found['msg'][:1].lower()}{found['msg'][1:]}"
+
+
+_PLAIN_WORDS = {
+    "extra_forbidden": "is not a field here",
+    "missing": "is required",
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of names to values",
+    "model_type": "must be a mapping of names to values",
+    "model_attributes_type": "must be a mapping of names to values",
+}
