@@ -14,6 +14,7 @@ header, so a repeated one did not come from it; a second one in the answer came 
 ours is not for this side to guess: the request's receipt attributes the call as well.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -37,6 +38,7 @@ _RECEIPT_HEADER = RECEIPT.lower()
 _RECEIPT_TEXT = re.compile(rf"[A-Za-z0-9._~-]{{1,{MAX_RECEIPT_LENGTH}}}")
 _DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _UNIT_KEY = b'"' + UNIT_FIELD_PREFIX.encode()
+_BUILT_START = b'{"v":'
 _MISSING = re.compile(r"missing required field `([^`]+)`")
 _AT = re.compile(r"at `\$\.?([^`]*)`")
 
@@ -114,11 +116,15 @@ class _KongLog(msgspec.Struct, gc=False):
     route: _Named | None = None
     source: str | None = None
     client_ip: str | None = None
+
+
+class _Version(msgspec.Struct, gc=False):
     v: int = 0
 
 
 _kong_log_decoder = msgspec.json.Decoder(_KongLog)
 _usage_line_decoder = msgspec.json.Decoder(UsageLine)
+_version_decoder = msgspec.json.Decoder(_Version)
 _raw_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
@@ -152,16 +158,15 @@ def read_usage_line(raw: bytes, *, unit_headers: Mapping[str, str] | None = None
         UnreadableLineError: not JSON, or a field is missing or of the wrong kind.
     """
     try:
-        return _read(raw, unit_headers or {})
+        try:
+            return _read(raw, unit_headers or {})
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _read(_repaired(raw), unit_headers or {})
     except msgspec.ValidationError as error:
         raise UnreadableLineError(_field_of(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:
-        return _read(raw.decode("utf-8", "replace").encode(), unit_headers or {})
-    except msgspec.ValidationError as error:
-        raise UnreadableLineError(_field_of(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError):
         raise UnreadableLineError("JSON") from None
 
 
@@ -171,9 +176,15 @@ def encode_usage_line(line: UsageLine | Mapping[str, Any]) -> bytes:
 
 
 def _read(raw: bytes, unit_headers: Mapping[str, str]) -> UsageLine:
-    kong_log = None if raw.startswith(b'{"v":') else _kong_log_decoder.decode(raw)
-    if kong_log is None or kong_log.v:
+    if raw.startswith(_BUILT_START):
         return _checked(_usage_line_decoder.decode(raw))
+    try:
+        kong_log = _kong_log_decoder.decode(raw)
+    except msgspec.ValidationError:
+        # In another order of fields, perhaps.
+        if b'"v":' in raw and _version_decoder.decode(raw).v:
+            return _checked(_usage_line_decoder.decode(raw))
+        raise
     named: dict[str, Any] = {}
     if _UNIT_KEY in raw:
         fields = _raw_fields_decoder.decode(raw)
@@ -183,6 +194,15 @@ def _read(raw: bytes, unit_headers: Mapping[str, str]) -> UsageLine:
             if name.startswith(UNIT_FIELD_PREFIX)
         }
     return _usage_line(kong_log, named, unit_headers)
+
+
+def _repaired(raw: bytes) -> bytes:
+    """The same JSON with everything replaced that has no UTF-8 form: stray bytes and lone surrogates."""
+    try:
+        value = json.loads(raw.decode("utf-8", "replace"))
+    except ValueError:
+        raise UnreadableLineError("JSON") from None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _usage_line(log: _KongLog, named_units: Mapping[str, Any], unit_headers: Mapping[str, str]) -> UsageLine:
