@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from typing import cast
 
 import httptools
 
@@ -49,8 +50,7 @@ class UpstreamConnection(asyncio.Protocol):
     # --- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells mypy; TCP makes no other
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import httptools
 
@@ -42,8 +43,7 @@ class ServerConnection(asyncio.Protocol):
     # --- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - tells mypy; a TCP server makes no other
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self.peer = transport.get_extra_info("peername")[:2]
         self.server_port = transport.get_extra_info("sockname")[1]
         self._connections.add(self)
