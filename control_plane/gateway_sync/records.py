@@ -6,7 +6,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from control_plane.foundation.clock import to_ms
-from control_plane.foundation.period import BillingPeriod, Interval, next_period, period_containing
+from control_plane.foundation.period import Interval, next_period, period_containing
 from gateway_contract.modes import Mode
 from gateway_contract.records import (
     AccountRecord,
@@ -62,13 +62,14 @@ class PlanTerms:
 class SubscriptionSnapshot:
     """A live subscription in its present phase, with the plans on offer for the same API product.
 
-    An override that is not None takes the plan's place.
+    An override that is not None takes the plan's place. `ends_at` may lie ahead: cancelled at period end.
     """
 
     id: str
     product: str
     plan: PlanTerms
     anchor_at: datetime
+    ends_at: datetime | None
     interval: Interval
     windows_override: tuple[Window, ...] | None
     quota_override: int | None
@@ -123,8 +124,6 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
     plan = subscription.plan
     windows = plan.windows if subscription.windows_override is None else subscription.windows_override
     quota_units = plan.quota_units if subscription.quota_override is None else subscription.quota_override
-    current = period_containing(now, subscription.anchor_at, subscription.interval)
-    following = next_period(current, subscription.anchor_at, subscription.interval)
     better = choose_upgrade(subscription.offers, windows=windows, quota_units=quota_units, plan_code=plan.code)
     return ProductGrant(
         subscription_id=subscription.id,
@@ -133,7 +132,7 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
         plan_version=plan.version,
         windows=windows,
         quota=None if quota_units is None else Quota(units=quota_units, hard=plan.quota_hard),
-        periods=(_contract_period(current), _contract_period(following)),
+        periods=_periods(subscription, now),
         entitlements=plan.entitlements,
         route_units=subscription.route_units,
         redis_down=RedisDownPolicy(plan.redis_down),
@@ -167,8 +166,15 @@ def upgrade_url(public_url: str, product: str, plan: PlanTerms) -> str:
     return f"{public_url.rstrip('/')}/upgrade?product={quote(product, safe='')}&plan={quote(plan.code, safe='')}"
 
 
-def _contract_period(period: BillingPeriod) -> Period:
-    return Period(start_ms=to_ms(period.start), end_ms=to_ms(period.end))
+def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period, ...]:
+    """Current and next, but no period that begins when the subscription is over: no call counts in it."""
+    current = period_containing(now, subscription.anchor_at, subscription.interval)
+    following = next_period(current, subscription.anchor_at, subscription.interval)
+    return tuple(
+        Period(start_ms=period.start_ms, end_ms=period.end_ms)
+        for period in (current, following)
+        if subscription.ends_at is None or period.start < subscription.ends_at
+    )
 
 
 def _size(plan: PlanTerms) -> tuple[float, float]:

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
+from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
@@ -22,7 +24,6 @@ from control_plane.gateway_sync.records import (
 )
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
-from gateway_contract.records import Window
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> list[Ke
     """Return the keys in no particular order; ids that do not exist are left out."""
     if not key_ids:
         return []
-    rows = await session.execute(select(*KEY_COLUMNS).where(ApiKey.id.in_(key_ids)))
+    rows = await session.execute(select(*KEY_COLUMNS).where(is_any_of(ApiKey.id, key_ids)))
     return list(_usable("key", rows, _key))
 
 
@@ -87,7 +88,7 @@ async def accounts_by_id(
     """Return the accounts with the subscriptions that allow calls at `now`; unknown ids are left out."""
     if not account_ids:
         return []
-    return await _accounts(session, _select_accounts().where(Account.id.in_(account_ids)), now=now)
+    return await _accounts(session, _select_accounts().where(is_any_of(Account.id, account_ids)), now=now)
 
 
 async def accounts_after(
@@ -132,6 +133,7 @@ async def _subscription_rows(
             Subscription.account_id,
             Subscription.id,
             Subscription.anchor_at,
+            Subscription.ends_at,
             Subscription.interval,
             Subscription.overrides,
             Subscription.api_product_id,
@@ -144,7 +146,7 @@ async def _subscription_rows(
         .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
         .join(Plan, Plan.id == PlanVersion.plan_id)
         .where(
-            Subscription.account_id.in_(account_ids),
+            is_any_of(Subscription.account_id, account_ids),
             Subscription.status.in_(CALLABLE_STATUSES),
             Subscription.ends_at.is_(None) | (Subscription.ends_at > now),
             SubscriptionPhase.starts_at <= now,
@@ -166,7 +168,7 @@ async def _offers(session: AsyncSession, product_ids: Collection[str]) -> dict[s
         select(Plan.api_product_id, *PLAN_COLUMNS)
         .join(PlanVersion, PlanVersion.plan_id == Plan.id)
         .where(
-            Plan.api_product_id.in_(product_ids),
+            is_any_of(Plan.api_product_id, product_ids),
             Plan.visibility == "public",
             Plan.archived_at.is_(None),
             PlanVersion.status == "published",
@@ -202,7 +204,7 @@ def _key(row: Row[Any]) -> KeySnapshot:
         status=status,
         version=version,
         scopes=tuple(scopes),
-        windows=_windows(windows),
+        windows=windows_from_json(windows),
         quota_units=quota,
         ip_ranges=tuple(ranges),
         expires_at=expires_at,
@@ -217,8 +219,9 @@ def _subscription(row: Row[Any], offers: tuple[PlanTerms, ...]) -> SubscriptionS
         product=row.product_code,
         plan=_plan(row),
         anchor_at=row.anchor_at,
+        ends_at=row.ends_at,
         interval=cast("Interval", row.interval),
-        windows_override=None if windows is None else _windows(windows),
+        windows_override=None if windows is None else windows_from_json(windows),
         quota_override=row.overrides.get("quota_units"),
         route_units={name: int(units) for name, units in row.route_units.items()},
         offers=offers,
@@ -231,14 +234,10 @@ def _plan(row: Row[Any]) -> PlanTerms:
         name=row.plan_name,
         version=row.version,
         position=row.position,
-        windows=_windows(row.windows),
+        windows=windows_from_json(row.windows),
         quota_units=row.quota_units,
         quota_hard=row.quota_hard,
         entitlements=tuple(row.entitlements),
         redis_down=row.redis_down,
         by_quote=row.by_quote,
     )
-
-
-def _windows(values: list[dict[str, Any]]) -> tuple[Window, ...]:
-    return tuple(Window(limit=int(value["limit"]), window_ms=int(value["window_ms"])) for value in values)

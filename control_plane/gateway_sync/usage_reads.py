@@ -9,7 +9,9 @@ from sqlalchemy import BigInteger, ColumnElement, Integer, and_, case, func, sel
 from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.catalog.model import DEFAULT_BILLABLE_BELOW
 from control_plane.catalog.tables import PlanVersion
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
 from control_plane.gateway_sync.snapshots import CALLABLE_STATUSES
 from control_plane.keys.tables import ApiKey
@@ -19,7 +21,6 @@ from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
 HOUR = timedelta(hours=1)
-BILLED_BELOW = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ async def subscriptions_during_hour(
 async def callable_subscriptions(session: AsyncSession, account_ids: Collection[str]) -> list[CounterSubscription]:
     """Return the subscriptions under which the accounts can make calls today."""
     return await _subscriptions(
-        session, Subscription.account_id.in_(account_ids), Subscription.status.in_(CALLABLE_STATUSES)
+        session, is_any_of(Subscription.account_id, account_ids), Subscription.status.in_(CALLABLE_STATUSES)
     )
 
 
@@ -81,7 +82,7 @@ async def key_shares(session: AsyncSession, account_ids: Collection[str]) -> lis
     """Return the accounts' keys that have a quota of their own, revoked ones too."""
     rows = await session.execute(
         select(ApiKey.id, ApiKey.account_id).where(
-            ApiKey.account_id.in_(account_ids), ApiKey.quota_units.is_not(None)
+            is_any_of(ApiKey.account_id, account_ids), ApiKey.quota_units.is_not(None)
         )
     )
     return [KeyShare(key_id=key_id, account_id=account_id) for key_id, account_id in rows]
@@ -104,7 +105,7 @@ async def hour_usage(
 ) -> list[HourUsage]:
     """Return usage of the hours in [start, end), by subscription, mode and key."""
     served = UsageHourly.outcome == Outcome.SERVED.value
-    below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), BILLED_BELOW)
+    below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), DEFAULT_BILLABLE_BELOW)
     would_be_billed = case((and_(served, UsageHourly.status < below), UsageHourly.units), else_=0)
     statement = (
         select(
@@ -127,7 +128,7 @@ async def hour_usage(
                 UsageHour.sealed_at.is_not(None),
             ),
         )
-        .where(UsageHourly.account_id.in_(account_ids), UsageHourly.hour >= start, UsageHourly.hour < end)
+        .where(is_any_of(UsageHourly.account_id, account_ids), UsageHourly.hour >= start, UsageHourly.hour < end)
         .group_by(SubscriptionPhase.subscription_id, UsageHourly.hour, UsageHourly.mode, UsageHourly.key_id)
     )
     return [HourUsage(*row) for row in await session.execute(statement)]
