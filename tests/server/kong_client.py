@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from kong_plugins.server import messages
 from kong_plugins.server.methods import ARGUMENT_AND_RESULT
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The server closed the connection where Kong expected a frame."""
 
 
@@ -43,24 +44,29 @@ class KongClient:
         self.path = str(path)
         self.timeout = timeout
         self.pool: list[socket.socket] = []
+        self.opened: list[socket.socket] = []
         self.sequence = itertools.count(2)
         self.instances: dict[str, int] = {}
 
     # transport
 
     def connect(self) -> socket.socket:
-        if self.pool:
-            return self.pool.pop()
+        while self.pool:
+            connection = self.pool.pop()
+            if not select.select([connection], [], [], 0)[0]:
+                return connection
+            connection.close()  # nginx drops pooled connections that the other side has closed
         return self.connect_anew()
 
     def connect_anew(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.opened.append(connection)
         connection.settimeout(self.timeout)
         connection.connect(self.path)
         return connection
 
     def close(self) -> None:
-        for connection in self.pool:
+        for connection in self.opened:
             connection.close()
         self.pool.clear()
 
@@ -76,8 +82,10 @@ class KongClient:
 
     # calls
 
-    def call(self, command: str, values: dict[str, Any], connection: socket.socket | None = None) -> dict[str, Any]:
-        """One call without PDK calls in it; raises Closed where the server refuses."""
+    def call(
+        self, command: str, values: dict[str, Any], connection: socket.socket | None = None
+    ) -> dict[str, Any]:
+        """One call without PDK calls in it; raises ClosedError where the server refuses."""
         connection = connection or self.connect()
         sequence = next(self.sequence)
         try:
@@ -108,7 +116,7 @@ class KongClient:
     ) -> Outcome:
         """Run one event. `answer(method, argument)` returns what Kong's PDK would, None for nil.
 
-        Raises Closed where the server closes the connection before the event has ended.
+        Raises ClosedError where the server closes the connection before the event has ended.
         """
         connection = connection or self.connect()
         sequence = next(self.sequence)
@@ -142,12 +150,12 @@ class KongClient:
                 self.instances[key] = self.start_instance(plugin, config)
             try:
                 outcome = self.handle_event(self.instances[key], phase, answer)
-            except Closed:
+            except ClosedError:
                 del self.instances[key]
                 continue
             outcome.restarts = restarts
             return outcome
-        raise Closed("the server closes at every attempt")
+        raise ClosedError("the server closes at every attempt")
 
 
 def pdk(headers: dict[str, Any] | None = None, **values: Any) -> Callable[[str, Any], Any]:
@@ -169,9 +177,9 @@ def _read_exactly(connection: socket.socket, size: int) -> bytes:
         try:
             more = connection.recv(size - len(data))
         except ConnectionResetError as error:
-            raise Closed("reset") from error
+            raise ClosedError("reset") from error
         if not more:
-            raise Closed("closed")
+            raise ClosedError("closed")
         data += more
     return data
 

@@ -1,7 +1,9 @@
 """A kong-pdk style plugin that does what its configuration says."""
 
+import contextlib
 import os
 import time
+from pathlib import Path
 
 import gevent
 
@@ -20,7 +22,7 @@ def start_worker():
 def stop_worker():
     path = os.environ.get("PROBE_STOP_FILE")
     if path:
-        with open(path, "a") as file:
+        with Path(path).open("a") as file:
             file.write(f"{os.getpid()}\n")
 
 
@@ -48,10 +50,8 @@ class Plugin:
         raise AssertionError("exit must not return")
 
     def do_swallow(self, kong):
-        try:
+        with contextlib.suppress(BaseException):
             kong.response.exit(403, b"no")
-        except BaseException:
-            pass
 
     def do_raise(self, kong):
         raise ValueError(kong.request.get_header("apikey") or "no key")

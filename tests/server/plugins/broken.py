@@ -1,0 +1,3 @@
+"""Cannot be imported."""
+
+raise RuntimeError("KM_TEST_TOKEN is wrong: " + __import__("os").environ.get("KM_TEST_TOKEN", ""))
