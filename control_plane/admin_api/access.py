@@ -2,8 +2,9 @@
 anything, the role `owner` or `admin`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -15,8 +16,10 @@ from control_plane.admin_api.database import Database
 from control_plane.admin_api.services import Now
 from control_plane.foundation.errors import NotAllowedError
 
+Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHANGING_ROLES = frozenset({Role.OWNER, Role.ADMIN})
+_READING_ENDPOINTS: set[Callable[..., object]] = set()
 _bearer = HTTPBearer(auto_error=False, description="An API token: `kmt_` and 43 characters.")
 
 
@@ -48,6 +51,12 @@ class Caller:
         return f"token:{self.token_id}"
 
 
+def reads_only(endpoint: Endpoint) -> Endpoint:
+    """Mark a POST that changes nothing: every role may call it."""
+    _READING_ENDPOINTS.add(endpoint)
+    return endpoint
+
+
 async def authenticated(
     request: Request,
     session: Database,
@@ -64,7 +73,7 @@ async def authenticated(
     if token is None:
         raise UnauthenticatedError
     caller = Caller(token_id=token.id, role=Role(token.role))
-    reads_only = request.method in _READING or getattr(request.scope.get("endpoint"), "reads_only", False)
+    reads_only = request.method in _READING or request.scope.get("endpoint") in _READING_ENDPOINTS
     if not reads_only and caller.role not in _CHANGING_ROLES:
         raise RoleNotAllowedError(caller.role)
     return caller

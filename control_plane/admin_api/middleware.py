@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from control_plane.admin_api.problems import internal_error, problem_response
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 4 * 1024 * 1024
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 

@@ -12,7 +12,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -26,6 +26,7 @@ from control_plane.foundation.errors import (
     NotFoundError,
     ValidationFailedError,
 )
+from control_plane.foundation.errors import Problem as Wrong
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
@@ -123,6 +124,13 @@ async def _on_wrong_request(_request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
     errors = [_field_problem(problem) for problem in error.errors()]
     return problem_response(422, "validation_failed", "The request has wrong fields.", errors=errors)
+
+
+def validation_failure(error: ValidationError) -> ValidationFailedError:
+    """Return pydantic's findings about a body as our own error."""
+    fields = [_field_problem({**problem, "loc": ("body", *problem["loc"])}) for problem in error.errors()]
+    first, *more = (Wrong(field.field, field.message) for field in fields)
+    return ValidationFailedError(first.field, first.message, *more)
 
 
 def _field_problem(problem: Mapping[str, Any]) -> FieldProblem:

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.gateway_sync.config import GatewayConfig
 
 # Raises, or returns a problem in words, when the thing is not usable; returns None when it is.
 Check = Callable[[], Awaitable[str | None]]
@@ -19,6 +20,7 @@ class Services:
     """`checks` decide readiness, by name: `postgres`, `redis`, `event_store`, and one for each worker."""
 
     sessions: async_sessionmaker[AsyncSession]
+    gateway: GatewayConfig | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

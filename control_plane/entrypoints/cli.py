@@ -11,7 +11,17 @@ from typing import Annotated
 
 import typer
 
-from control_plane.entrypoints.commands import accounts, audit, database, keys, tokens
+from control_plane.entrypoints.commands import (
+    accounts,
+    audit,
+    database,
+    gateway,
+    keys,
+    plans,
+    products,
+    subscriptions,
+    tokens,
+)
 from control_plane.entrypoints.commands.client import DEFAULT_URL, target
 
 GROUP = "km.commands"
@@ -46,7 +56,11 @@ def create_cli() -> typer.Typer:
     )
     app.add_typer(database.app, name="db")
     app.add_typer(accounts.app, name="accounts")
+    app.add_typer(products.app, name="products")
+    app.add_typer(plans.app, name="plans")
+    app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")
+    app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)
     for entry_point in entry_points(group=GROUP):

@@ -2,13 +2,26 @@
 
 from fastapi import APIRouter
 
-from control_plane.admin_api.resources import accounts, audit, keys, plans, products, tokens
+from control_plane.admin_api.resources import (
+    accounts,
+    audit,
+    gateway,
+    keys,
+    plan_files,
+    plans,
+    products,
+    subscriptions,
+    tokens,
+)
 
 RESOURCES: tuple[APIRouter, ...] = (
     accounts.router,
     keys.router,
     products.router,
+    plan_files.router,
     plans.router,
+    subscriptions.router,
+    gateway.router,
     audit.router,
     tokens.router,
 )

@@ -1,0 +1,117 @@
+"""Plans as code: comparing a plan file with the catalogue, and applying it."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from control_plane.admin_api.access import Authenticated, reads_only
+from control_plane.admin_api.database import Database
+from control_plane.admin_api.forms import StrictBody
+from control_plane.admin_api.problems import validation_failure
+from control_plane.admin_api.services import Now
+from control_plane.catalog.plan_changes import PlanDiff, apply_plan_file, diff_plan_file
+from control_plane.catalog.plan_file import PlanFile, parse_plan_file
+from control_plane.foundation.errors import ValidationFailedError
+
+router = APIRouter(prefix="/plans", tags=["plans"])
+YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
+MAX_DOCUMENTS = 50
+
+
+class PlanFileForm(StrictBody):
+    """A plan file with the OpenAPI documents that it names."""
+
+    plan_file: str = Field(description="Text of the plan file, YAML.")
+    documents: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=MAX_DOCUMENTS,
+        description="Text of each OpenAPI document by the name that `openapi:` gives.",
+    )
+
+
+class FieldChangeAnswer(BaseModel):
+    field: str
+    before: Any
+    after: Any
+
+
+class ChangeAnswer(BaseModel):
+    kind: str = Field(description="`create`, `update` or `new_version`.")
+    entity_type: str = Field(description="`api_product` or `plan`.")
+    code: str
+    fields: list[FieldChangeAnswer] = Field(description="What differs, by path.")
+    text: str = Field(description="The change in one line.")
+
+
+class PlanDiffAnswer(BaseModel):
+    """The changes in the order they are made; none means that the catalogue is as the file says."""
+
+    changes: list[ChangeAnswer]
+    left_alone: list[str] = Field(description="What is on sale but not in the file; it stays on sale.")
+
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/yaml": {"schema": {"type": "string", "description": "A plan file."}},
+            "application/json": {"schema": PlanFileForm.model_json_schema()},
+        },
+    }
+}
+
+
+async def _plan_file(request: Request) -> PlanFile:
+    body = await request.body()
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if media_type == "application/json":
+            form = PlanFileForm.model_validate_json(body)
+            return parse_plan_file(form.plan_file, documents=form.documents)
+        if media_type in YAML_TYPES:
+            return parse_plan_file(body.decode())
+    except ValidationError as error:
+        raise validation_failure(error) from error
+    except UnicodeDecodeError as error:
+        raise ValidationFailedError("", "must be UTF-8 text") from error
+    raise HTTPException(
+        415, "Send a plan file as application/yaml, or application/json with plan_file and documents."
+    )
+
+
+Sent = Annotated[PlanFile, Depends(_plan_file)]
+
+
+def answer(diff: PlanDiff) -> PlanDiffAnswer:
+    changes = [
+        ChangeAnswer(
+            kind=change.kind.value,
+            entity_type=change.entity_type,
+            code=change.code,
+            fields=[
+                FieldChangeAnswer(field=field.field, before=field.before, after=field.after)
+                for field in change.fields
+            ],
+            text=str(change),
+        )
+        for change in diff.changes
+    ]
+    return PlanDiffAnswer(changes=changes, left_alone=list(diff.left_alone))
+
+
+@router.post("/diff", openapi_extra=_BODY)
+@reads_only
+async def diff_plans(_caller: Authenticated, session: Database, file: Sent) -> PlanDiffAnswer:
+    """Say what applying a plan file would change. Writes nothing; any role may ask."""
+    return answer(await diff_plan_file(session, file))
+
+
+@router.post("/apply", openapi_extra=_BODY)
+async def apply_plans(caller: Authenticated, session: Database, now: Now, file: Sent) -> PlanDiffAnswer:
+    """Make the catalogue as the file says, all or nothing. A second time changes nothing.
+
+    Changed terms make a new version of a plan; subscriptions keep the version they have.
+    """
+    return answer(await apply_plan_file(session, file, actor=caller.actor, now=now))

@@ -1,0 +1,118 @@
+"""`km products`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.entrypoints.commands.client import get, patch, post
+from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+
+app = typer.Typer(help="API products: routes that are sold together.", no_args_is_help=True)
+FIELDS = (
+    "id",
+    "code",
+    "name",
+    "description",
+    "service",
+    "routes",
+    "endpoints",
+    "route_units",
+    "unit_headers",
+    "created_at",
+)
+COLUMNS = ("code", "name", "service", "routes", "created_at")
+CodeArgument = Annotated[str, typer.Argument(metavar="PRODUCT", help="The API product's code.")]
+Route = Annotated[list[str] | None, typer.Option(help="Name of a Kong route; may be repeated.")]
+RouteUnits = Annotated[list[str] | None, typer.Option(help="Quota units of a call, ROUTE=UNITS; may be repeated.")]
+UnitHeader = Annotated[
+    list[str] | None, typer.Option(help="The upstream's header of a named unit, UNIT=HEADER; may be repeated.")
+]
+Endpoint = Annotated[
+    list[str] | None, typer.Option(help="Told apart in usage figures, like 'GET /v1/cities/{city}'; repeatable.")
+]
+
+
+@app.command("create")
+def create(
+    code: CodeArgument,
+    *,
+    name: Annotated[str, typer.Option(help="What people read.")],
+    service: Annotated[str, typer.Option(help="Name of the Kong service.")],
+    route: Annotated[list[str], typer.Option(help="Name of a Kong route; may be repeated.")],
+    description: str = "",
+    endpoint: Endpoint = None,
+    route_units: RouteUnits = None,
+    unit_header: UnitHeader = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make an API product of routes that the base kong.yml has."""
+    body = {"code": code, "name": name, "description": description, "service": service}
+    body |= _parts(route, endpoint, route_units, unit_header)
+    print_fields(post("/products", body), FIELDS, as_json=as_json)
+
+
+@app.command("update")
+def update(
+    code: CodeArgument,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    service: str | None = None,
+    route: Route = None,
+    endpoint: Endpoint = None,
+    route_units: RouteUnits = None,
+    unit_header: UnitHeader = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change what is given; a list that is given replaces the whole list."""
+    plain = {"name": name, "description": description, "service": service}
+    body = {field: value for field, value in plain.items() if value is not None}
+    body |= _parts(route, endpoint, route_units, unit_header)
+    if not body:
+        raise typer.BadParameter("give at least one option to change")
+    print_fields(patch(f"/products/{code}", body), FIELDS, as_json=as_json)
+
+
+@app.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List API products."""
+    print_rows(get("/products")["items"], COLUMNS, as_json=as_json)
+
+
+@app.command("show")
+def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
+    """Show one API product."""
+    print_fields(get(f"/products/{code}"), FIELDS, as_json=as_json)
+
+
+def _parts(
+    route: list[str] | None,
+    endpoint: list[str] | None,
+    route_units: list[str] | None,
+    unit_header: list[str] | None,
+) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    if route:
+        parts["routes"] = route
+    if endpoint:
+        pairs = [text.partition(" ") for text in endpoint]
+        parts["endpoints"] = [{"method": method, "path_template": path.strip()} for method, _, path in pairs]
+    if route_units:
+        parts["route_units"] = {name: _number(name, value) for name, value in _pairs("--route-units", route_units)}
+    if unit_header:
+        parts["unit_headers"] = dict(_pairs("--unit-header", unit_header))
+    return parts
+
+
+def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise typer.BadParameter(f"{option}: use NAME=VALUE")
+    return [(name, value) for name, _, value in pairs]
+
+
+def _number(name: str, value: str) -> int:
+    if not value.isascii() or not value.isdecimal():
+        raise typer.BadParameter(f"--route-units {name}: must be a whole number")
+    return int(value)

@@ -1,0 +1,96 @@
+"""`km subscriptions`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.entrypoints.commands.accounts import AccountArgument
+from control_plane.entrypoints.commands.client import get, post
+from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
+
+app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
+FIELDS = (
+    "id",
+    "account_id",
+    "api_product",
+    "status",
+    "plan_name",
+    "plan_version",
+    "current_period.start",
+    "current_period.end",
+    "started_at",
+    "ends_at",
+)
+COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
+PHASE_COLUMNS = ("plan", "plan_version", "starts_at", "ends_at")
+SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
+PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
+Unlisted = Annotated[bool, typer.Option("--allow-unlisted", help="Permit hidden plans and plans by quote.")]
+
+
+@app.command("create")
+def create(
+    account: AccountArgument,
+    plan: PlanArgument,
+    *,
+    anchor_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Where billing periods begin; the current hour if left out.")
+    ] = None,
+    allow_unlisted: Unlisted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put an account on a plan from now on."""
+    body = {"plan": plan, "anchor_at": anchor_at, "allow_unlisted": allow_unlisted}
+    _print(post(f"/accounts/{account}/subscriptions", body), as_json=as_json)
+
+
+@app.command("change")
+def change(
+    subscription: SubscriptionArgument,
+    plan: PlanArgument,
+    *,
+    at: Annotated[str, typer.Option(help="now or period_end.")] = "now",
+    allow_unlisted: Unlisted = False,
+    as_json: AsJson = False,
+) -> None:
+    """Move to another plan, or to the newest version of the same."""
+    body = {"plan": plan, "at": at, "allow_unlisted": allow_unlisted}
+    _print(post(f"/subscriptions/{subscription}/change", body), as_json=as_json)
+
+
+@app.command("cancel")
+def cancel(
+    subscription: SubscriptionArgument,
+    *,
+    at: Annotated[str, typer.Option(help="now or period_end.")] = "period_end",
+    as_json: AsJson = False,
+) -> None:
+    """End it, by default when the billing period ends."""
+    _print(post(f"/subscriptions/{subscription}/cancel", {"at": at}), as_json=as_json)
+
+
+@app.command("keep")
+def keep(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """Take a cancellation at period end back."""
+    _print(post(f"/subscriptions/{subscription}/keep"), as_json=as_json)
+
+
+@app.command("list")
+def list_(account: AccountArgument, *, as_json: AsJson = False) -> None:
+    """List an account's subscriptions, newest first."""
+    print_rows(get(f"/accounts/{account}/subscriptions")["items"], COLUMNS, as_json=as_json)
+
+
+@app.command("show")
+def show(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """Show one subscription with its phases."""
+    _print(get(f"/subscriptions/{subscription}"), as_json=as_json)
+
+
+def _print(subscription: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(subscription)
+        return
+    print_fields(subscription, FIELDS)
+    typer.echo()
+    print_rows(subscription["phases"], PHASE_COLUMNS)
