@@ -24,15 +24,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.usage import metrics
 from control_plane.usage.entries import EntryBatch, SegmentKey, last_id
+from control_plane.usage.loops import Pauses
 from control_plane.usage.model import HourKey
 from control_plane.usage.positions import commit_positions, forget_old_positions, positions_to_publish, touch
 from control_plane.usage.storing import EventWriter
 from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_stream
 
 log = structlog.get_logger(__name__)
-
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,12 @@ class Collector:
             left = wait_seconds if deadline is None else deadline - time.monotonic()
             if deadline is not None and left <= 0:
                 break
-            found = await self._read(wait_ms=max(1, int(left * 1000)))
+            try:
+                found = await self._read(wait_ms=max(1, int(left * 1000)))
+            except RedisError:
+                if batch:
+                    break  # what was read before is worth working off
+                raise
             for entry_id, fields in found:
                 batch.add(entry_id, fields)
             if not found:
@@ -183,7 +186,7 @@ class Collector:
         metrics.GROUPS_MADE.inc()
         log.warning("made the consumer group", stream=self._stream)
 
-    async def _work_off(self, batch: EntryBatch, stop: asyncio.Event, pauses: "Pauses") -> None:
+    async def _work_off(self, batch: EntryBatch, stop: asyncio.Event, pauses: Pauses) -> None:
         """Take the steps, each until it succeeds. What `stop` leaves undone stays pending and comes again."""
         progress = Progress(batch, time.monotonic())
         while True:
@@ -270,27 +273,6 @@ class Collector:
         while batch := await self.claim_batch():
             await self._take_steps(Progress(batch, time.monotonic()))
         metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._redis.xlen(self._stream))
-
-
-class Pauses:
-    """Pauses between attempts: from a tenth of a second to five, each ended early by `stop`."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._seconds = FIRST_PAUSE_SECONDS
-
-    def reset(self) -> None:
-        self._seconds = FIRST_PAUSE_SECONDS
-
-    async def wait(self) -> None:
-        await sleep_unless(self._stop, self._seconds)
-        self._seconds = min(LONGEST_PAUSE_SECONDS, self._seconds * 2)
-
-
-async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, or return at once when `stop` is set."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
 
 
 def _entries(answer: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:

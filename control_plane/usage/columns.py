@@ -250,7 +250,7 @@ def _dimensions(lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -
 def _bound_numbers(
     lines: Sequence[UsageLine], columns: dict[str, Sequence[Any]], flags: dict[int, tuple[str, ...]]
 ) -> None:
-    """Move figures that the store cannot hold to its bounds; a look at each column's extremes is all it mostly takes."""
+    """Move figures that the store cannot hold to its bounds; mostly a look at each column's extremes is all."""
     if all(low <= min(columns[name]) and max(columns[name]) <= high for name, (_, low, high) in NUMBERS.items()):
         return
     judged = [judge_numbers(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Receipt MACs at a million a second: the same HMAC as `gateway_contract.receipts`, with its key work done once."""
+"""Receipt MACs checked in bulk: the same HMAC as `gateway_contract.receipts`, its key work done once."""
 
 import binascii
 from collections.abc import Sequence

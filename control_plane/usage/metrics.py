@@ -18,7 +18,7 @@ BATCH_SECONDS = Histogram(
 FAILURES = Counter("km_usage_failures_total", "Failed attempts that are tried again.", ["worker", "step"])
 CLAIMED = Counter("km_usage_claimed_entries_total", "Entries taken over from collectors that went away.")
 GROUPS_MADE = Counter(
-    "km_usage_consumer_groups_total", "Consumer groups made: at first start, or Redis lost its data."
+    "km_usage_consumer_groups_total", "Consumer groups made: at the first start, or after Redis lost its data."
 )
 STREAM_LENGTH = Gauge("km_usage_stream_entries", "Entries in the stream that are not worked off.", ["shard"])
 HOURS_RECOMPUTED = Counter("km_usage_hours_recomputed_total", "Hours recomputed whole.", ["changed"])

@@ -149,7 +149,7 @@ async def positions_to_publish(
 async def forget_old_positions(session: AsyncSession, *, now: datetime, keep: timedelta) -> list[SegmentKey]:
     """Delete positions that have not moved for `keep` and return them.
 
-    Their segments are long gone; should one still be there, its shipper ships it again and every event counts once.
+    Their segments are long gone; should one still be there, it is shipped again, and every event counts once.
     """
     rows = await session.execute(
         text("DELETE FROM shipper_positions WHERE updated_at < :before RETURNING shipper_id, segment"),

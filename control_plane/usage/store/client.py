@@ -9,7 +9,8 @@ from clickhouse_connect.driver.client import Client
 
 _MIGRATIONS = "control_plane.usage.store.migrations"
 _MIGRATIONS_TABLE = """
-CREATE TABLE IF NOT EXISTS usage_store_migrations (number UInt32, name String, applied_at DateTime('UTC') DEFAULT now())
+CREATE TABLE IF NOT EXISTS usage_store_migrations
+(number UInt32, name String, applied_at DateTime('UTC') DEFAULT now())
 ENGINE = ReplacingMergeTree ORDER BY number
 """
 
@@ -29,7 +30,7 @@ class EventStoreConfig:
 
 
 def connect(config: EventStoreConfig, *, max_threads: int | None = None) -> Client:
-    """Open one client. Give every role (collector, aggregator, history) its own: a client does one thing at a time.
+    """Open one client. Every role (collector, aggregator, history) needs its own: a client does one thing at once.
 
     An embedded store may be open in one process only, which must not fork afterwards. Blocks; call it in a thread.
 

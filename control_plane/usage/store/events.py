@@ -73,7 +73,7 @@ class HourFigures:
 
 
 class EventStore:
-    """One client of the event store for one role. Methods block and may be called from any one thread at a time."""
+    """One client of the event store for one role. Methods block; call them from one thread at a time."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -1,1 +1,1 @@
-"""Numbered statements that make the event store's tables. Written once, never changed: a change is a new number."""
+"""Numbered statements that make the event store's tables. Never changed: a change is a new number."""

@@ -1,0 +1,249 @@
+"""Reading rollups: what dashboards, previews and invoices show. Whole UTC hours throughout."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Select, Text, cast, func, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.foundation.clock import floor_hour
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.keys.tables import ApiKey
+from control_plane.subscriptions.tables import SubscriptionPhase
+from control_plane.usage.tables import Shipper, UsageHour, UsageHourly
+
+REQUESTS_METER = "requests"
+
+
+class GroupBy(StrEnum):
+    """What a summary is split by. Weeks begin on Monday; days, weeks and months are UTC."""
+
+    ENDPOINT = "endpoint"
+    STATUS = "status"
+    STATUS_CLASS = "status_class"
+    KEY = "key"
+    OUTCOME = "outcome"
+    MODE = "mode"
+    PRODUCT = "product"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+TIME_GROUPS = frozenset({GroupBy.HOUR, GroupBy.DAY, GroupBy.WEEK, GroupBy.MONTH})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFigures:
+    """Sums of one group. `group` is text; the start of the bucket in ISO 8601 for groups of time.
+
+    `name` is the key's name when grouped by key, else the group. Latencies are sums over `calls`, in ms.
+    """
+
+    group: str
+    name: str
+    calls: int
+    units: int
+    billable_calls: int
+    billable_units: int
+    bytes_in: int
+    bytes_out: int
+    latency_ms_sum: int
+    gateway_ms_sum: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseUsage:
+    """Billable units of one subscription phase by meter: `requests` (quota units) and every dimension."""
+
+    phase_id: str
+    plan_version_id: str
+    starts_at: datetime
+    ends_at: datetime | None
+    calls: int
+    units: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealState:
+    """How much of a span can still change. `open_hours` are hours with usage that are not sealed."""
+
+    open_hours: int
+    first_open_hour: datetime | None
+    silent_since: datetime | None
+
+
+async def usage_summary(
+    session: AsyncSession,
+    *,
+    account_id: str | None = None,
+    product: str | None = None,
+    key_id: str | None = None,
+    mode: str | None = None,
+    start: datetime,
+    end: datetime,
+    group_by: GroupBy,
+) -> list[UsageFigures]:
+    """Return figures of the hours in [start, end), groups of time in order, others with the most calls first.
+
+    Raises:
+        ValidationFailedError: `start` or `end` is not a full hour.
+    """
+    _check_hours(start, end)
+    group = _group_column(group_by).label("group")
+    statement = _sums(select(group), start, end).group_by(group)
+    statement = statement.order_by(group if group_by in TIME_GROUPS else func.sum(UsageHourly.calls).desc(), group)
+    wanted = {
+        UsageHourly.account_id: account_id,
+        UsageHourly.product: product,
+        UsageHourly.key_id: key_id,
+        UsageHourly.mode: mode,
+    }
+    for column, value in wanted.items():
+        if value is not None:
+            statement = statement.where(column == value)
+    rows = (await session.execute(statement)).all()
+    names = await _key_names(session, [row[0] for row in rows]) if group_by is GroupBy.KEY else {}
+    return [_figures(row, names) for row in rows]
+
+
+async def billable_units(
+    session: AsyncSession, *, subscription_id: str, start: datetime, end: datetime
+) -> list[PhaseUsage]:
+    """Return exact billable units of a subscription in [start, end), phase by phase in their order.
+
+    Every phase that has a moment in common with the span is there, also without usage. A billing period is such a
+    span: periods begin on full hours. Test calls, refused calls and failed calls have no billable units.
+
+    Raises:
+        ValidationFailedError: `start` or `end` is not a full hour.
+    """
+    _check_hours(start, end)
+    phases = (
+        await session.scalars(
+            select(SubscriptionPhase)
+            .where(
+                SubscriptionPhase.subscription_id == subscription_id,
+                SubscriptionPhase.starts_at < end,
+                SubscriptionPhase.ends_at.is_(None) | (SubscriptionPhase.ends_at > start),
+            )
+            .order_by(SubscriptionPhase.starts_at)
+        )
+    ).all()
+    in_span = (
+        UsageHourly.phase_id.in_([phase.id for phase in phases]),
+        UsageHourly.hour >= start,
+        UsageHourly.hour < end,
+    )
+    totals = await session.execute(
+        select(UsageHourly.phase_id, _total(UsageHourly.billable_calls), _total(UsageHourly.billable_units))
+        .where(*in_span)
+        .group_by(UsageHourly.phase_id)
+    )
+    calls: dict[str, int] = {}
+    units: dict[str, dict[str, int]] = {phase.id: {REQUESTS_METER: 0} for phase in phases}
+    for phase_id, phase_calls, phase_units in totals:
+        calls[phase_id] = phase_calls
+        units[phase_id][REQUESTS_METER] = phase_units
+    each = func.jsonb_each_text(UsageHourly.billable_dimensions).table_valued("key", "value")
+    dimensions = await session.execute(
+        select(UsageHourly.phase_id, each.c.key, cast(func.sum(cast(each.c.value, BigInteger)), BigInteger))
+        .select_from(UsageHourly)
+        .join(each, true())
+        .where(*in_span)
+        .group_by(UsageHourly.phase_id, each.c.key)
+    )
+    for phase_id, dimension, amount in dimensions:
+        units[phase_id][dimension] = amount
+    return [
+        PhaseUsage(
+            phase_id=phase.id,
+            plan_version_id=phase.plan_version_id,
+            starts_at=phase.starts_at,
+            ends_at=phase.ends_at,
+            calls=calls.get(phase.id, 0),
+            units=units[phase.id],
+        )
+        for phase in phases
+    ]
+
+
+async def seal_state(session: AsyncSession, *, account_id: str, start: datetime, end: datetime) -> SealState:
+    """Say whether an account's figures of [start, end) are final, and since when a live shipper is unheard of."""
+    row = (
+        await session.execute(
+            select(func.count(), func.min(UsageHour.hour)).where(
+                UsageHour.account_id == account_id,
+                UsageHour.hour >= floor_hour(start),
+                UsageHour.hour < end,
+                UsageHour.sealed_at.is_(None),
+            )
+        )
+    ).one()
+    oldest = await session.scalar(select(func.min(Shipper.last_seen_at)).where(Shipper.retired_at.is_(None)))
+    return SealState(open_hours=row[0], first_open_hour=row[1], silent_since=oldest)
+
+
+async def shippers(session: AsyncSession) -> Sequence[Shipper]:
+    """Return every shipper ever heard of, live ones first."""
+    statement = select(Shipper).order_by(Shipper.retired_at.is_not(None), Shipper.shipper_id)
+    return (await session.scalars(statement)).all()
+
+
+def _sums(statement: Select[Any], start: datetime, end: datetime) -> Select[Any]:
+    sums = (
+        _total(column).label(column.key)
+        for column in (
+            UsageHourly.calls,
+            UsageHourly.units,
+            UsageHourly.billable_calls,
+            UsageHourly.billable_units,
+            UsageHourly.bytes_in,
+            UsageHourly.bytes_out,
+            UsageHourly.latency_ms_sum,
+            UsageHourly.gateway_ms_sum,
+        )
+    )
+    return statement.add_columns(*sums).where(UsageHourly.hour >= start, UsageHourly.hour < end)
+
+
+def _total(column: Any) -> ColumnElement[int]:
+    # PostgreSQL's sum of bigint is numeric
+    return cast(func.sum(column), BigInteger)
+
+
+def _group_column(group_by: GroupBy) -> ColumnElement[Any]:
+    if group_by in TIME_GROUPS:
+        return func.date_trunc(group_by.value, UsageHourly.hour, "UTC")
+    columns: dict[GroupBy, ColumnElement[Any]] = {
+        GroupBy.ENDPOINT: UsageHourly.endpoint.expression,
+        GroupBy.STATUS: cast(UsageHourly.status, Text),
+        GroupBy.STATUS_CLASS: cast(UsageHourly.status / 100, Text) + "xx",
+        GroupBy.KEY: UsageHourly.key_id.expression,
+        GroupBy.OUTCOME: UsageHourly.outcome.expression,
+        GroupBy.MODE: UsageHourly.mode.expression,
+        GroupBy.PRODUCT: UsageHourly.product.expression,
+    }
+    return columns[group_by]
+
+
+async def _key_names(session: AsyncSession, key_ids: Collection[str]) -> dict[str, str]:
+    rows = await session.execute(select(ApiKey.id, ApiKey.name).where(ApiKey.id.in_(key_ids)))
+    return {row.id: row.name for row in rows}
+
+
+def _figures(row: Any, names: dict[str, str]) -> UsageFigures:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
+    group = values.pop("group")
+    text = group.isoformat() if isinstance(group, datetime) else str(group)
+    return UsageFigures(group=text, name=names.get(text) or text, **values)
+
+
+def _check_hours(start: datetime, end: datetime) -> None:
+    for field_name, moment in (("start", start), ("end", end)):
+        if floor_hour(moment) != moment:
+            raise ValidationFailedError(field_name, "must be a full hour (UTC)")

@@ -1,0 +1,142 @@
+"""Sealing: an hour's figures are final enough to bill, until a late event opens it again.
+
+An hour is sealed when its lateness has passed, every live shipper has shipped past its end, no touched mark is
+pending, and its figures were read after the lateness passed: so a plan change that was committed a moment after
+the calls it governs is in them too. A seal writes an outbox row `hour.sealed`; so does every later revision.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.foundation.clock import from_ms, utc_now
+from control_plane.foundation.outbox import Topic, enqueue
+from control_plane.usage import metrics
+from control_plane.usage.loops import Pauses, sleep_unless
+
+log = structlog.get_logger(__name__)
+
+HOUR = timedelta(hours=1)
+
+_RECOMPUTE = text("""
+INSERT INTO touched_hours (account_id, hour, generation, touched_at)
+SELECT account_id, hour, 1, :now FROM usage_hours
+WHERE sealed_at IS NULL AND hour <= :last_hour
+    AND (aggregated_at IS NULL OR aggregated_at < hour + CAST(:after AS interval))
+ORDER BY account_id, hour
+LIMIT :limit
+ON CONFLICT DO NOTHING
+""")
+_SEAL = text("""
+WITH ready AS (
+    SELECT account_id, hour FROM usage_hours AS open
+    WHERE sealed_at IS NULL AND hour <= :last_hour AND aggregated_at >= hour + CAST(:after AS interval)
+        AND NOT EXISTS (
+            SELECT 1 FROM touched_hours AS mark
+            WHERE mark.account_id = open.account_id AND mark.hour = open.hour)
+    ORDER BY hour, account_id
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE usage_hours AS hours SET sealed_at = :now FROM ready
+WHERE hours.account_id = ready.account_id AND hours.hour = ready.hour
+RETURNING hours.account_id, hours.hour, hours.revision
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class SealingConfig:
+    """`lateness` after its end an hour may be sealed; a shipper is silent after `shipper_silence`."""
+
+    lateness: timedelta = timedelta(seconds=120)
+    shipper_silence: timedelta = timedelta(seconds=60)
+    pause_seconds: float = 1.0
+    hours_per_pass: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SealedHour:
+    """An hour that was sealed at a revision."""
+
+    account_id: str
+    hour: datetime
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealingResult:
+    """What was sealed; who was not heard of for too long, and so holds the seal of every hour since."""
+
+    sealed: tuple[SealedHour, ...]
+    silent_shippers: tuple[str, ...]
+    sealable_until: datetime
+
+
+async def seal_hours(session: AsyncSession, *, config: SealingConfig, now: datetime) -> SealingResult:
+    """Seal hours that are complete, with an outbox row for each account's hour; atomic, idempotent.
+
+    Hours ready but for a last look at their events are touched and sealed at a later pass.
+    """
+    shippers = (
+        await session.execute(
+            text("SELECT shipper_id, shipped_up_to_ms, last_seen_at FROM shippers WHERE retired_at IS NULL")
+        )
+    ).all()
+    silent = sorted(row.shipper_id for row in shippers if row.last_seen_at < now - config.shipper_silence)
+    until = min([now - config.lateness, *(from_ms(row.shipped_up_to_ms) for row in shippers)])
+    limits = {
+        "last_hour": until - HOUR,
+        "after": HOUR + config.lateness,
+        "limit": config.hours_per_pass,
+        "now": now,
+    }
+    await session.execute(_RECOMPUTE, limits)
+    sealed = [SealedHour(*row) for row in await session.execute(_SEAL, limits)]
+    for found in sealed:
+        if found.account_id:  # calls of nobody are neither billed nor counted against a quota
+            await enqueue(
+                session,
+                topic=Topic.HOUR_SEALED,
+                entity_id=found.account_id,
+                payload={
+                    "account_id": found.account_id,
+                    "hour": found.hour.isoformat(),
+                    "revision": found.revision,
+                },
+                now=now,
+            )
+    metrics.HOURS_SEALED.inc(len(sealed))
+    metrics.SILENT_SHIPPERS.set(len(silent))
+    return SealingResult(tuple(sealed), tuple(silent), until)
+
+
+async def run_sealer(
+    *,
+    config: SealingConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Seal hours as they become complete until `stop`. Failures are counted, logged and tried again."""
+    pauses = Pauses(stop)
+    silent_before: tuple[str, ...] = ()
+    while not stop.is_set():
+        try:
+            async with sessions() as session, session.begin():
+                result = await seal_hours(session, config=config, now=clock())
+            pauses.reset()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
+            metrics.FAILURES.labels("sealer", "seal").inc()
+            log.warning("the sealer failed and tries again", error=repr(error))
+            await pauses.wait()
+            continue
+        if result.silent_shippers != silent_before:
+            log.warning("shippers hold the seal of hours", silent_shippers=result.silent_shippers)
+            silent_before = result.silent_shippers
+        if len(result.sealed) < config.hours_per_pass:
+            await sleep_unless(stop, config.pause_seconds)

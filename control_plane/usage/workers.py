@@ -1,0 +1,170 @@
+"""Usage as it runs inside a server process: collectors, aggregator and sealer, each with its own connections."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.foundation.clock import utc_now
+from control_plane.usage import metrics
+from control_plane.usage.aggregator import AggregatorConfig, run_aggregator
+from control_plane.usage.collector import Collector, CollectorConfig
+from control_plane.usage.columns import Attribution
+from control_plane.usage.endpoints import EndpointNames, Template
+from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.usage.reads import endpoint_templates
+from control_plane.usage.sealing import SealingConfig, run_sealer
+from control_plane.usage.store import EventStore, EventStoreConfig
+from control_plane.usage.storing import EventWriter
+
+log = structlog.get_logger(__name__)
+
+REDIS_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageConfig:
+    """Everything the usage workers need. `gateway_secrets`: see `gateway_contract.receipts.parse_secrets`."""
+
+    redis_url: str
+    event_store: EventStoreConfig
+    gateway_secrets: tuple[bytes, ...] = field(repr=False)
+    shards: int = 1
+    collector: CollectorConfig = field(default_factory=CollectorConfig)
+    aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
+    sealing: SealingConfig = field(default_factory=SealingConfig)
+    catalog_seconds: float = 5.0
+
+
+class CatalogWatch:
+    """Keeps the attribution's endpoint names as the catalog has them."""
+
+    def __init__(self, *, secrets: tuple[bytes, ...], sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._secrets = secrets
+        self._sessions = sessions
+        self._templates: dict[str, tuple[Template, ...]] = {}
+        self._attribution = Attribution(secrets=secrets, endpoints=EndpointNames())
+
+    def attribution(self) -> Attribution:
+        """Return the attribution under the catalog as it was last read."""
+        return self._attribution
+
+    async def refresh(self) -> None:
+        """Read the catalog; without a change the names (and their cache) stay."""
+        async with self._sessions() as session:
+            templates = await endpoint_templates(session)
+        if templates != self._templates:
+            self._templates = templates
+            self._attribution = Attribution(secrets=self._secrets, endpoints=EndpointNames(templates))
+            log.info("read the endpoints of API products", products=len(templates))
+
+    async def run(self, *, every_seconds: float, stop: asyncio.Event) -> None:
+        """Refresh until `stop`."""
+        pauses = Pauses(stop)
+        while not stop.is_set():
+            try:
+                await self.refresh()
+            except Exception as error:  # noqa: BLE001 - the names known so far go on being used
+                metrics.FAILURES.labels("catalog", "read").inc()
+                log.warning("the catalog cannot be read; endpoint names stay as they are", error=repr(error))
+                await pauses.wait()
+                continue
+            pauses.reset()
+            await sleep_unless(stop, every_seconds)
+
+
+async def run_collector(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    catalog: CatalogWatch,
+    shard: int,
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Collect one shard until `stop`, with a Redis connection and an event store client of its own."""
+    store = await open_store_patiently(config.event_store, stop=stop, max_threads=1)
+    if store is None:
+        return
+    redis = Redis.from_url(
+        config.redis_url,
+        socket_timeout=config.collector.wait_seconds + REDIS_TIMEOUT_SECONDS,
+        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        health_check_interval=30,
+    )
+    collector = Collector(
+        config=replace(config.collector, shard=shard),
+        redis=redis,
+        sessions=sessions,
+        writer=EventWriter(store=store, attribution=catalog.attribution),
+        clock=clock,
+    )
+    try:
+        await collector.run(stop)
+    finally:
+        await redis.aclose()
+        await asyncio.to_thread(store.close)
+
+
+async def open_store_patiently(
+    config: EventStoreConfig, *, stop: asyncio.Event, max_threads: int | None = None
+) -> EventStore | None:
+    """Open the event store as soon as it can be; None if `stop` comes first."""
+    pauses = Pauses(stop)
+    while not stop.is_set():
+        try:
+            return await asyncio.to_thread(EventStore.open, config, max_threads=max_threads)
+        except Exception as error:  # noqa: BLE001 - a server that is not up yet may come up
+            metrics.FAILURES.labels("store", "open").inc()
+            log.warning("the event store cannot be opened", error=repr(error))
+            await pauses.wait()
+    return None
+
+
+async def run_usage_workers(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Run all of usage until `stop`: one collector a shard, one aggregator, one sealer.
+
+    Any number of processes may run this with a ClickHouse server; with the embedded store, one. Failures of any
+    store are waited out. Returns when every batch in hand is finished or left to be delivered again.
+    """
+    catalog = CatalogWatch(secrets=config.gateway_secrets, sessions=sessions)
+    try:
+        await catalog.refresh()  # names from the first call on, if the database is there
+    except Exception as error:  # noqa: BLE001 - the watch goes on trying
+        log.warning("the catalog cannot be read yet", error=repr(error))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(catalog.run(every_seconds=config.catalog_seconds, stop=stop))
+        for shard in range(config.shards):
+            tasks.create_task(
+                run_collector(
+                    config=config, sessions=sessions, catalog=catalog, shard=shard, stop=stop, clock=clock
+                )
+            )
+        tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
+        tasks.create_task(run_sealer(config=config.sealing, sessions=sessions, stop=stop, clock=clock))
+
+
+async def _run_aggregator(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime],
+) -> None:
+    store = await open_store_patiently(config.event_store, stop=stop)
+    if store is None:
+        return
+    try:
+        await run_aggregator(config=config.aggregator, sessions=sessions, store=store, stop=stop, clock=clock)
+    finally:
+        await asyncio.to_thread(store.close)
