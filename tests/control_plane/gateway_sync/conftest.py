@@ -9,12 +9,13 @@ from datetime import datetime
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.accounts.operations import create_account
 from control_plane.catalog.model import PlanFacts, PlanTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, create_plan
 from control_plane.catalog.publishing import publish_version
+from control_plane.foundation.clock import utc_now
 from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.gateway_sync.projection import project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
@@ -43,6 +44,7 @@ class Customer:
 class Shop:
     """Makes rows with the product's own operations, each call in a transaction of its own."""
 
+    engine: AsyncEngine
     sessions: async_sessionmaker[AsyncSession]
 
     async def add_catalog(self, now: datetime) -> None:
@@ -173,8 +175,14 @@ class Gateway:
 
 
 @pytest.fixture
-def shop(sessions: async_sessionmaker[AsyncSession]) -> Shop:
-    return Shop(sessions)
+def now() -> datetime:
+    """The real moment: Redis forgets counters whose period is long past by its own clock."""
+    return utc_now()
+
+
+@pytest.fixture
+def shop(engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession]) -> Shop:
+    return Shop(engine, sessions)
 
 
 @pytest.fixture

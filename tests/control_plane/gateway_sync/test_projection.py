@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text, update
@@ -155,7 +156,7 @@ class TestOutOfOrder:
         assert (await gateway.account(ada.account_id)).name == "Ada 29"
 
     async def test_a_record_of_the_same_version_moves_on_with_time(self, shop, gateway, now, ada):
-        later = now.replace(month=now.month + 2)
+        later = now + timedelta(days=62)
         async with consistent_reads(shop.sessions) as reads:
             accounts = await accounts_by_id(reads, [ada.account_id], now=later)
         before = await gateway.account(ada.account_id)
