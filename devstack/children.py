@@ -50,6 +50,8 @@ class Child:
     def stop(self, *, number: int = signal.SIGTERM, timeout_seconds: float = STOP_SECONDS) -> int:
         """Ask to end, wait, and kill the whole tree when it does not. Returns the exit code."""
         self.send_signal(number)
+        # one that was paused must wake up to hear it
+        self.send_signal(signal.SIGCONT)
         try:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:

@@ -37,3 +37,8 @@ def is_listening(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def preferred_port(port: int) -> int:
+    """That port where nobody has it, else any free one."""
+    return port if _is_free(port) else free_port()

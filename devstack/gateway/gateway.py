@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from devstack.gateway.admin import AdminApi
@@ -27,9 +28,9 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         """Raises PluginServerError, ConfigurationInvalidError, OSError (no such configuration file)."""
         self._settings = settings
-        self._catalog = PluginCatalog(
-            [query_plugin(server) for server in settings.servers], enabled=settings.plugins
-        )
+        with ThreadPoolExecutor() as pool:
+            plugins = list(pool.map(query_plugin, settings.servers))
+        self._catalog = PluginCatalog(plugins, enabled=settings.plugins)
         self._next_sequence = 1
         configuration = EMPTY
         if settings.configuration is not None:

@@ -78,6 +78,10 @@ class EmbeddedPostgres:
             self._child.stop(number=signal.SIGINT)
             self._child = None
 
+    def has_ended(self) -> bool:
+        """It was started and has ended, whoever did it."""
+        return self._child is not None and self._child.exit_code() is not None
+
     def kill(self) -> None:
         """SIGKILL to the server and every backend, as a crash of the machine's process would do."""
         self._running().kill()

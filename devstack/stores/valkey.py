@@ -52,6 +52,10 @@ class EmbeddedValkey:
             self._child.stop(number=signal.SIGTERM)
             self._child = None
 
+    def has_ended(self) -> bool:
+        """It was started and has ended, whoever did it."""
+        return self._child is not None and self._child.exit_code() is not None
+
     def kill(self) -> None:
         """SIGKILL."""
         self._running().kill()

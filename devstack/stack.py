@@ -1,0 +1,354 @@
+"""The whole product on one machine: stores, upstream, gateway, shipper, control plane."""
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.request import urlopen
+
+import psycopg
+
+from devstack.children import ChildFailedError
+from devstack.kong_files import LIVE_FILE, render_base_config, render_gateway_conf
+from devstack.ports import free_port, is_listening
+from devstack.stores.event_store import event_store_dsn
+from devstack.stores.postgres import EmbeddedPostgres
+from devstack.stores.valkey import EmbeddedValkey
+from devstack.supervisor import Command, CommandProcess, Supervisor, answers_ok, wait_until
+
+REPOSITORY: Final = Path(__file__).parents[1]
+DATABASE: Final = "kong_monetize"
+LONGEST_SOCKET_PATH: Final = 80
+COMMAND_SECONDS: Final = 120.0
+PLUGIN_SERVER: Final = "pluginserver"
+
+
+@dataclass(frozen=True)
+class Ports:
+    """All on 127.0.0.1."""
+
+    postgres: int = field(default_factory=free_port)
+    valkey: int = field(default_factory=free_port)
+    upstream: int = field(default_factory=free_port)
+    proxy: int = field(default_factory=free_port)
+    kong_admin: int = field(default_factory=free_port)
+    control: int = field(default_factory=free_port)
+    shipper: int = field(default_factory=free_port)
+    plugin_server: int = field(default_factory=free_port)
+
+
+class Stack:
+    """Starts and keeps running: postgres, valkey, upstream, gateway (with its pluginserver), shipper, server.
+
+    What a killed process leaves is found again by the next one; everything lies below `data_dir`. All processes
+    end with this one, even when it is killed.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        ports: Ports | None = None,
+        fast: bool = False,
+        kong_config: Path | None = None,
+        settings: Mapping[str, str] | None = None,
+        plugin_workers: int = 1,
+    ) -> None:
+        """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process."""
+        self.data_dir = data_dir.absolute()
+        self.ports = ports or Ports()
+        self._kong_config = kong_config or REPOSITORY / "kong.yml"
+        self._settings = dict(settings or {})
+        self._plugin_workers = plugin_workers
+        self._supervisor = Supervisor()
+        self._leaving = contextlib.ExitStack()
+        self._secrets: dict[str, str] = {}
+        self._postgres = EmbeddedPostgres(self.data_dir / "postgres", port=self.ports.postgres, fast=fast)
+        self._valkey = EmbeddedValkey(self.data_dir / "valkey", port=self.ports.valkey)
+        self._socket = self.data_dir / "run" / "km.sock"
+
+    # --- addresses
+
+    @property
+    def proxy_url(self) -> str:
+        """Where callers send requests; the sample API is below `/weather`."""
+        return f"http://127.0.0.1:{self.ports.proxy}"
+
+    @property
+    def admin_api_url(self) -> str:
+        """Kong's Admin API, as the local gateway has it."""
+        return f"http://127.0.0.1:{self.ports.kong_admin}"
+
+    @property
+    def control_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports.control}"
+
+    @property
+    def redis_url(self) -> str:
+        return self._valkey.url
+
+    @property
+    def database_url(self) -> str:
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.ports.postgres}/{DATABASE}"
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def admin_token(self) -> str:
+        """API token of the owner role, made at the first start."""
+        return self._secrets["admin_token"]
+
+    # --- life
+
+    def start(self) -> None:
+        """Returns when everything is ready. Raises ChildFailedError; nothing is left running then."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """In order: callers first, stores last. Harmless when not running."""
+        self._supervisor.stop()
+        self._leaving.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def destroy(self) -> None:
+        """Stop, and delete the databases (PostgreSQL's may lie outside `data_dir`)."""
+        self.stop()
+        self._postgres.destroy()
+
+    # --- for kill tests
+
+    def kill(self, name: str) -> int:
+        """SIGKILL to one process, `pluginserver` included; it comes back by itself. Returns the killed pid."""
+        if name == PLUGIN_SERVER:
+            pid = self.pid(name)
+            os.kill(pid, 9)
+            return pid
+        return self._supervisor[name].kill()
+
+    def send_signal(self, name: str, number: int) -> None:
+        """Such as SIGSTOP, to pause a process, and SIGCONT."""
+        os.kill(self.pid(name), number)
+
+    def wait_ready(self, name: str, *, timeout_seconds: float = 60.0) -> None:
+        """Wait until a killed process is back. Raises ChildFailedError."""
+        if name == PLUGIN_SERVER:
+            wait_until(self._plugin_server_is_ready, timeout_seconds=timeout_seconds, what="a new plugin server")
+        else:
+            self._supervisor[name].wait_ready(timeout_seconds=timeout_seconds)
+
+    def pid(self, name: str) -> int:
+        """Raises ChildFailedError while the process is not running."""
+        if name != PLUGIN_SERVER:
+            return self._supervisor[name].process.pid
+        pid = self._plugin_server_pid()
+        if pid is None:
+            raise ChildFailedError("the plugin server is not running")
+        return pid
+
+    def pids(self) -> dict[str, int]:
+        """Of everything that runs now, by name."""
+        found = {}
+        for name in [*self.names(), PLUGIN_SERVER]:
+            with contextlib.suppress(ChildFailedError):
+                found[name] = self.pid(name)
+        return found
+
+    def names(self) -> list[str]:
+        return [supervised.name for supervised in self._supervisor.all()]
+
+    def log_path(self, name: str) -> Path:
+        if name == "postgres":
+            return self._postgres.data_dir / "postgres.log"
+        if name == "valkey":
+            return self._valkey.data_dir / "valkey.log"
+        return self.data_dir / "logs" / f"{'gateway' if name == PLUGIN_SERVER else name}.log"
+
+    # --- commands
+
+    def km(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a `km` command against this stack and return what it prints. Raises ChildFailedError."""
+        result = subprocess.run(
+            [sys.executable, "-m", "control_plane.entrypoints.cli", *arguments],
+            env=self.control_environment() | {"KM_URL": self.control_url, **self._token_variable()},
+            cwd=REPOSITORY,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_SECONDS,
+        )
+        if result.returncode != 0:
+            raise ChildFailedError(f"km {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}")
+        return result.stdout
+
+    def gateway_environment(self) -> dict[str, str]:
+        """What runs beside Kong is told: plugin server and shipper."""
+        return {
+            "PYTHONPATH": str(REPOSITORY),
+            "KM_REDIS_URL": self.redis_url,
+            "KM_GATEWAY_SECRET": self._secrets["gateway_secret"],
+            "KM_SPOOL_DIR": str(self.spool_dir),
+            "KM_PUBLIC_URL": self.control_url,
+            **self._settings,
+        }
+
+    def control_environment(self) -> dict[str, str]:
+        """What the control plane is told."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KM_")}
+        return (
+            inherited
+            | self.gateway_environment()
+            | {
+                "KM_DATABASE_URL": self.database_url,
+                "KM_CLICKHOUSE_DSN": event_store_dsn(self.data_dir / "events"),
+                "KM_GATEWAY_NODES": self.admin_api_url,
+                "KM_KONG_CONFIG": str(self.data_dir / "kong.yml"),
+                "KM_USAGE_SPOOL_PATH": str(self.spool_dir / LIVE_FILE),
+                "KM_HOST": "127.0.0.1",
+                "KM_PORT": str(self.ports.control),
+                **self._settings,
+            }
+        )
+
+    # --- inside
+
+    def _start(self) -> None:
+        self._prepare_files()
+        with ThreadPoolExecutor() as pool:
+            stores = [
+                pool.submit(self._supervisor.start, "postgres", self._postgres),
+                pool.submit(self._supervisor.start, "valkey", self._valkey),
+            ]
+            others = [
+                pool.submit(self._supervisor.start, "upstream", CommandProcess(self._upstream)),
+                pool.submit(self._supervisor.start, "gateway", CommandProcess(self._gateway)),
+            ]
+            for job in stores:
+                job.result()
+            self._prepare_database()
+            for job in others:
+                job.result()
+        self._supervisor.start("shipper", CommandProcess(self._shipper))
+        self._supervisor.start("server", CommandProcess(self._server))
+        self.wait_ready(PLUGIN_SERVER)
+
+    def _prepare_files(self) -> None:
+        for name in ("logs", "spool", "events", "run"):
+            (self.data_dir / name).mkdir(parents=True, exist_ok=True)
+        if len(os.fsencode(self._socket)) > LONGEST_SOCKET_PATH:
+            short = self._leaving.enter_context(tempfile.TemporaryDirectory(prefix="km-"))
+            self._socket = Path(short) / "km.sock"
+        self._secrets = self._read_secrets()
+        base = self._kong_config.read_text()
+        rendered = render_base_config(base, upstream_port=self.ports.upstream, spool_dir=self.spool_dir)
+        (self.data_dir / "kong.yml").write_text(rendered)
+        conf = render_gateway_conf(
+            socket=self._socket,
+            configuration=self.data_dir / "kong.yml",
+            proxy_port=self.ports.proxy,
+            admin_port=self.ports.kong_admin,
+            metrics_port=self.ports.plugin_server,
+            workers=self._plugin_workers,
+            environment=self.gateway_environment(),
+        )
+        _write_private(self.data_dir / "kong.conf", conf)
+
+    def _prepare_database(self) -> None:
+        with psycopg.connect(self._postgres.dsn) as connection:
+            found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        if found is None:
+            self._postgres.create_database(DATABASE)
+        self.km("db", "upgrade")
+        if "admin_token" not in self._secrets:
+            token = self.km("db", "create-token", "--name", "dev").strip()
+            self._secrets["admin_token"] = token
+            _write_private(self.data_dir / "secrets.json", json.dumps(self._secrets))
+
+    def _read_secrets(self) -> dict[str, str]:
+        path = self.data_dir / "secrets.json"
+        if path.exists():
+            found: dict[str, str] = json.loads(path.read_text())
+            return found
+        made = {"gateway_secret": secrets.token_urlsafe(48)}
+        _write_private(path, json.dumps(made))
+        return made
+
+    def _token_variable(self) -> dict[str, str]:
+        return {"KM_TOKEN": self._secrets["admin_token"]} if "admin_token" in self._secrets else {}
+
+    def _upstream(self) -> Command:
+        port = self.ports.upstream
+        return self._command("upstream", ["devstack.upstream", "--port", str(port)], lambda: is_listening(port))
+
+    def _gateway(self) -> Command:
+        argv = ["devstack.gateway", "--conf", str(self.data_dir / "kong.conf")]
+        return self._command("gateway", argv, lambda: answers_ok(f"{self.admin_api_url}/status"))
+
+    def _shipper(self) -> Command:
+        argv = ["kong_plugins.shipper.main", "--port", str(self.ports.shipper)]
+        health = f"http://127.0.0.1:{self.ports.shipper}/healthz"
+        return self._command("shipper", argv, lambda: answers_ok(health))
+
+    def _server(self) -> Command:
+        argv = ["control_plane.entrypoints.cli", "serve"]
+        return self._command("server", argv, lambda: answers_ok(f"{self.control_url}/healthz"))
+
+    def _command(self, name: str, module: list[str], ready: Any) -> Command:
+        return Command(
+            argv=[sys.executable, "-m", *module],
+            env=self.control_environment(),
+            cwd=REPOSITORY,
+            log_path=self.log_path(name),
+            ready=ready,
+        )
+
+    def _plugin_server_pid(self) -> int | None:
+        try:
+            with urlopen(self.admin_api_url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+                servers: dict[str, int | None] = json.load(answer)["pluginservers"]
+        except OSError:
+            return None
+        return next(iter(servers.values()), None)
+
+    def _plugin_server_is_ready(self) -> bool:
+        return self._plugin_server_pid() is not None and answers_ok(
+            f"http://127.0.0.1:{self.ports.plugin_server}/readyz"
+        )
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def temporary_stack(**options: Any) -> Iterator[Stack]:
+    """A stack in a directory of its own that is deleted afterwards."""
+    with tempfile.TemporaryDirectory(prefix="km-stack-") as directory:
+        stack = Stack(Path(directory), **options)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.destroy()
