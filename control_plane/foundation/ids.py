@@ -1,6 +1,7 @@
 """Ids: a prefix that names the thing, and 26 characters that sort by the time of creation."""
 
 import secrets
+import threading
 import time
 from datetime import datetime
 
@@ -9,17 +10,33 @@ from control_plane.foundation.clock import to_ms
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 26
 RANDOM_BITS = 80
+STEP_BITS = 32
+
+_lock = threading.Lock()
+_last = 0
 
 
 def new_id(prefix: str, now: datetime | None = None) -> str:
     """Return `prefix_` and 26 lower-case Crockford base32 characters: 48 bits of ms, 80 random bits.
 
-    Sorts by creation to the millisecond. Without `now` the system clock is read.
+    Sorts by creation: across processes to the millisecond, within one also when made one after the other in the
+    same millisecond. Without `now` the system clock is read.
     """
     at_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
-    value = (at_ms << RANDOM_BITS) | secrets.randbits(RANDOM_BITS)
+    value = _next_value(at_ms)
     characters = []
     for _ in range(ID_LENGTH):
         value, digit = divmod(value, 32)
         characters.append(CROCKFORD[digit])
     return f"{prefix}_{''.join(reversed(characters))}"
+
+
+def _next_value(at_ms: int) -> int:
+    global _last  # noqa: PLW0603 - the order within a millisecond needs the last one
+    with _lock:
+        if _last >> RANDOM_BITS == at_ms:
+            _last += 1 + secrets.randbits(STEP_BITS)
+        else:
+            # half the range is left free to count upwards in
+            _last = (at_ms << RANDOM_BITS) | secrets.randbits(RANDOM_BITS - 1)
+        return _last
