@@ -1,0 +1,117 @@
+"""Invoice previews from the database. Reads only."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.accounts.queries import account
+from control_plane.billing.model import (
+    REQUESTS,
+    InvoicePreview,
+    PricedVersion,
+    PriceOfPlan,
+    QuotaProgress,
+    invoice_lines,
+    lines_total_minor,
+)
+from control_plane.catalog.queries import api_product, plan_versions
+from control_plane.catalog.tables import PlanVersion
+from control_plane.foundation.clock import floor_hour
+from control_plane.foundation.errors import NotFoundError
+from control_plane.rating.phases import PhaseUsage
+from control_plane.subscriptions.queries import current_and_next_period, live_subscription, phase_at
+from control_plane.subscriptions.tables import Subscription
+from control_plane.usage.queries import PhaseUsage as BillablePhase
+from control_plane.usage.queries import billable_units
+
+
+class NotSubscribedError(NotFoundError):
+    """The account has no subscription to the API product that is not over: there is nothing to preview."""
+
+    def __init__(self, account_id: str, product_code: str) -> None:
+        super().__init__("subscription", f"of account {account_id} to API product {product_code}")
+
+
+async def preview_invoice(
+    session: AsyncSession, *, account_id: str, product_code: str, now: datetime
+) -> InvoicePreview:
+    """Return what the running billing period costs so far. Test calls are never in it.
+
+    Raises:
+        NotFoundError: no such account or API product. NotSubscribedError: no subscription that is not over.
+    """
+    payer = await account(session, account_id)
+    product = await api_product(session, product_code)
+    subscription = await live_subscription(session, account_id, product_code)
+    if subscription is None:
+        raise NotSubscribedError(account_id, product_code)
+    period = current_and_next_period(subscription, now)[0]
+    phases = await billable_units(session, subscription_id=subscription.id, start=period.start, end=period.end)
+    versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
+    priced = {version.id: _priced(version) for version in versions.values()}
+    lines = invoice_lines(
+        [_phase_usage(phase, subscription) for phase in phases],
+        priced,
+        period=period,
+        quota_override=subscription.overrides.get("quota_units"),
+        weighted=bool(product.route_units),
+    )
+    used = _added_up(phase.units for phase in phases)
+    in_force = phase_at(subscription, now)
+    return InvoicePreview(
+        account_id=account_id,
+        account_name=payer.name,
+        product_code=product_code,
+        product_name=product.name,
+        subscription_id=subscription.id,
+        period=period,
+        as_of=now,
+        currency=payer.currency,
+        lines=lines,
+        total_minor=lines_total_minor(lines),
+        used_units=used,
+        quota=_quota(priced[in_force.plan_version_id], subscription, used[REQUESTS]) if in_force else None,
+    )
+
+
+def _phase_usage(phase: BillablePhase, subscription: Subscription) -> PhaseUsage:
+    starts_at = phase.starts_at
+    # periods begin at full hours: whoever subscribed within the first hour of one has the whole of it
+    if starts_at == subscription.started_at and floor_hour(starts_at) == subscription.anchor_at:
+        starts_at = subscription.anchor_at
+    return PhaseUsage(
+        plan_version_id=phase.plan_version_id, starts_at=starts_at, ends_at=phase.ends_at, units=phase.units
+    )
+
+
+def _priced(version: PlanVersion) -> PricedVersion:
+    return PricedVersion(
+        plan_version_id=version.id,
+        plan_code=version.plan.code,
+        plan_name=version.plan.name,
+        version=version.version,
+        currency=version.currency,
+        quota_units=version.quota_units,
+        quota_hard=version.quota_hard,
+        prices=[
+            PriceOfPlan(model=price.model, meter=price.meter, params=price.params, description=price.description)
+            for price in version.prices
+        ],
+    )
+
+
+def _quota(version: PricedVersion, subscription: Subscription, used_units: int) -> QuotaProgress | None:
+    quota_units: Any = subscription.overrides.get("quota_units", version.quota_units)
+    if quota_units is None:
+        return None
+    return QuotaProgress(used_units=used_units, quota_units=int(quota_units), hard=version.quota_hard)
+
+
+def _added_up(units: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {REQUESTS: 0}
+    for by_meter in units:
+        for meter, count in by_meter.items():
+            total[meter] = total.get(meter, 0) + count
+    return total
