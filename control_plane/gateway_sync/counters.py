@@ -117,15 +117,15 @@ def restored_counters(
 async def restore_counters(client: Redis, counters: Collection[tuple[str, int, Sequence[HourCount]]]) -> int:
     """Bring counters back to at least what is known; returns how many had something to restore. Idempotent."""
     script = load_script(client, "restore_counters")
-    pipeline = client.pipeline(transaction=False)
-    for name, forget_at_ms, hours in counters:
-        if not hours:
-            continue
-        values = [str(forget_at_ms)]
-        for known in hours:
-            values += [str(known.hour), str(known.calls), str(known.units), str(known.revision)]
-        await script(keys=[name], args=values, client=pipeline)
-    return len(await pipeline.execute())
+    async with client.pipeline(transaction=False) as pipeline:
+        for name, forget_at_ms, hours in counters:
+            if not hours:
+                continue
+            values = [str(forget_at_ms)]
+            for known in hours:
+                values += [str(known.hour), str(known.calls), str(known.units), str(known.revision)]
+            await script(keys=[name], args=values, client=pipeline)
+        return len(await pipeline.execute())
 
 
 def _forget_at_ms(period: BillingPeriod) -> int:

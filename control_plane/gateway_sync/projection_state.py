@@ -41,10 +41,10 @@ class ProjectionState:
 
 async def read_state(client: Redis) -> ProjectionState:
     """Return the projection's state in one trip."""
-    pipeline = client.pipeline(transaction=False)
-    pipeline.info("server")
-    pipeline.get(PROJECTION_MARKER)
-    info, text = await pipeline.execute()
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.info("server")
+        pipeline.get(PROJECTION_MARKER)
+        info, text = await pipeline.execute()
     return ProjectionState(run_id=str(info["run_id"]), marker=_read_marker(text))
 
 
@@ -55,11 +55,11 @@ async def begin_sweep(client: Redis, *, forget_marker: bool) -> str:
     is in doubt.
     """
     token = secrets.token_hex(16)
-    pipeline = client.pipeline(transaction=True)
-    pipeline.set(PROJECTION_SWEEP, token)
-    if forget_marker:
-        pipeline.delete(PROJECTION_MARKER)
-    await pipeline.execute()
+    async with client.pipeline(transaction=True) as pipeline:
+        pipeline.set(PROJECTION_SWEEP, token)
+        if forget_marker:
+            pipeline.delete(PROJECTION_MARKER)
+        await pipeline.execute()
     return token
 
 

@@ -50,25 +50,25 @@ class RecordWriter:
 
         Without `announce_new` only records that replaced another are published.
         """
-        pipeline = self._client.pipeline(transaction=False)
-        for chunk in _chunks(keys):
-            await self._queue_keys(pipeline, chunk, announce_new=announce_new)
-        results = await pipeline.execute()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for chunk in _chunks(keys):
+                await self._queue_keys(pipeline, chunk, announce_new=announce_new)
+            results = await pipeline.execute()
         return sum(results[::2])
 
     async def write_accounts(
         self, accounts: Sequence[AccountSnapshot], *, now: datetime, public_url: str, announce_new: bool = True
     ) -> int:
         """Write account records with their versions; returns how many records changed."""
-        pipeline = self._client.pipeline(transaction=False)
-        for chunk in _chunks(accounts):
-            names, values = [], [INVALIDATIONS_CHANNEL, "1" if announce_new else "0"]
-            for account in chunk:
-                record = build_account_record(account, now=now, public_url=public_url)
-                names += [account_record(account.id), account_versions(account.id)]
-                values += [str(account.version), encode_record(record), account_invalidation(account.id)]
-            await self._write_accounts(keys=names, args=values, client=pipeline)
-        return sum(await pipeline.execute())
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for chunk in _chunks(accounts):
+                names, values = [], [INVALIDATIONS_CHANNEL, "1" if announce_new else "0"]
+                for account in chunk:
+                    record = build_account_record(account, now=now, public_url=public_url)
+                    names += [account_record(account.id), account_versions(account.id)]
+                    values += [str(account.version), encode_record(record), account_invalidation(account.id)]
+                await self._write_accounts(keys=names, args=values, client=pipeline)
+            return sum(await pipeline.execute())
 
     async def _queue_keys(self, pipeline: Pipeline, keys: Sequence[KeySnapshot], *, announce_new: bool) -> None:
         names, hashes = [], []
