@@ -111,7 +111,8 @@ class Master:
                 worker.signal(signal.SIGKILL)
             return
         self._failures[worker.number] = 0
-        if age <= self._options.wedged_after_seconds or now < self._trust_heartbeats_at:
+        silent = worker.silent_seconds(age)
+        if silent <= self._options.wedged_after_seconds or now < self._trust_heartbeats_at:
             worker.condemned_as = None
         elif worker.condemned_as is None:
             worker.condemned_as = "wedged"
@@ -121,7 +122,7 @@ class Master:
                 logging.ERROR,
                 "worker is wedged and is killed",
                 worker=worker.number,
-                silent_seconds=round(age, 1),
+                silent_seconds=round(silent, 1),
                 stack=worker.stack(),
             )
             worker.signal(signal.SIGKILL)

@@ -83,7 +83,8 @@ class PluginHost:
         self._shared: dict[tuple[str, str], _SharedPlugin] = {}
         self._handlers: dict[bytes, Handler] = {}
         self._broken: dict[int, float] = {}
-        self.modules: dict[str, PluginModule | None] = {name: _load(name, plugins_dir) for name in names}
+        started: set[object] = set()
+        self.modules: dict[str, PluginModule | None] = {name: _load(name, plugins_dir, started) for name in names}
         self.limiter = logs.Limiter()
 
     def handler(self, call: bytes) -> Handler:
@@ -236,16 +237,20 @@ def _make(module: PluginModule, config: dict[str, Any]) -> object:
         ) from error
 
 
-def _load(name: str, plugins_dir: Path | None) -> PluginModule | None:
-    """Import a plugin and run its start hook; None, logged and shown in the metrics, where that fails."""
+def _load(name: str, plugins_dir: Path | None, started: set[object]) -> PluginModule | None:
+    """Import a plugin and run its start hook; None, logged and shown in the metrics, where that fails.
+
+    A hook that several plugins have in common runs once; where it fails it is tried for each of them.
+    """
     up = metrics.gauge(
         "km_pluginserver_plugin_up", {"plugin": name}, help_text="workers that could load the plugin"
     )
     try:
         module = load_plugin(name, plugins_dir)
         start = module.hook("start_worker")
-        if start is not None:
+        if start is not None and start not in started:
             start()
+            started.add(start)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin's failure must not stop the others
         cause = error.__cause__ or error
         reason = mask_secrets(str(cause), config=os.environ, schema={})

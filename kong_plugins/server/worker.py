@@ -142,10 +142,13 @@ class Worker:
             gevent.sleep(0.01)
             if not any(connection.in_event for connection in self._connections):
                 break
-        for name, module in self._host.modules.items():
-            hook = module.hook("stop_worker") if module is not None else None
-            if hook is not None:
-                self._run_stop_hook(name, hook)
+        hooks = {
+            hook: name
+            for name, module in self._host.modules.items()
+            if module is not None and (hook := module.hook("stop_worker")) is not None
+        }
+        for hook, name in hooks.items():
+            self._run_stop_hook(name, hook)
         logs.log(logging.INFO, "worker has stopped", worker=self._number)
 
     def _run_stop_hook(self, name: str, hook: Any) -> None:

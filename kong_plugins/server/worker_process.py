@@ -20,6 +20,7 @@ from kong_plugins.server.shared_board import SharedBoard
 
 _PR_SET_PDEATHSIG: Final = 1
 STACK_SIGNAL: Final = signal.SIGUSR1
+FRESH_SECONDS: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -29,10 +30,27 @@ class WorkerProcess:
     stack_file: Path
     started_at: float = field(default_factory=time.monotonic)
     condemned_as: str | None = None  # why it is being killed
+    _starved_before: float = 0.0
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+    def silent_seconds(self, heartbeat_age_seconds: float) -> float:
+        """Return the age without the time since then in which the machine had no core for the worker.
+
+        A starved worker is not a wedged one, and killing it would make things worse.
+        """
+        starved = self._starved_seconds()
+        if heartbeat_age_seconds < FRESH_SECONDS:
+            self._starved_before = starved
+        return heartbeat_age_seconds - (starved - self._starved_before)
+
+    def _starved_seconds(self) -> float:
+        """Return how long the process has waited for a core in its life; 0 where the system does not tell."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
+        return 0.0
 
     def stack(self) -> list[str]:
         """Return where the worker was when asked by STACK_SIGNAL: files and lines, no values."""

@@ -73,7 +73,8 @@ class KongClient:
     @staticmethod
     def send(connection: socket.socket, payload: bytes) -> None:
         connection.sendall(struct.pack("<I", len(payload)))  # two writes, as Kong does it
-        connection.sendall(payload)
+        if payload:
+            connection.sendall(payload)
 
     @staticmethod
     def read(connection: socket.socket) -> bytes:
