@@ -279,16 +279,22 @@ class TestConcurrentCalls:
         assert all(job.value.served for job in jobs)
         assert reads == [account.key_hash]
 
-    def test_share_batches(self, project, worker):
+    def test_share_batches(self, project, worker, monkeypatch):
         account = project(grant=grant(windows=(), quota=None))
         make_call(account.text)
         sent: list[int] = []
-        connection = worker.link._connection
-        exchange = connection.exchange
-        connection.exchange = lambda data, count: sent.append(count) or exchange(data, count)
-        gevent.joinall([gevent.spawn(make_call, account.text) for _ in range(32)], raise_error=True)
-        assert sum(sent) == 32
-        assert len(sent) <= 3
+        exchange = worker.link._connection.exchange
+
+        def slowly(data, count):
+            sent.append(count)
+            gevent.sleep(0.05)
+            return exchange(data, count)
+
+        monkeypatch.setattr(worker.link._connection, "exchange", slowly)
+        jobs = [gevent.spawn(make_call, account.text) for _ in range(32)]
+        gevent.joinall(jobs, raise_error=True)
+        assert sent == [1, 31]
+        assert sorted(call_number(job.value) for job in jobs) == list(range(2, 34))
 
 
 class TestLink:
