@@ -21,10 +21,12 @@ A stream entry carries a batch of lines:
 
     shipper, segment      who ships, and from which spool segment (names are never used again)
     start, end            byte offsets in the segment: [start, end) is what this batch was made of
-    shipped_up_to_ms      everything that finished before this moment has been shipped by this shipper
+    shipped_up_to_ms      everything that finished before this moment has been shipped by this shipper, in this
+                          entry or before it in the stream; 0 where it cannot say (it is catching up)
     lines                 the lines, joined by newlines
 
-Offsets cover lines that were dropped as unreadable too; `dropped` says how many.
+Offsets cover lines that were dropped as unreadable too; `dropped` says how many. An entry may hold dropped lines
+only. A heartbeat (about one a second) has an empty segment, start = end = 0 and no lines.
 """
 
 LINE_VERSION = 1

@@ -1,10 +1,12 @@
-"""The last thing that went wrong, told once and not twenty times a second."""
+"""The last thing that went wrong, told now and then and not twenty times a second."""
 
 from typing import Any
 
 import structlog
 
 from kong_plugins.shipper.logs import redact_text
+
+REPEAT_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -14,15 +16,12 @@ class Faults:
 
     def __init__(self) -> None:
         self.last = ""
-        self._told: set[str] = set()
+        self._told_at: dict[str, float] = {}
 
-    def note(self, message: str, **more: Any) -> None:
-        """Log an error, unless it was logged since things last went well."""
+    def note(self, message: str, *, now: float, **more: Any) -> None:
+        """Log an error, unless it was logged less than a minute ago (`now`: monotonic seconds)."""
         self.last = redact_text(message)
-        if message not in self._told:
-            self._told.add(message)
+        self._told_at = {told: at for told, at in self._told_at.items() if now - at < REPEAT_SECONDS}
+        if message not in self._told_at:
+            self._told_at[message] = now
             log.error(message, **more)
-
-    def all_well(self) -> None:
-        """Everything worked again: the same fault is news from now on."""
-        self._told.clear()

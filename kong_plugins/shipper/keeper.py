@@ -30,7 +30,7 @@ class SpoolKeeper:
         self._metrics = metrics
         self._faults = faults
         self._scan_due = 0.0
-        self._loaded = False
+        self.loaded = False
 
     def scan_if_due(self, *, now: float, now_ms: int) -> None:
         """Rename live files and look at all segments that may still grow; a disk that fails is tried again.
@@ -47,7 +47,7 @@ class SpoolKeeper:
             self._scan(now=now, now_ms=now_ms)
         except OSError as error:
             self._metrics.spool_errors.inc()
-            self._faults.note(f"spool: {error}")
+            self._faults.note(f"spool: {error}", now=now)
 
     def delete_finished(self, *, now: float) -> None:
         """Delete segments that are committed whole and can have no writer any more."""
@@ -59,17 +59,17 @@ class SpoolKeeper:
                     continue
                 segment.path.unlink()
             except FileNotFoundError:
-                self._lost(segment)
+                self._lost(segment, now=now)
                 continue
             self.segments.remove(segment)
             self._metrics.deleted.inc()
 
     def _scan(self, *, now: float, now_ms: int) -> None:
-        if not self._loaded:
+        if not self.loaded:
             for path in self._spool.segment_files():
                 if path.name not in self.segments:
                     self.segments.add(path, now=now)
-            self._loaded = True
+            self.loaded = True
         # One more segment while others wait would only cost: in the live file the lines wait as safely.
         backlog = self.segments.has_backlog()
         left_bytes = 0
@@ -80,14 +80,15 @@ class SpoolKeeper:
                 self.segments.add(self._spool.take(live_file, now_ms=now_ms), now=now)
         self.live_bytes = left_bytes
         for segment in self.segments.observe(now=now, final_after_seconds=self._settings.final_after_seconds):
-            self._lost(segment)
+            self._lost(segment, now=now)
         if not left_bytes:
             self._claims.scanned(at_ms=now_ms, targets=self.segments.targets())
 
-    def _lost(self, segment: Segment) -> None:
+    def _lost(self, segment: Segment, *, now: float) -> None:
         self._metrics.segments_lost.inc()
         self._faults.note(
             f"segment {segment.name} was removed by someone else",
+            now=now,
             unshipped_bytes=segment.waiting_bytes,
             uncommitted_bytes=segment.size - segment.committed,
         )

@@ -19,7 +19,7 @@ from kong_plugins.shipper.quarantine import Quarantine
 from kong_plugins.shipper.segments import Segment
 from kong_plugins.shipper.settings import ShipperSettings
 from kong_plugins.shipper.spool import Spool
-from kong_plugins.shipper.stream import Entry, Fate, RedisAwayError, Refusal, UsageStream
+from kong_plugins.shipper.stream import Entry, Fate, RedisAwayError, Refusal, ServerChangedError, UsageStream
 
 # Batches shipped before the loop looks at scans and positions again.
 BATCHES_PER_STEP = 40
@@ -67,20 +67,22 @@ class Shipper:
             return False
         try:
             more = self._talk(now=now, now_ms=now_ms)
+        except ServerChangedError:
+            self._begin_because = "server_changed"
+            return False
         except RedisAwayError as error:
             self._metrics.redis_errors.inc()
             self._connected = False
-            self.faults.note(f"redis: {error}")
+            self.faults.note(f"redis: {error}", now=now)
             self._backoff.fail(now=now)
             return False
         except OSError as error:
             self._metrics.spool_errors.inc()
-            self.faults.note(f"spool: {error}")
+            self.faults.note(f"spool: {error}", now=now)
             self._backoff.fail(now=now)
             return False
         if not self._connected:
             log.info("connected", stream=self._stream.name)
-            self.faults.all_well()
         self._connected = True
         self._backoff.succeed()
         return more
@@ -159,7 +161,7 @@ class Shipper:
             return False
         self.claims.settle(self.segments.is_shipped)
         # Kept before they are passed: after a kill in between they are kept twice, never not at all.
-        self._keep_rejected(segment, batch, now_ms=now_ms)
+        self._keep_rejected(segment, batch, now=now, now_ms=now_ms)
         entry = Entry(
             segment=segment.name,
             start=batch.start,
@@ -183,7 +185,9 @@ class Shipper:
         """Say that this shipper lives, and what is shipped; into the emptier half of the stream only."""
         self._heartbeat_due = now + self._settings.heartbeat_seconds
         if self.claims.clock_went_back:
-            self.faults.note("the clock went back: nothing is claimed as shipped until it passes the last claim")
+            self.faults.note(
+                "the clock went back: nothing is claimed as shipped until it passes the last claim", now=now
+            )
         entry = Entry(shipped_up_to_ms=self.claims.claimed_ms)
         if self._add(entry, now=now, most_entries=self._settings.max_stream_entries // 2) is not None:
             self._metrics.heartbeats.inc()
@@ -200,7 +204,7 @@ class Shipper:
         self._begin_because = added.value
         if added is Refusal.EPOCH_TAKEN:
             # Two runs that take the epoch from each other would ship everything again and again.
-            self.faults.note("another shipper uses this identity: was the spool directory copied?")
+            self.faults.note("another shipper uses this identity: was the spool directory copied?", now=now)
             self._backoff.pause(now=now, seconds=self._settings.resend_after_seconds)
         return None
 
@@ -211,7 +215,8 @@ class Shipper:
     def _learn_positions(self, *, now: float) -> None:
         positions = self._stream.positions()
         moved = self.segments.commit(positions)
-        if deleted := [name for name in positions if name not in self.segments]:
+        deleted = [name for name in positions if name not in self.segments]
+        if deleted and self._keeper.loaded:
             self._stream.forget(deleted)
         self._in_flight.settle(self.segments.is_committed, moved=moved, now=now)
         overdue = self._in_flight.overdue(now=now)
@@ -221,6 +226,8 @@ class Shipper:
         if fate is Fate.WAITING:
             self._in_flight.wait_on(now=now)
             return
+        if self.segments.commit(self._stream.positions()):
+            return  # committed between the two looks: next time it is settled
         self._in_flight.wait_longer()
         self._fall_back("stream_lost" if fate is Fate.LOST else "no_progress")
 
@@ -233,7 +240,7 @@ class Shipper:
             self._metrics.resent_bytes.inc(again_bytes)
             log.warning("shipping again from the committed positions", reason=reason, bytes=again_bytes)
 
-    def _keep_rejected(self, segment: Segment, batch: Batch, *, now_ms: int) -> None:
+    def _keep_rejected(self, segment: Segment, batch: Batch, *, now: float, now_ms: int) -> None:
         fresh = [line for line in batch.rejected if line.offset >= segment.rejected_to]
         for line in fresh:
             self._metrics.dropped.labels(
@@ -245,7 +252,7 @@ class Shipper:
                 )
             except OSError as error:
                 self._metrics.quarantine_errors.inc()
-                self.faults.note(f"quarantine: {error}")
+                self.faults.note(f"quarantine: {error}", now=now)
         if fresh:
             segment.rejected_to = batch.end
             log.warning("dropped unreadable lines", segment=segment.name, lines=len(fresh))

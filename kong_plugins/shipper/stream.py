@@ -5,8 +5,10 @@ right. Nothing is retried inside a call. An entry whose answer did not come is a
 id makes its lines count once.
 """
 
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -29,13 +31,23 @@ class RedisAwayError(Exception):
     """Redis did not answer, or answered with an error. Whether the last entry was added is unknown."""
 
 
+class ServerChangedError(RedisAwayError):
+    """Another Redis process answers than the one that was given the epoch; nothing was said to it.
+
+    A replica that took over may know the epoch and not the last entries.
+    """
+
+
 class Refusal(Enum):
-    """Why an entry was not added, or does not count as added."""
+    """Why an entry was not added."""
 
     FULL = "full"
     EPOCH_LOST = "epoch_lost"
     EPOCH_TAKEN = "epoch_taken"
-    SERVER_CHANGED = "server_changed"
+
+
+class _OtherServerError(RedisError):
+    """Raised inside redis-py's own (re)connection, so that the command is not sent."""
 
 
 class Fate(Enum):
@@ -67,8 +79,8 @@ class UsageStream:
         self._epoch_key = redis_names.shipper_epoch(shipper_id)
         self._positions_key = redis_names.shipper_positions(shipper_id)
         self._epoch = ""
-        self._epoch_run_id = ""
-        self._run_id = ""
+        # The run id of the server that was given the epoch, None while none was.
+        self._run_id: str | None = None
         self._redis = redis.Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
@@ -84,22 +96,21 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        try:
-            # On a connection of its own age: what an older one knew of the server may no longer be so.
+        with _said_as_away():
             self._redis.connection_pool.disconnect()
+            self._run_id = None
             epoch = secrets.token_hex(16)
             self._redis.set(self._epoch_key, epoch)
-            self._epoch, self._epoch_run_id = epoch, self._run_id
+            self._epoch = epoch
             return self._read_positions()
-        except (RedisError, OSError) as error:
-            raise RedisAwayError(_said(error)) from error
 
     def add(self, entry: Entry, *, most_entries: int) -> str | Refusal:
-        """Add one entry and return its id; or say that there is no room, or that Redis lost what was shipped.
+        """Add one entry and return its id; or say that there is no room, or that the epoch is not ours any more.
 
         There is room while the stream, heartbeats included, holds fewer than `most_entries`.
 
         Raises:
+            ServerChangedError: nothing was added.
             RedisAwayError: Redis did not answer.
         """
         fields: list[str | int | bytes] = [
@@ -111,16 +122,11 @@ class UsageStream:
             *(usage_lines.FIELD_DROPPED, entry.dropped),
             *(usage_lines.FIELD_LINES, entry.lines),
         ]
-        try:
+        with _said_as_away():
             answer = cast(
                 "list[bytes]",
                 self._script(keys=[self.name, self._epoch_key], args=[self._epoch, most_entries, *fields]),
             )
-        except (RedisError, OSError) as error:
-            raise RedisAwayError(_said(error)) from error
-        if self._run_id != self._epoch_run_id:
-            # Another process answers than the one that was given the epoch; it may know less.
-            return Refusal.SERVER_CHANGED
         word = answer[0].decode()
         return answer[1].decode() if word == "added" else Refusal(word)
 
@@ -130,10 +136,8 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        try:
+        with _said_as_away():
             return self._read_positions()
-        except (RedisError, OSError) as error:
-            raise RedisAwayError(_said(error)) from error
 
     def forget(self, segments: list[str]) -> None:
         """Remove published positions of segments that are deleted.
@@ -141,10 +145,8 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        try:
+        with _said_as_away():
             self._redis.hdel(self._positions_key, *segments)
-        except (RedisError, OSError) as error:
-            raise RedisAwayError(_said(error)) from error
 
     def fate(self, entry_id: str) -> Fate:
         """Say where an entry is that should have been committed by now.
@@ -152,12 +154,10 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        try:
+        with _said_as_away():
             if not self._redis.xrange(self.name, min=entry_id, max=entry_id, count=1):
                 return Fate.LOST
             return self._fate_in_group(entry_id)
-        except (RedisError, OSError) as error:
-            raise RedisAwayError(_said(error)) from error
 
     def close(self) -> None:
         self._redis.close()
@@ -182,9 +182,12 @@ class UsageStream:
         """Run at every (re)connection, also at those that redis-py makes without telling."""
         connection.on_connect()
         connection.send_command("INFO", "server", check_health=False)
-        for line in connection.read_response().decode().splitlines():
-            if line.startswith("run_id:"):
-                self._run_id = line.removeprefix("run_id:")
+        found = re.search(rb"run_id:(\w+)", connection.read_response())
+        run_id = found[1].decode() if found else ""
+        if self._run_id is None:
+            self._run_id = run_id
+        elif self._run_id != run_id:
+            raise _OtherServerError("another Redis process answers")
 
 
 def _text(value: Any) -> str:
@@ -196,5 +199,11 @@ def _order(entry_id: str) -> tuple[int, int]:
     return int(at_ms), int(sequence or 0)
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+@contextmanager
+def _said_as_away() -> Iterator[None]:
+    try:
+        yield
+    except _OtherServerError as error:
+        raise ServerChangedError(str(error)) from error
+    except (RedisError, OSError, ValueError) as error:  # ValueError: a position that is no number
+        raise RedisAwayError(f"{type(error).__name__}: {error}") from error

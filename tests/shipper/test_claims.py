@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -103,6 +104,22 @@ def check_claims(client: redis.Redis, bench: Bench, writers: Writers) -> None:
 
 
 class TestTruth:
+    def test_a_scan_that_leaves_a_live_file_behind_claims_nothing(self, make_bench: Callable[..., Bench]) -> None:
+        bench = make_bench(claim_margin_ms=MARGIN_MS)
+        writers = Writers(bench)
+        bench.step()
+        bench.shipper._full_until = bench.now + 2
+        writers.write(to_held=False)
+        bench.step()
+        bench.shipper.claims.withdraw()  # as every fall-back does
+        writers.write(to_held=False)
+        for _ in range(4):
+            bench.step()
+            with redis.Redis.from_url(bench.url) as client:
+                check_claims(client, bench, writers)
+
+        assert bench.shipper.claims.claimed_ms > 0
+
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         moves=st.lists(

@@ -166,6 +166,7 @@ class TestLostInRedis:
         collector = make_collector(bench.url, bench.spool.shipper_id)
         append(bench.live, file_log_lines(range(5)))
         bench.step()
+        bench.step()
         epoch_key = redis_names.shipper_epoch(bench.spool.shipper_id)
         epoch = collector.redis.get(epoch_key)
         server.kill()
@@ -176,7 +177,23 @@ class TestLostInRedis:
         collector.pump()
 
         assert collector.has_all(range(5))
+        assert collector.claims_ms[0] == 0, "nothing was claimed before the lines were there"
         assert bench.value("resends_total", reason="server_changed") == 1
+
+    def test_a_position_nobody_can_read_stops_nothing_for_good(
+        self, make_bench: MakeBench, make_collector: MakeCollector
+    ) -> None:
+        bench = make_bench()
+        collector = make_collector(bench.url, bench.spool.shipper_id)
+        collector.redis.hset(collector.positions_key, "segment", "x")
+        append(bench.live, file_log_lines([1]))
+        bench.step()
+        assert "ValueError" in bench.shipper.faults.last
+        collector.redis.delete(collector.positions_key)
+        bench.step(after_seconds=10)
+        collector.pump()
+
+        assert collector.has_all([1])
 
     def test_while_redis_is_away_lines_wait_in_one_file(
         self, make_bench: MakeBench, make_collector: MakeCollector, own_valkey: Callable[[], EmbeddedValkey]
