@@ -193,6 +193,9 @@ class Connection(FrameSocket):
             return False
         if error is not None and handler.admits:
             return self._refuse(handler, error)
+        if self.broken_off:
+            handler.count_of("lost").inc()
+            return False
         if self._awaits_reply:
             # a log event that ran out of time: Kong's answer to its last call is still to come
             self._awaits_reply = False
@@ -230,12 +233,15 @@ class Connection(FrameSocket):
 
     def _answer_command(self, call: dict[str, Any]) -> bool:
         """Answer what is no event; False where only closing the connection says no."""
+        self.deadline = time.monotonic() + self._timeout
         try:
             result = self._host.command(call)
-        except (PluginLoadError, UnknownInstanceError, OSError) as error:
+        except (PluginLoadError, UnknownInstanceError, OSError, EventTimeout) as error:
             refused.inc()
             self._host.limiter.log(logging.ERROR, ("command", str(error)), "Kong's call is refused", error=error)
             return False
+        finally:
+            self.deadline = 0.0
         self.write(wire.frame(messages.encode("RpcReturn", {"sequence": call.get("sequence", 0)} | result)))
         return True
 

@@ -50,7 +50,7 @@ class FrameSocket:
             self._wait_readable()
             data = self._receive()
             size = len(data)
-            if size > PREFIX and wire.frame_length(data)[0] == size - PREFIX:
+            if size >= PREFIX and wire.frame_length(data)[0] == size - PREFIX:
                 return data[PREFIX:]
             if not data:
                 return None

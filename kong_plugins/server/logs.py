@@ -67,7 +67,9 @@ def set_up(level: str) -> None:
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     logging.raiseExceptions = False
+    logging.captureWarnings(capture=True)
     sys.excepthook = _log_uncaught
+    sys.unraisablehook = _log_unraisable
 
 
 def log(level: int, message: str, *, error: BaseException | None = None, **fields: object) -> None:
@@ -119,3 +121,12 @@ def describe_exception(error: BaseException) -> dict[str, Any]:
 
 def _log_uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
     log(logging.CRITICAL, "the process ends on an exception", error=error)
+
+
+def _log_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    log(logging.ERROR, "an exception could not be raised", error=unraisable.exc_value)
+
+
+def log_greenlet_failure(_context: object, _kind: object, error: BaseException, _trace: object) -> None:
+    """Takes the place of gevent's own report, which prints the message too."""
+    log(logging.ERROR, "a greenlet ended on an exception", error=error)

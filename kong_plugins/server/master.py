@@ -22,6 +22,7 @@ from kong_plugins.server.status_server import StatusServer
 from kong_plugins.server.worker_process import STACK_SIGNAL, WorkerContext, WorkerProcess, start_worker
 
 TICK_SECONDS: Final = 0.1
+WAITING_TICK_SECONDS: Final = 0.02
 LATE_TICK_SECONDS: Final = 0.5
 STARTUP_SECONDS: Final = 30.0
 SLOWEST_RESTART_SECONDS: Final = 5.0
@@ -82,7 +83,7 @@ class Master:
 
     def _turn(self) -> None:
         """Wait a tick, and answer what comes in meanwhile."""
-        for key, _ in self._selector.select(TICK_SECONDS):
+        for key, _ in self._selector.select(TICK_SECONDS if self._pages.published else WAITING_TICK_SECONDS):
             key.data()
         now = time.monotonic()
         if now - self._last_tick > TICK_SECONDS + LATE_TICK_SECONDS:
@@ -197,7 +198,9 @@ class Master:
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(receiver, selectors.EVENT_READ, lambda: receiver.recv(4096))
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*handled, signal.SIGCHLD})  # whatever the parent left blocked
+        for number in handled:
             signal.signal(number, lambda got, _frame: self._stop(signal.Signals(got).name))
         signal.signal(signal.SIGCHLD, lambda *_: None)
 

@@ -43,6 +43,9 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         parser.error(f"--socket: the path is longer than {LONGEST_SOCKET_PATH} bytes")
     if given.plugins_dir is not None and not given.plugins_dir.is_dir():
         parser.error(f"--plugins-dir: {given.plugins_dir} is no directory")
+    times = (given.event_timeout_seconds, given.wedged_after_seconds, given.instance_expiry_seconds)
+    if min(times) <= 0 or given.stop_seconds < 0:
+        parser.error("seconds are above 0")
     names = tuple(name.strip() for name in (given.plugins or "").split(",") if name.strip())
     values = vars(given) | {"plugins": names or None, "socket": given.socket.absolute()}
     return Options(**values)

@@ -49,7 +49,9 @@ class Worker:
         self._slot = board.slots[number]
         self._options = options
         self._master = master
-        self._loop: Any = gevent.get_hub().loop
+        hub: Any = gevent.get_hub()
+        hub.print_exception = logs.log_greenlet_failure
+        self._loop: Any = hub.loop
         self._connections: set[Connection] = set()
         self._accepting: Any = self._loop.io(listener.fileno(), 1)
         self._stopping = gevent.event.Event()

@@ -119,6 +119,7 @@ class TestFailingPlugin:
         client.request("probe", {"do": "raise"}, "access", pdk({"apikey": KEY}))
         client.request("probe", {"do": "raise"}, "access", pdk({"apikey": "opaque-header-value"}))
         client.request("probe", {"do": "log_key"}, "access", pdk({"apikey": KEY}))
+        client.request("probe", {"do": "spawn"}, "access", pdk({"apikey": "opaque-header-value"}))
         with pytest.raises(ClosedError):
             client.start_instance("probe", {"do": "refuse", "secret": "hunter2hunter2"})
         text = eventually(lambda: shared_server.messages("Kong's call is refused") and shared_server.log_text())
@@ -126,6 +127,10 @@ class TestFailingPlugin:
         for value in (KEY, "opaque-header-value", "hunter2hunter2"):
             assert value not in text
         assert any("probe.py" in place for line in shared_server.log_lines() for place in line.get("stack", []))
+
+    def test_gives_kongs_log_no_keys_either(self, shared_server: RunningServer):
+        outcome = shared_server.client().request("probe", {"do": "kong_log"}, "access", pdk({"apikey": KEY}))
+        assert outcome.argument("kong.log.err") == ["saw ", "km_live_[redacted]", 5]
 
 
 class TestTime:

@@ -1,12 +1,13 @@
 """`kong.log`: Kong's own log, and the record of the request."""
 
+from gateway_contract.api_keys import redact_api_keys
 from kong_plugins.server import wire
 from kong_plugins.server.methods import METHODS
 from kong_plugins.server.pdk.channel import Namespace, encode_pair
 
 
 class Log(Namespace):
-    """Calling it, `kong.log("...")`, logs a notice. Never log a header's value or a configured secret."""
+    """Calling it, `kong.log("...")`, logs a notice. API keys are masked; leave out all other secrets yourself."""
 
     __slots__ = ()
 
@@ -43,5 +44,5 @@ class Log(Namespace):
         return self._text("kong.log.serialize")
 
     def _write(self, method: str, parts: tuple[object, ...]) -> None:
-        plain = [part if isinstance(part, str | int | float) else str(part) for part in parts]
+        plain = [part if isinstance(part, int | float) else redact_api_keys(str(part)) for part in parts]
         self._channel.call(METHODS[method], wire.encode_list(plain))

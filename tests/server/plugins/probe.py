@@ -82,6 +82,15 @@ class Plugin:
     def do_bad_value(self, kong):
         kong.response.set_header("X", object())
 
+    def do_spawn(self, kong):
+        def fail(text):
+            raise ValueError(text)
+
+        gevent.spawn(fail, kong.request.get_header("apikey")).join()
+
+    def do_kong_log(self, kong):
+        kong.log.err("saw ", kong.request.get_header("apikey"), 5)
+
     def do_log_key(self, kong):
         import logging
 
