@@ -1,0 +1,66 @@
+"""Settings come from the environment, are checked whole, and never repeat a secret."""
+
+import pytest
+
+from control_plane.entrypoints.settings import SettingsError, read_settings
+
+GOOD = {
+    "KM_DATABASE_URL": "postgresql+psycopg://km@127.0.0.1/km",
+    "KM_REDIS_URL": "redis://127.0.0.1:6379/0",
+    "KM_CLICKHOUSE_DSN": "chdb:///var/lib/km/events",
+    "KM_GATEWAY_SECRET": "s" * 32,
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch):
+    def set_variables(**changes: str | None) -> None:
+        for name, value in {**GOOD, **changes}.items():
+            if value is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+class TestReadSettings:
+    def test_fills_in_what_is_not_given(self, environment):
+        environment()
+        settings = read_settings()
+        assert (settings.host, settings.port, settings.gateway_nodes) == ("127.0.0.1", 8090, ())
+        assert settings.gateway_secrets == (b"s" * 32,)
+
+    def test_splits_lists(self, environment):
+        environment(
+            KM_GATEWAY_NODES=" http://127.0.0.1:8001/, http://127.0.0.1:8002 ,",
+            KM_GATEWAY_SECRET="a" * 32 + "," + "b" * 40,
+        )
+        settings = read_settings()
+        assert settings.gateway_nodes == ("http://127.0.0.1:8001", "http://127.0.0.1:8002")
+        assert settings.gateway_secrets == (b"a" * 32, b"b" * 40)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("KM_DATABASE_URL", None),
+            ("KM_DATABASE_URL", "mysql://x"),
+            ("KM_REDIS_URL", "127.0.0.1"),
+            ("KM_CLICKHOUSE_DSN", "sqlite://"),
+            ("KM_GATEWAY_SECRET", "short"),
+            ("KM_GATEWAY_NODES", "kong:8001"),
+            ("KM_PUBLIC_URL", "nowhere"),
+            ("KM_PORT", "http"),
+            ("KM_STREAM_SHARDS", "0"),
+        ],
+    )
+    def test_names_the_variable_and_keeps_its_value_to_itself(self, environment, name, value):
+        environment(**{name: value})
+        with pytest.raises(SettingsError) as refused:
+            read_settings()
+        assert str(refused.value).startswith(f"{name}: ")
+        assert value is None or value not in str(refused.value)
+
+    def test_does_not_print_the_secret(self, environment):
+        environment()
+        assert "s" * 32 not in repr(read_settings())
