@@ -67,9 +67,9 @@ class TestRenameUnderWriters:
     ) -> None:
         start_process(redis_url).wait_started()
         collector = make_collector(redis_url, shipper_id(spool_dir)).start()
-        with writers(spool_dir, processes=4, lines_each=1500) as running:
+        with writers(spool_dir, processes=4, lines_each=1000) as running:
             assert [process.wait(60) for process in running] == [0] * 4
-        wait_until(lambda: collector.has_all(range(6000)), what="6,000 lines")
+        wait_until(lambda: collector.has_all(range(4000)), what="4,000 lines")
 
         assert set(collector.arrivals.values()) == {1}
         assert collector.dropped == {}

@@ -199,6 +199,16 @@ class TestStrangeButBillable:
         assert line.p.startswith("/fl/")
         assert b"\n" not in encode_usage_line(line)
 
+    @pytest.mark.parametrize("uri", ["/a\udcff", "/%ff\udcff?x", "/\ud800%41"])
+    def test_text_without_a_utf8_form_is_replaced(self, uri: str) -> None:
+        log = serialized()
+        log["request"]["uri"] = uri
+
+        line = build_usage_line(log, unit_headers={})
+
+        assert line["p"].startswith("/")
+        assert json.loads(encode_usage_line(line)) == line
+
     def test_a_route_without_service_or_name(self) -> None:
         line = both_ways(file_log(service=None, route={"id": "x"}))
 
