@@ -21,6 +21,7 @@ REQUESTS_METER = "requests"
 class GroupBy(StrEnum):
     """What a summary is split by. Weeks begin on Monday; days, weeks and months are UTC."""
 
+    ACCOUNT = "account"
     ENDPOINT = "endpoint"
     STATUS = "status"
     STATUS_CLASS = "status_class"
@@ -35,17 +36,18 @@ class GroupBy(StrEnum):
 
 
 TIME_GROUPS = frozenset({GroupBy.HOUR, GroupBy.DAY, GroupBy.WEEK, GroupBy.MONTH})
+MAX_GROUPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageFigures:
-    """Sums of one group. `group` is text; the start of the bucket in ISO 8601 for groups of time.
+    """Sums of one group. `by` says which, as text: the start of the bucket in ISO 8601 for groups of time.
 
-    `name` is the key's name when grouped by key, else the group. Latencies are sums over `calls`, in ms.
+    `key_name` is the key's name when grouped by key, else ''. Latencies are sums over `calls`, in ms.
     """
 
-    group: str
-    name: str
+    by: dict[str, str]
+    key_name: str
     calls: int
     units: int
     billable_calls: int
@@ -86,17 +88,23 @@ async def usage_summary(
     mode: str | None = None,
     start: datetime,
     end: datetime,
-    group_by: GroupBy,
+    group_by: Sequence[GroupBy],
 ) -> list[UsageFigures]:
-    """Return figures of the hours in [start, end), groups of time in order, others with the most calls first.
+    """Return figures of the hours in [start, end) by one to four groups together.
+
+    Groups of time come in order, then those with the most calls first. Account '' holds the calls of nobody.
 
     Raises:
-        ValidationFailedError: `start` or `end` is not a full hour.
+        ValidationFailedError: `start` or `end` is not a full hour, or there are no groups or too many.
     """
     _check_hours(start, end)
-    group = _group_column(group_by).label("group")
-    statement = _sums(select(group), start, end).group_by(group)
-    statement = statement.order_by(group if group_by in TIME_GROUPS else func.sum(UsageHourly.calls).desc(), group)
+    wanted_groups = list(dict.fromkeys(group_by))
+    if not 1 <= len(wanted_groups) <= MAX_GROUPS:
+        raise ValidationFailedError("group_by", f"must be one to {MAX_GROUPS} groups")
+    groups = [_group_column(group).label(f"by_{group}") for group in wanted_groups]
+    times = [column for group, column in zip(wanted_groups, groups, strict=True) if group in TIME_GROUPS]
+    statement = _sums(select(*groups), start, end).group_by(*groups)
+    statement = statement.order_by(*times, func.sum(UsageHourly.calls).desc(), *groups)
     wanted = {
         UsageHourly.account_id: account_id,
         UsageHourly.product: product,
@@ -107,8 +115,10 @@ async def usage_summary(
         if value is not None:
             statement = statement.where(column == value)
     rows = (await session.execute(statement)).all()
-    names = await _key_names(session, [row[0] for row in rows]) if group_by is GroupBy.KEY else {}
-    return [_figures(row, names) for row in rows]
+    names: dict[str, str] = {}
+    if GroupBy.KEY in wanted_groups:
+        names = await _key_names(session, {row.by_key for row in rows})
+    return [_figures(row, wanted_groups, names) for row in rows]
 
 
 async def billable_units(
@@ -220,9 +230,10 @@ def _group_column(group_by: GroupBy) -> ColumnElement[Any]:
     if group_by in TIME_GROUPS:
         return func.date_trunc(group_by.value, UsageHourly.hour, "UTC")
     columns: dict[GroupBy, ColumnElement[Any]] = {
+        GroupBy.ACCOUNT: UsageHourly.account_id.expression,
         GroupBy.ENDPOINT: UsageHourly.endpoint.expression,
         GroupBy.STATUS: cast(UsageHourly.status, Text),
-        GroupBy.STATUS_CLASS: cast(UsageHourly.status / 100, Text) + "xx",
+        GroupBy.STATUS_CLASS: cast(UsageHourly.status // 100, Text) + "xx",
         GroupBy.KEY: UsageHourly.key_id.expression,
         GroupBy.OUTCOME: UsageHourly.outcome.expression,
         GroupBy.MODE: UsageHourly.mode.expression,
@@ -236,11 +247,14 @@ async def _key_names(session: AsyncSession, key_ids: Collection[str]) -> dict[st
     return {row.id: row.name for row in rows}
 
 
-def _figures(row: Any, names: dict[str, str]) -> UsageFigures:
+def _figures(row: Any, groups: Sequence[GroupBy], names: dict[str, str]) -> UsageFigures:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for a row as a mapping
-    group = values.pop("group")
-    text = group.isoformat() if isinstance(group, datetime) else str(group)
-    return UsageFigures(group=text, name=names.get(text) or text, **values)
+    by = {group.value: _group_text(values.pop(f"by_{group}")) for group in groups}
+    return UsageFigures(by=by, key_name=names.get(by.get(GroupBy.KEY, ""), ""), **values)
+
+
+def _group_text(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _check_hours(start: datetime, end: datetime) -> None:

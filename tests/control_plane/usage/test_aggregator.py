@@ -1,5 +1,7 @@
 """Hours are recomputed whole: what ends in the rollup, and what concurrent events and workers cannot spoil."""
 
+# ruff: noqa: PLR0917 - fixtures are arguments
+
 import asyncio
 from datetime import datetime, timedelta
 

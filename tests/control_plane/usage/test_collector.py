@@ -173,9 +173,7 @@ class TestCrashes:
         assert store.count_events() == 5
         assert await waiting(redis) == 0
 
-    async def test_what_redis_lost_is_shipped_again(
-        self, gateway, collect, store, redis, sessions
-    ):
+    async def test_what_redis_lost_is_shipped_again(self, gateway, collect, store, redis, sessions):
         await gateway.ship(gateway.calls(10))
         collector = await collect()
         committed = gateway.position

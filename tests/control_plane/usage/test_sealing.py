@@ -1,5 +1,7 @@
 """When an hour is final, and that it opens again for late events."""
 
+# ruff: noqa: PLR0917 - fixtures are arguments
+
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,0 +1,149 @@
+"""What rollups answer to dashboards and invoices."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.keys.tables import ApiKey
+from control_plane.usage.queries import GroupBy, billable_units, usage_summary
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+
+# ruff: noqa: PLR0917 - fixtures are arguments
+
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+LONG_AGO = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
+
+
+@pytest.fixture
+async def usage(gateway, collect, aggregate, noon) -> None:
+    """Two accounts, two days, all sorts of calls."""
+    await gateway.ship(
+        [
+            *gateway.calls(5, at=noon - DAY),
+            *gateway.calls(3, status=404),
+            *gateway.calls(2, status=500, path="/weather/v1/forecast"),
+            *gateway.calls(4, key="key_2", outcome=Outcome.RATE_LIMITED, status=429),
+            *gateway.calls(6, at=noon + HOUR, key="key_2", mode=Mode.TEST),
+            *gateway.calls(7, account="acc_2"),
+        ]
+    )
+    await collect()
+    await aggregate()
+
+
+async def summary(sessions, noon, group_by: GroupBy, **more) -> dict[str, int]:
+    arguments = {"account_id": "acc_1", "start": noon - 2 * DAY, "end": noon + DAY} | more
+    async with sessions() as session:
+        return {row.group: row.calls for row in await usage_summary(session, group_by=group_by, **arguments)}
+
+
+class TestUsageSummary:
+    @pytest.mark.parametrize(
+        ("group_by", "figures"),
+        [
+            (GroupBy.ENDPOINT, {"GET /weather/v1/current/{city}": 18, "GET /weather/v1/forecast": 2}),
+            (GroupBy.STATUS, {"200": 11, "429": 4, "404": 3, "500": 2}),
+            (GroupBy.STATUS_CLASS, {"2xx": 11, "4xx": 7, "5xx": 2}),
+            (GroupBy.KEY, {"key_1": 10, "key_2": 10}),
+            (GroupBy.OUTCOME, {"served": 16, "rate_limited": 4}),
+            (GroupBy.MODE, {"live": 14, "test": 6}),
+            (GroupBy.PRODUCT, {"weather": 20}),
+            (
+                GroupBy.HOUR,
+                {"2026-03-16T12:00:00+00:00": 5, "2026-03-17T12:00:00+00:00": 9, "2026-03-17T13:00:00+00:00": 6},
+            ),
+            (GroupBy.DAY, {"2026-03-16T00:00:00+00:00": 5, "2026-03-17T00:00:00+00:00": 15}),
+            (GroupBy.WEEK, {"2026-03-16T00:00:00+00:00": 20}),
+            (GroupBy.MONTH, {"2026-03-01T00:00:00+00:00": 20}),
+        ],
+    )
+    async def test_splits_calls(self, usage, sessions, noon, group_by, figures):
+        found = await summary(sessions, noon, group_by)
+        assert found == figures
+        if group_by in {GroupBy.HOUR, GroupBy.DAY}:
+            assert list(found) == sorted(found)
+
+    async def test_takes_hours_from_start_up_to_end(self, usage, sessions, noon):
+        assert await summary(sessions, noon, GroupBy.PRODUCT, start=noon, end=noon + HOUR) == {"weather": 9}
+
+    async def test_filters(self, usage, sessions, noon):
+        assert await summary(sessions, noon, GroupBy.KEY, mode="live") == {"key_1": 10, "key_2": 4}
+        assert await summary(sessions, noon, GroupBy.MODE, key_id="key_1") == {"live": 10}
+        assert await summary(sessions, noon, GroupBy.PRODUCT, product="none") == {}
+        assert await summary(sessions, noon, GroupBy.PRODUCT, account_id=None) == {"weather": 27}
+
+    async def test_names_keys(self, usage, sessions, noon, catalog):
+        await catalog.account()
+        async with sessions() as session, session.begin():
+            session.add(
+                ApiKey(
+                    id="key_1",
+                    account_id="acc_1",
+                    name="Production",
+                    mode="live",
+                    key_hash="0" * 64,
+                    hint="km_live_abcd...wxyz",
+                    scopes=["full"],
+                    windows=[],
+                    ip_ranges=[],
+                    status="active",
+                    gateway_version=1,
+                    created_at=noon,
+                )
+            )
+        async with sessions() as session:
+            rows = await usage_summary(
+                session, account_id="acc_1", start=noon - DAY, end=noon + DAY, group_by=GroupBy.KEY
+            )
+        assert {row.group: row.name for row in rows} == {"key_1": "Production", "key_2": "key_2"}
+
+    async def test_refuses_parts_of_hours(self, sessions, noon):
+        async with sessions() as session:
+            with pytest.raises(ValidationFailedError, match="full hour"):
+                await usage_summary(
+                    session, start=noon + timedelta(seconds=1), end=noon + HOUR, group_by=GroupBy.DAY
+                )
+
+
+class TestBillableUnits:
+    async def test_are_exact_for_each_phase(self, gateway, collect, aggregate, sessions, catalog, noon):
+        await catalog.account()
+        await catalog.product()
+        versions = [await catalog.plan_version() for _ in range(3)]
+        change = noon + timedelta(minutes=30)
+        subscription = await catalog.subscription(
+            ("ph_1", versions[0], LONG_AGO, change),
+            ("ph_2", versions[1], change, noon + 5 * DAY),
+            ("ph_3", versions[2], noon + 5 * DAY, None),
+        )
+        await gateway.ship(
+            [
+                *gateway.calls(9, at=noon - HOUR),
+                *gateway.calls(3, units=2, tokens=10),
+                *gateway.calls(2, status=500, tokens=99),
+                *gateway.calls(4, mode=Mode.TEST),
+                *gateway.calls(5, at=change, units=10, tokens=1),
+                *gateway.calls(8, at=noon + DAY),
+            ]
+        )
+        await collect()
+        await aggregate()
+        async with sessions() as session:
+            found = await billable_units(session, subscription_id=subscription, start=noon, end=noon + DAY)
+        assert [(phase.phase_id, phase.plan_version_id, phase.calls, phase.units) for phase in found] == [
+            ("ph_1", versions[0], 3, {"requests": 6, "tokens": 30}),
+            ("ph_2", versions[1], 5, {"requests": 50, "tokens": 5}),
+        ]
+
+    async def test_of_a_subscription_without_usage_are_none(self, sessions, catalog, noon):
+        await catalog.account()
+        await catalog.product()
+        version = await catalog.plan_version()
+        subscription = await catalog.subscription(("ph_1", version, LONG_AGO, None))
+        async with sessions() as session:
+            found = await billable_units(session, subscription_id=subscription, start=noon, end=noon + DAY)
+            assert await billable_units(session, subscription_id="sub_none", start=noon, end=noon + DAY) == []
+        assert [(phase.calls, phase.units) for phase in found] == [(0, {"requests": 0})]
