@@ -1,4 +1,4 @@
-"""`km dev`: the whole stack on this machine, kept running."""
+"""`km dev` and `km demo`: the whole stack on this machine."""
 
 import signal
 import threading
@@ -19,6 +19,7 @@ PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT = 8000, 8001, 8090
 def register(app: typer.Typer) -> None:
     """Add this package's commands to `km`."""
     app.command("dev")(dev)
+    app.command("demo")(demo)
 
 
 def dev(
@@ -51,6 +52,23 @@ def dev(
     finally:
         with console.status("stopping ..."):
             stack.stop()
+
+
+def demo(
+    plans: Annotated[Path, typer.Option(help="The catalog to load.")] = Path("plans.yml"),
+    page: Annotated[Path, typer.Option(help="Where the page is written.")] = Path(".km/demo/report.html"),
+) -> None:
+    """Drive real traffic through a fresh stack; show usage, limits and invoices; fail if a figure differs."""
+    from devstack.demo.control import ControlError
+    from devstack.demo.run import run_demo
+
+    console = Console()
+    try:
+        passed = run_demo(console, plans_path=plans, page_path=page)
+    except (ChildFailedError, ControlError, OSError) as error:
+        console.print(f"[red]km demo:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    raise typer.Exit(0 if passed else 1)
 
 
 def _overview(stack: Stack) -> Table:

@@ -1,4 +1,4 @@
-"""Sends real HTTP requests through the gateway, a bounded number at a time, and enters each answer in the ledger."""
+"""Sends real HTTP requests through the gateway and enters each answer in the ledger."""
 
 import asyncio
 import itertools
@@ -118,26 +118,27 @@ class Traffic:
 
 CITIES = ("oslo", "lagos", "lima", "osaka", "turin", "quito", "perth", "delhi")
 
+# Of twenty calls: method, path with the city to be filled in, and the catalog's name of the endpoint.
+_CURRENT = ("GET", "/weather/v1/current/{city}", "GET /weather/v1/current/{city}")
+_FORECAST = ("GET", "/weather/v1/forecast/{city}", "GET /weather/v1/forecast/{city}")
+_REPORT = ("POST", "/weather/v1/reports", "POST /weather/v1/reports")
+_NOT_FOUND = ("GET", "/weather/v1/status/404", "GET /weather/v1/status/{code}")
+_FAILURE = ("GET", "/weather/v1/status/500", "GET /weather/v1/status/{code}")
+MIX = (
+    *[_CURRENT] * 6,
+    _FORECAST,
+    _REPORT,
+    *[_CURRENT] * 4,
+    _FORECAST,
+    _NOT_FOUND,
+    *[_CURRENT] * 3,
+    *[_FORECAST] * 2,
+    _FAILURE,
+)
+
 
 def weather_calls(*, caller: str, key: str, count: int) -> Iterator[Call]:
     """Yield a mix of calls to the sample API: mostly current weather, some forecasts, reports and errors."""
-    cities = itertools.cycle(CITIES)
-    for number in range(count):
-        city = next(cities)
-        kind = number % 20
-        method, path, template = "GET", f"/v1/current/{city}", "/v1/current/{city}"
-        if kind in {3, 8, 13, 18}:
-            path, template = f"/v1/forecast/{city}", "/v1/forecast/{city}"
-        elif kind == 5:
-            method, path, template = "POST", "/v1/reports", "/v1/reports"
-        elif kind == 11:
-            path, template = "/v1/status/404", "/v1/status/{code}"
-        elif kind == 16:
-            path, template = "/v1/status/500", "/v1/status/{code}"
-        yield Call(
-            caller=caller,
-            key=key,
-            method=method,
-            path=f"/weather{path}",
-            endpoint=f"{method} /weather{template}",
-        )
+    kinds, cities = itertools.cycle(MIX), itertools.cycle(CITIES)
+    for (method, path, endpoint), city in itertools.islice(zip(kinds, cities, strict=False), count):
+        yield Call(caller=caller, key=key, method=method, path=path.format(city=city), endpoint=endpoint)

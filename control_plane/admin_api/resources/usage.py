@@ -1,0 +1,258 @@
+"""Usage figures, and the request history behind them."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field, StringConstraints
+
+from control_plane.accounts.queries import account
+from control_plane.admin_api.access import Authenticated
+from control_plane.admin_api.database import Database
+from control_plane.admin_api.forms import (
+    AccountId,
+    Answer,
+    Moment,
+    PageAnswer,
+    PageQuery,
+    PrintableText,
+    StrictBody,
+    page_answer,
+)
+from control_plane.admin_api.services import Given, Now
+from control_plane.foundation.clock import floor_hour, from_ms
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.usage import operations, queries
+from control_plane.usage.history import EventFilters, event_search
+from control_plane.usage.queries import MAX_GROUPS, GroupBy
+from control_plane.usage.tables import Shipper
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+from gateway_contract.usage_events import UsageEvent
+
+router = APIRouter(tags=["usage"])
+DEFAULT_SPAN = timedelta(days=30)
+MAX_SPAN = timedelta(days=400)
+HOUR = timedelta(hours=1)
+
+Word = Annotated[str, StringConstraints(max_length=300), PrintableText]
+
+
+class SpanQuery(StrictBody):
+    """[start, end), the last 30 days by default."""
+
+    start: Annotated[Moment | None, Field(description="From this moment.")] = None
+    end: Annotated[Moment | None, Field(description="Up to, but not including, this moment.")] = None
+
+    def span(self, now: datetime) -> tuple[datetime, datetime]:
+        """Return start and end.
+
+        Raises:
+            ValidationFailedError: the end is not after the start, or more than 400 days after it.
+        """
+        end = self.end or floor_hour(now) + HOUR
+        start = self.start or floor_hour(end - DEFAULT_SPAN)
+        if start >= end:
+            raise ValidationFailedError("end", "must be after start")
+        if end - start > MAX_SPAN:
+            raise ValidationFailedError("start", f"must be at most {MAX_SPAN.days} days before end")
+        return start, end
+
+
+class UsageQuery(SpanQuery):
+    """Which calls; start and end are full hours."""
+
+    group_by: Annotated[
+        list[GroupBy],
+        Field(
+            min_length=1,
+            max_length=MAX_GROUPS,
+            description="What figures are split by; repeat it for several.",
+        ),
+    ] = [GroupBy.ENDPOINT]  # noqa: RUF012 - pydantic copies defaults
+    product: Annotated[Word | None, Field(description="Only one API product, by code.")] = None
+    key_id: Annotated[Word | None, Field(description="Only one API key.")] = None
+    mode: Annotated[Mode | None, Field(description="Only live or only test calls.")] = None
+
+
+class FiguresAnswer(Answer):
+    """Sums of one group. Refused calls are counted in `calls`, never in what is billable."""
+
+    by: dict[str, str] = Field(examples=[{"endpoint": "GET /weather/v1/current/{city}", "status": "200"}])
+    key_name: str = Field(description="The key's name where grouped by key, else empty.")
+    calls: int
+    units: int
+    billable_calls: int
+    billable_units: int
+    bytes_in: int
+    bytes_out: int
+    latency_ms_sum: int
+    gateway_ms_sum: int
+
+
+class UsageAnswer(BaseModel):
+    start: Moment
+    end: Moment
+    group_by: list[GroupBy]
+    items: list[FiguresAnswer]
+    open_hours: int = Field(description="Hours with usage in the span whose figures can still change.")
+
+
+class EventsQuery(SpanQuery, PageQuery):
+    """Which calls of the account; empty is any."""
+
+    product: Word = ""
+    key_id: Word = ""
+    endpoint: Word = ""
+    mode: Mode | None = None
+    outcome: Outcome | None = None
+    request_id: Annotated[Word, Field(description="What the caller quotes: `X-Kong-Request-Id`.")] = ""
+    lowest_status: Annotated[int, Field(ge=0, le=999)] = 0
+    highest_status: Annotated[int, Field(ge=0, le=999)] = 999
+
+
+class EventAnswer(Answer):
+    """One call. Never a header, a query string or a key."""
+
+    event_id: str
+    request_id: str
+    occurred_at: Moment
+    account_id: str
+    key_id: str
+    mode: Mode
+    product: str
+    service: str
+    route: str
+    endpoint: str
+    method: str
+    path: str
+    status: int
+    outcome: Outcome
+    units: int
+    dimensions: dict[str, int]
+    bytes_in: int
+    bytes_out: int
+    latency_ms: int
+    gateway_ms: int
+    upstream_ms: int = Field(description="-1 when the upstream was not called.")
+    client_ip: str
+    flags: list[str]
+
+
+class ShipperAnswer(Answer):
+    shipper_id: str
+    shipped_up_to_ms: int
+    last_seen_at: Moment
+    retired_at: Moment | None
+
+
+class ShippersAnswer(BaseModel):
+    items: list[ShipperAnswer]
+
+
+@router.get("/accounts/{account_id}/usage")
+async def get_usage(
+    account_id: AccountId, session: Database, now: Now, query: Annotated[UsageQuery, Query()]
+) -> UsageAnswer:
+    """Return an account's figures by endpoint, status, key, outcome, mode, product, hour, day, week or month."""
+    await account(session, account_id)
+    return await _usage(session, query, now, account_id=account_id)
+
+
+@router.get("/usage")
+async def get_all_usage(session: Database, now: Now, query: Annotated[UsageQuery, Query()]) -> UsageAnswer:
+    """Return figures of all accounts, with the calls of nobody (no key, unknown key)."""
+    return await _usage(session, query, now, account_id=None)
+
+
+async def _usage(session: Database, query: UsageQuery, now: datetime, *, account_id: str | None) -> UsageAnswer:
+    start, end = query.span(now)
+    figures = await queries.usage_summary(
+        session,
+        account_id=account_id,
+        product=query.product,
+        key_id=query.key_id,
+        mode=query.mode,
+        start=start,
+        end=end,
+        group_by=query.group_by,
+    )
+    state = await queries.seal_state(session, account_id=account_id, start=start, end=end) if account_id else None
+    return UsageAnswer(
+        start=start,
+        end=end,
+        group_by=query.group_by,
+        items=[FiguresAnswer.model_validate(row) for row in figures],
+        open_hours=state.open_hours if state else 0,
+    )
+
+
+@router.get("/accounts/{account_id}/events")
+async def search_events(
+    account_id: AccountId, session: Database, services: Given, now: Now, query: Annotated[EventsQuery, Query()]
+) -> PageAnswer[EventAnswer]:
+    """Search an account's request history, newest first, each call once."""
+    await account(session, account_id)
+    return await _events(services, query, now, account_id=account_id)
+
+
+@router.get("/unattributed-events")
+async def search_unattributed_events(
+    services: Given, now: Now, query: Annotated[EventsQuery, Query()]
+) -> PageAnswer[EventAnswer]:
+    """Search the calls of nobody: without a key, with a mistyped or unknown one, or not seen by our plugins."""
+    return await _events(services, query, now, account_id="")
+
+
+async def _events(
+    services: Given, query: EventsQuery, now: datetime, *, account_id: str
+) -> PageAnswer[EventAnswer]:
+    start, end = query.span(now)
+    filters = EventFilters(
+        mode=query.mode or "",
+        product=query.product,
+        key_id=query.key_id,
+        endpoint=query.endpoint,
+        outcome=query.outcome or "",
+        request_id=query.request_id,
+        lowest_status=query.lowest_status,
+        highest_status=query.highest_status,
+    )
+    async with services.history.store() as store:
+        page = await event_search(
+            store,
+            account_id=account_id,
+            start=start,
+            end=end,
+            filters=filters,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
+    return page_answer(page, _event)
+
+
+@router.get("/shippers", tags=["gateway"])
+async def list_shippers(session: Database) -> ShippersAnswer:
+    """List the shippers of all gateway nodes: a live one that is silent holds back the sealing of hours."""
+    return ShippersAnswer(items=[_shipper(row) for row in await queries.shippers(session)])
+
+
+@router.post("/shippers/{shipper_id}/retire", tags=["gateway"])
+async def retire_shipper(
+    shipper_id: Annotated[str, StringConstraints(min_length=1, max_length=200), PrintableText],
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+) -> ShipperAnswer:
+    """Take a gateway node's shipper out of service, so that it no longer holds back hours. Repeatable."""
+    return _shipper(await operations.retire_shipper(session, shipper_id=shipper_id, actor=caller.actor, now=now))
+
+
+def _shipper(row: Shipper) -> ShipperAnswer:
+    return ShipperAnswer.model_validate(row)
+
+
+def _event(event: UsageEvent) -> EventAnswer:
+    values: dict[str, Any] = event.as_dict()
+    values["occurred_at"] = from_ms(event.occurred_at_ms)
+    return EventAnswer.model_validate(values)

@@ -1,0 +1,91 @@
+"""`km usage`, `km events`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.entrypoints.commands.accounts import AccountArgument
+from control_plane.entrypoints.commands.client import get, pages
+from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows
+
+COLUMNS = ("calls", "units", "billable_calls", "billable_units", "bytes_out")
+EVENT_COLUMNS = ("occurred_at", "status", "outcome", "method", "path", "mode", "units", "latency_ms", "request_id")
+Start = Annotated[
+    str | None, typer.Option(metavar="TIME", help="From, RFC 3339; 30 days before --end if left out.")
+]
+End = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Up to, RFC 3339; the end of this hour if left out.")
+]
+Product = Annotated[str | None, typer.Option(help="Only one API product.")]
+Key = Annotated[str | None, typer.Option(metavar="KEY_ID", help="Only one key.")]
+Mode = Annotated[str | None, typer.Option(help="Only live or only test calls.")]
+
+
+def usage(
+    account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="All accounts if left out.")] = None,
+    *,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="account, endpoint, status, status_class, key, outcome, mode, product, hour, day, week, month; "
+            "several with commas."
+        ),
+    ] = "endpoint",
+    start: Start = None,
+    end: End = None,
+    product: Product = None,
+    key: Key = None,
+    mode: Mode = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show usage of an account, or of all: calls, units and what is billable."""
+    path = f"/accounts/{account}/usage" if account else "/usage"
+    groups = [group.strip() for group in by.split(",")]
+    answer = get(path, group_by=groups, start=start, end=end, product=product, key_id=key, mode=mode)
+    if as_json:
+        print_json(answer)
+        return
+    rows = answer["items"]
+    print_rows([_named(row) for row in rows], (*groups, *COLUMNS))
+    if answer["open_hours"]:
+        typer.echo(f"{answer['open_hours']} hours can still change.", err=True)
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    by = dict(row["by"])
+    if "key" in by:
+        by["key"] = row["key_name"] or by["key"]
+    return {**by, **row}
+
+
+def events(
+    account: AccountArgument,
+    *,
+    start: Start = None,
+    end: End = None,
+    product: Product = None,
+    key: Key = None,
+    mode: Mode = None,
+    endpoint: Annotated[str | None, typer.Option(help="Only one endpoint.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Like served, rate_limited, quota_exceeded.")] = None,
+    request: Annotated[str | None, typer.Option(metavar="ID", help="Only one request.")] = None,
+    status: Annotated[int | None, typer.Option(help="Only one status.")] = None,
+    at_most: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show an account's requests, newest first."""
+    found = pages(
+        f"/accounts/{account}/events",
+        at_most=at_most,
+        start=start,
+        end=end,
+        product=product,
+        key_id=key,
+        mode=mode,
+        endpoint=endpoint,
+        outcome=outcome,
+        request_id=request,
+        lowest_status=status,
+        highest_status=status,
+    )
+    print_rows(found, EVENT_COLUMNS, as_json=as_json)
