@@ -3,6 +3,7 @@
 A socket of gevent's, so that waiting never stops the process, whether or not anything is monkey-patched.
 """
 
+import ssl
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from kong_plugins.parts.redis_endpoint import RedisEndpoint
 
 READ_BYTES = 65_536
 CLIENT_NAME = "km-gateway"
+WOULD_WAIT = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class RedisLinkError(Exception):
@@ -112,17 +114,39 @@ class RedisConnection:
         except OSError as error:
             raise ReplyLostError(f"lost Redis: {error}") from error
 
-    def is_stale(self) -> bool:
-        """Say whether Redis has closed an idle connection: nothing may be waiting to be read on one."""
-        if self._tls:
-            return False  # TLS has words of its own to say on an idle connection
+    def stop_waiting(self) -> int:
+        """From now on only `send_some` and `receive_some` may be used; returns the descriptor to watch."""
+        self._socket.settimeout(0.0)
+        descriptor: int = self._socket.fileno()
+        return descriptor
+
+    def send_some(self, data: bytes) -> int:
+        """Send what can be sent without waiting and return how many bytes that were. Raises ReplyLostError."""
         try:
-            self._socket._sock.recv(1, gsocket.MSG_PEEK | gsocket.MSG_DONTWAIT)  # noqa: SLF001 - never waits
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        return True
+            sent: int = self._socket.send(data)
+        except WOULD_WAIT:
+            return 0
+        except OSError as error:
+            raise ReplyLostError(f"lost Redis: {error}") from error
+        return sent
+
+    def receive_some(self) -> list[Any]:
+        """Return the replies that have come, without waiting. Raises ReplyLostError."""
+        replies: list[Any] = []
+        try:
+            self._receive()
+            while self._tls:  # what TLS has decrypted already makes no descriptor readable
+                self._receive()
+        except WOULD_WAIT:
+            pass
+        except OSError as error:
+            raise ReplyLostError(f"lost Redis: {error}") from error
+        try:
+            while (reply := self._reader.gets()) is not False:
+                replies.append(reply)
+        except hiredis.ProtocolError as error:
+            raise ReplyLostError(f"Redis talks nonsense: {error}") from error
+        return replies
 
     def close(self) -> None:
         self._socket.close()

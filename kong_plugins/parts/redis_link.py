@@ -1,16 +1,20 @@
-"""A worker's link to Redis: what greenlets ask at the same time travels in one batch.
+"""A worker's link to Redis: what greenlets ask at the same time travels in one batch, on one connection.
 
-The first to ask leads: it sends whatever is queued, reads all the replies, hands them out, and passes the lead
-on to the next in the queue. A command that may have run is never sent again.
+Whoever asks puts its commands into a queue and waits. Once all greenlets that could run have run, gevent's loop
+sends the queue in one piece; replies are handed out in the order in which they come. Sending and receiving are
+the loop's own callbacks: no greenlet leads, so none can be ended in the middle, and nothing in here ever waits.
+A command that may have run is never sent again.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 import gevent
 import hiredis
+from gevent.event import AsyncResult
 from gevent.hub import Waiter
 
 from kong_plugins.parts.redis_connection import (
@@ -27,11 +31,12 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_SECONDS = 0.5
 REPLY_TIMEOUT_SECONDS = 1.0
+LOOK_AT_CLOCK_SECONDS = 0.1
 FIRST_RETRY_SECONDS = 0.05
 LONGEST_RETRY_SECONDS = 1.0
-IDLE_SECONDS = 0.05
 # Redis is there, but this node of it cannot serve us (any more): connect anew, perhaps to another one
 UNFIT_PREFIXES = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH", "UNBLOCKED")
+READ, WRITE = 1, 2  # libev's words
 
 _batches = metrics.counter("km_gateway_redis_batches_total", help_text="batches of commands sent to Redis")
 _commands = metrics.counter("km_gateway_redis_commands_total", help_text="commands sent to Redis")
@@ -40,20 +45,20 @@ _away = metrics.counter("km_gateway_redis_away_total", help_text="requests to Re
 
 
 class _Asking:
-    """What one greenlet has asked and is waiting for."""
+    """What one greenlet has asked: `missing` replies are still to come."""
 
-    __slots__ = ("count", "data", "leads", "result", "waiter")
+    __slots__ = ("data", "missing", "replies", "sent_at", "waiter")
 
     def __init__(self, data: bytes, count: int) -> None:
         self.data = data
-        self.count = count
-        self.leads = False
-        self.result: list[Any] | RedisLinkError | None = None
-        self.waiter: Any = None
+        self.missing = count
+        self.replies: list[Any] = []
+        self.sent_at = 0.0
+        self.waiter = Waiter()
 
 
 class RedisLink:
-    """For the greenlets of one thread."""
+    """For the greenlets of one thread. `setup` holds commands that each new connection runs first."""
 
     def __init__(
         self,
@@ -68,10 +73,14 @@ class RedisLink:
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
         self._connection: RedisConnection | None = None
-        self._used_at = 0.0
+        self._watchers: tuple[Any, ...] = ()
         self._queue: list[_Asking] = []
-        self._led = False
+        self._waiting: deque[_Asking] = deque()
+        self._unsent = b""
+        self._flush_planned = False
+        self._loop: Any = None
         self._finder: Any = None
+        self._first_attempt: AsyncResult | None = None
 
     @property
     def is_away(self) -> bool:
@@ -104,91 +113,59 @@ class RedisLink:
         finder, self._finder = self._finder, None
         if finder is not None:
             finder.kill(block=False)
-        self._drop_connection()
+        self._drop(RedisAwayError("the link to Redis was closed"))
 
     def _exchange(self, asking: _Asking) -> list[Any]:
-        if self._finder is not None:
-            _away.inc()
-            raise RedisAwayError("Redis is away")
+        if self._connection is None:
+            self._connect_now()
         self._queue.append(asking)
-        if self._led:
-            self._follow(asking)
-        else:
-            self._led = asking.leads = True
-        if asking.leads:
-            self._lead()
-        result = asking.result
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.run_callback(self._flush)
+        # a greenlet that is ended while it waits leaves its commands to run; their replies go nowhere
+        result = asking.waiter.get()
         if isinstance(result, RedisLinkError):
             raise result.with_traceback(None)
-        return result or []
+        replies: list[Any] = result
+        return replies
 
-    def _follow(self, asking: _Asking) -> None:
-        asking.waiter = Waiter()
-        try:
-            asking.waiter.get()
-        except BaseException:
-            # this greenlet is being ended from outside; what it asked may be on its way already
-            if asking in self._queue:
-                self._queue.remove(asking)
-            if asking.leads:
-                self._hand_over()
-            raise
+    def _connect_now(self) -> None:
+        """Wait for the first attempt to reach Redis; while it is away, fail at once."""
+        if self._finder is None:
+            self._search(awaited=True)
+        attempt = self._first_attempt
+        if attempt is not None:
+            attempt.get()
+        if self._connection is None:
+            _away.inc()
+            raise RedisAwayError("Redis is away")
 
-    def _lead(self) -> None:
-        batch, self._queue = self._queue, []
-        lost: RedisLinkError = ReplyLostError("interrupted while waiting for Redis")
-        done = 0
+    def _search(self, *, awaited: bool) -> None:
+        """Look for Redis in the background; with `awaited` whoever asks waits for the first attempt."""
+        attempt = AsyncResult()
+        self._first_attempt = attempt if awaited else None
+        self._finder = gevent.spawn(self._find_redis, attempt)
+
+    def _find_redis(self, first_attempt: AsyncResult) -> None:
+        """Look for Redis until it is found; every request is refused at once from the first failure on."""
+        pause = FIRST_RETRY_SECONDS
         try:
-            connection = self._ready_connection()
-            data, count = _join(batch)
-            _batches.inc()
-            _commands.inc(count)
-            replies = connection.exchange(data, count)
-            self._used_at = time.monotonic()
-            for asking in batch:
-                asking.result = replies[done : done + asking.count]
-                done += asking.count
-        except RedisAwayError as error:
-            lost = error
-            self._search()
-        except ReplyLostError as error:
-            lost = error
-            _lost.inc(sum(asking.count for asking in batch))
-            self._search()
+            while True:
+                try:
+                    self._use(self._connect())
+                    break
+                except RedisLinkError as error:
+                    if not first_attempt.ready():
+                        log.warning("Redis is away: %s", error)
+                    self._first_attempt = None
+                    first_attempt.set(None)
+                    gevent.sleep(pause)
+                    pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+            if first_attempt.ready():
+                log.warning("Redis is back")
         finally:
-            if not done:
-                self._drop_connection()
-            self._give_out(batch, lost)
-            self._hand_over()
-
-    def _give_out(self, batch: list[_Asking], lost: RedisLinkError) -> None:
-        for asking in batch:
-            if asking.result is None:
-                asking.result = lost
-            if asking.waiter is not None and not asking.leads:
-                gevent.get_hub().loop.run_callback(asking.waiter.switch, None)
-
-    def _hand_over(self) -> None:
-        """Let the next in the queue lead, or fail the queue where Redis turned out to be away."""
-        if self._finder is not None:
-            failed, self._queue = self._queue, []
-            self._led = False
-            self._give_out(failed, RedisAwayError("Redis is away"))
-        elif self._queue:
-            following = self._queue[0]
-            following.leads = True
-            gevent.get_hub().loop.run_callback(following.waiter.switch, None)
-        else:
-            self._led = False
-
-    def _ready_connection(self) -> RedisConnection:
-        connection = self._connection
-        if connection is not None and time.monotonic() - self._used_at > IDLE_SECONDS and connection.is_stale():
-            self._drop_connection()
-            connection = None
-        if connection is None:
-            connection = self._connection = self._connect()
-        return connection
+            self._first_attempt = self._finder = None
+            first_attempt.set(None)
 
     def _connect(self) -> RedisConnection:
         return RedisConnection(
@@ -198,38 +175,96 @@ class RedisLink:
             setup=self._setup,
         )
 
-    def _drop_connection(self) -> None:
+    def _use(self, connection: RedisConnection) -> None:
+        descriptor = connection.stop_waiting()
+        self._loop = loop = gevent.get_hub().loop
+        readable, writable = loop.io(descriptor, READ), loop.io(descriptor, WRITE)
+        clock = loop.timer(LOOK_AT_CLOCK_SECONDS, LOOK_AT_CLOCK_SECONDS, ref=False)
+        self._watchers = (readable, writable, clock)
+        self._connection = connection
+        readable.start(self._receive)
+        clock.start(self._look_at_clock)
+
+    # What follows runs in gevent's loop and must not wait.
+
+    def _flush(self) -> None:
+        self._flush_planned = False
+        connection = self._connection
+        if connection is None:
+            return
+        batch, self._queue = self._queue, []
+        if batch:
+            now = time.monotonic()
+            for asking in batch:
+                asking.sent_at = now
+                _commands.inc(asking.missing)
+            _batches.inc()
+            self._waiting.extend(batch)
+            self._unsent += batch[0].data if len(batch) == 1 else b"".join([asking.data for asking in batch])
+        try:
+            sent = connection.send_some(self._unsent)
+        except ReplyLostError as error:
+            self._lose(error)
+            return
+        self._unsent = self._unsent[sent:]
+        writable = self._watchers[1]
+        if not self._unsent:
+            writable.stop()
+        elif not writable.active:
+            writable.start(self._flush)
+
+    def _receive(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            replies = connection.receive_some()
+        except ReplyLostError as error:
+            self._lose(error)
+            return
+        waiting = self._waiting
+        for reply in replies:
+            if not waiting:
+                self._lose(ReplyLostError("Redis answered what nobody asked"))
+                return
+            asking = waiting[0]
+            asking.replies.append(reply)
+            asking.missing -= 1
+            if not asking.missing:
+                waiting.popleft()
+                asking.waiter.switch(asking.replies)
+
+    def _look_at_clock(self) -> None:
+        if self._waiting and time.monotonic() - self._waiting[0].sent_at > self._reply_timeout_seconds:
+            self._lose(ReplyLostError("Redis does not answer"), hangs=True)
+
+    def _lose(self, error: ReplyLostError, *, hangs: bool = False) -> None:
+        """The connection is of no use any more: nobody knows what ran. Nobody waits for a Redis that hangs."""
+        _lost.inc(sum(asking.missing for asking in self._waiting))
+        log.warning("lost the connection to Redis: %s", error)
+        self._drop(error)
+        if self._finder is None:
+            self._search(awaited=not hangs)
+
+    def _drop(self, error: RedisLinkError) -> None:
+        """Close the connection; what was sent fails with `error`, what was not with RedisAwayError."""
         connection, self._connection = self._connection, None
+        watchers, self._watchers = self._watchers, ()
+        for watcher in watchers:
+            watcher.stop()
+            watcher.close()
         if connection is not None:
             connection.close()
-
-    def _search(self) -> None:
-        """Look for Redis in the background; until it is found every request is refused at once."""
-        if self._finder is None:
-            self._finder = gevent.spawn(self._find_redis)
-
-    def _find_redis(self) -> None:
-        pause = FIRST_RETRY_SECONDS
-        log.warning("Redis is away; looking for it")
-        while True:
-            try:
-                found = self._connect()
-                break
-            except RedisLinkError as error:
-                log.debug("Redis is still away: %s", error)
-                gevent.sleep(pause)
-                pause = min(pause * 2, LONGEST_RETRY_SECONDS)
-        self._connection, self._used_at, self._finder = found, time.monotonic(), None
-        log.warning("Redis is back")
+        sent, self._waiting = self._waiting, deque()
+        queued, self._queue = self._queue, []
+        self._unsent = b""
+        for asking in sent:
+            self._loop.run_callback(asking.waiter.switch, error)
+        for asking in queued:
+            self._loop.run_callback(asking.waiter.switch, RedisAwayError("Redis is away"))
 
     def _refusal(self, reply: hiredis.ReplyError) -> RedisLinkError:
         text = str(reply)
         if text.startswith(UNFIT_PREFIXES):
-            self._drop_connection()
+            self._drop(RedisAwayError(text))
         return RedisRefusedError(text)
-
-
-def _join(batch: list[_Asking]) -> tuple[bytes, int]:
-    if len(batch) == 1:
-        return batch[0].data, batch[0].count
-    return b"".join([asking.data for asking in batch]), sum([asking.count for asking in batch])

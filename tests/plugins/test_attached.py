@@ -8,6 +8,7 @@ from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import KeyStatus, Window
 from kong_plugins.parts import telling
+from kong_plugins.parts.redis_connection import RedisAwayError
 from kong_plugins.plugins import km_key_auth, km_monetize, km_plan_limit
 from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, grant
 
@@ -29,6 +30,10 @@ def run(kong, *plugins, config=CONFIG):
 
 def pair(key, **facts):
     return run(FakeKong({"apikey": key}, **facts), km_key_auth, km_plan_limit)
+
+
+def _raise_away():
+    raise RedisAwayError("Redis is away")
 
 
 class TestPair:
@@ -104,7 +109,8 @@ class TestKeyAuthAlone:
     def test_serves_known_keys_while_redis_is_away(self, project, worker, monkeypatch):
         account = project()
         assert run(FakeKong({"apikey": account.text}), km_key_auth).served
-        worker.link._search()
+        worker.link._drop(RedisAwayError())
+        monkeypatch.setattr(worker.link, "_connect_now", _raise_away)
         assert run(FakeKong({"apikey": account.text}), km_key_auth).served
 
 
