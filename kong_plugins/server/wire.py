@@ -211,6 +211,11 @@ def encode_struct(values: Mapping[str, object], depth: int = 0) -> bytes:
             if total < _ONE_BYTE:
                 out.append(b"\n%c\n%c%b\x12%c\x1a%c%b" % (total, key_size, key, size + 2, size, data))
                 continue
+            if key_size < _ONE_BYTE <= size < _TWO_BYTES - 2 * _ONE_BYTE:
+                total, inner = total + 2, size + 3  # both lengths in the value take a byte more
+                sizes = (total & 0x7F | 0x80, total >> 7, key_size, key, inner & 0x7F | 0x80, inner >> 7)
+                out.append(b"\n%c%c\n%c%b\x12%c%c\x1a%c%c%b" % (*sizes, size & 0x7F | 0x80, size >> 7, data))
+                continue
             encoded = b"\x1a" + encode_varint(size) + data
         else:
             encoded = encode_value(value, depth)

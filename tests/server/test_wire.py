@@ -215,7 +215,10 @@ class TestStruct:
         assert struct_pb2.Struct.FromString(wire.encode_struct(values)) == theirs
         assert wire.decode_struct(theirs.SerializeToString()) == values
 
-    @pytest.mark.parametrize("size", [0, 1, 120, 121, 122, 123, 124, 127, 128, 16_380, 16_384, 200_000, 2_100_000])
+    @pytest.mark.parametrize(
+        "size",
+        [0, 1, 120, 121, 122, 123, 124, 127, 128, 16_120, 16_127, 16_128, 16_380, 16_384, 200_000, 2_100_000],
+    )
     def test_carries_values_of_any_length(self, size: int):
         values = {"a": "x" * size, "b" * size: "y", "c": "z"}
         assert wire.decode_struct(wire.encode_struct(values)) == values

@@ -14,6 +14,7 @@ Entity: TypeAlias = Mapping[str, Any] | object
 _AUTHENTICATE = METHODS["kong.client.authenticate"]
 _CONSUMER_TEXTS = ((b"\x0a", "id"), (b"\x1a", "username"), (b"\x22", "custom_id"))
 _CREDENTIAL_TEXTS = ((b"\x0a", "id"), (b"\x12", "consumer_id"))
+ONE_BYTE = 0x80
 _CREATED_AT, _TAG = b"\x10", b"\x2a"
 
 
@@ -44,9 +45,9 @@ class Client(Namespace):
             raise PdkError("authenticate needs a consumer or a credential")
         out = b""
         if consumer is not None:
-            out = wire.field(1, _encode_consumer(consumer))
+            out = _message(b"\x0a", _encode_consumer(consumer))
         if credential is not None:
-            out += wire.field(2, _texts(_getter(credential), _CREDENTIAL_TEXTS))
+            out += _message(b"\x12", _texts(_getter(credential), _CREDENTIAL_TEXTS))
         self._channel.call(_AUTHENTICATE, out)
 
     def get_consumer(self) -> dict[str, Any] | None:
@@ -62,6 +63,10 @@ class Client(Namespace):
     def _entity(self, method: str, kind: str, argument: bytes) -> dict[str, Any] | None:
         reply = self._channel.call(METHODS[method], argument)
         return messages.decode(kind, reply) if reply else None
+
+
+def _message(tag: bytes, data: bytes) -> bytes:
+    return tag + wire.encode_varint(len(data)) + data
 
 
 def _encode_consumer(consumer: Entity) -> bytes:
@@ -87,10 +92,11 @@ def _getter(entity: Entity) -> Any:
 
 
 def _texts(get: Any, fields: tuple[tuple[bytes, str], ...]) -> bytes:
-    out = b""
+    out = []
     for tag, name in fields:
         text = get(name)
         if text is not None:
-            data = wire.text_bytes(str(text))
-            out += tag + wire.encode_varint(len(data)) + data
-    return out
+            data = str(text).encode("utf-8", "surrogateescape")
+            size = len(data)
+            out.append(b"%b%c%b" % (tag, size, data) if size < ONE_BYTE else tag + wire.encode_varint(size) + data)
+    return b"".join(out)
