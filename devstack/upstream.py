@@ -120,6 +120,7 @@ def main() -> None:
         log_level="warning",
         # longer than a gateway keeps an idle connection, so that it is never closed under a request
         timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
     )
 
 

@@ -30,6 +30,8 @@ class ServerConnection(asyncio.Protocol):
         self._parsing: Request | None = None
         self._head: list[tuple[bytes, bytes]] = []
         self._url = b""
+        self._in_head = True
+        self._unfinished_head_bytes = 0
         self._waiting: deque[Request] = deque()
         self._current: Request | None = None
         self._writable = asyncio.Event()
@@ -70,28 +72,32 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._disarm_idle_timer()
+        self._unfinished_head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # refused by the handler, which sees `upgrade`
         except httptools.HttpParserError:
             self._refuse(400)
+        if self._unfinished_head_bytes > MAX_HEAD_BYTES and self._in_head:
+            self._refuse(431)
 
     # --- the parser's side
 
     def on_message_begin(self) -> None:
         self._parsing = Request(self)
-        self._head, self._url = [], b""
+        self._head, self._url, self._in_head = [], b"", True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
-        self._check_head_size(len(url))
+        self._request_being_parsed().head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head.append((name, value))
-        self._check_head_size(len(name) + len(value) + 4)
+        self._request_being_parsed().head_bytes += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
+        self._in_head, self._unfinished_head_bytes = False, 0
         request = self._request_being_parsed()
         request.method = self._parser.get_method().decode("latin-1")
         request.target = self._url.decode("latin-1")
@@ -150,13 +156,6 @@ class ServerConnection(asyncio.Protocol):
     def _request_being_parsed(self) -> Request:
         assert self._parsing is not None  # noqa: S101 - the parser announces every message first
         return self._parsing
-
-    def _check_head_size(self, more: int) -> None:
-        request = self._request_being_parsed()
-        request.head_bytes += more
-        if request.head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431)
-            raise httptools.HttpParserError("request head too large")
 
     def _refuse(self, status: int) -> None:
         if self._transport is None:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,19 +17,11 @@ from devstack.children import ChildFailedError, descendants, is_running, start_c
 from devstack.stores import binaries
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.devstack.support import REPOSITORY, wait_for
 
 
 def modes_above(path: Path) -> dict[Path, int]:
     return {parent: parent.stat().st_mode for parent in path.absolute().parents if parent.exists()}
-
-
-def wait_for(condition: Callable[[], bool], *, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.02)
 
 
 class TestEmbeddedPostgres:

@@ -73,7 +73,7 @@ class Plugin:
             "ip": kong.client.get_forwarded_ip(),
             "request_id": kong.nginx.get_var("kong_request_id"),
             "nginx_id": kong.nginx.get_var("request_id"),
-            "body": kong.request.get_raw_body(),
+            "body": kong.request.get_raw_body().decode(),
             "route": kong.router.get_route(),
             "service": kong.router.get_service(),
         }
