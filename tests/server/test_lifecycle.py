@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.server.conftest import ROOT, RunningServer, StartServer, eventually
+from tests.server.conftest import PLUGINS, ROOT, RunningServer, StartServer, eventually
 from tests.server.kong_client import ClosedError, KongClient, pdk
 
 
@@ -231,6 +231,30 @@ class TestSocketPlace:
         server = start_server(workers=1)
         server.socket.unlink()
         assert server.process.wait(20) == 1
+
+
+class TestLog:
+    def test_nobody_reads_stops_no_worker(self, directory: Path):
+        path = directory / "km.sock"
+        options = ["--workers", "1", "--plugins", "probe", "--plugins-dir", str(PLUGINS)]
+        command = [sys.executable, "-m", "kong_plugins.server.main", "--socket", str(path), *options]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+            try:
+                eventually(path.exists, "the server is ready")
+                client = KongClient(path)
+                instance = client.start_instance("probe", {"do": "log_key"})
+                for _ in range(1500):  # some 200 kB, three times what a pipe holds
+                    client.handle_event(instance, "access", pdk({"apikey": "x" * 50}))
+                client.close()
+            finally:
+                process.terminate()
+                process.communicate()
+
+    def test_has_a_greenlets_failure_as_a_line_of_its_own(self, shared_server: RunningServer):
+        shared_server.client().request("probe", {"do": "spawn"}, "access", pdk({"apikey": "quoted"}))
+        lines = eventually(lambda: shared_server.messages("a greenlet ended on an exception"))
+        assert lines[0]["error"] == "ValueError"
+        assert all(line.startswith("{") for line in shared_server.log_text().splitlines())
 
 
 class TestBrokenPlugin:
