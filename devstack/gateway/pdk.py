@@ -115,6 +115,8 @@ def _get_variable(call: PdkCall, argument: Any) -> str | None:
     exchange, name = call.exchange, argument.v
     if name.startswith("http_"):
         return exchange.headers.get(name[5:].replace("_", "-"))
+    if name.startswith("sent_http_"):
+        return exchange.early_headers.get(name[10:].replace("_", "-"))
     if name.startswith("arg_"):
         found = exchange.query_table().get(name[4:])
         return found if isinstance(found, str) else None
