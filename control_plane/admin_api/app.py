@@ -50,3 +50,13 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(health)
     app.include_router(admin)
     return app
+
+
+def create_health_app(services: Services) -> FastAPI:
+    """Return liveness, readiness and metrics alone: what a process of workers answers."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.services = services
+    problems.install(app)
+    app.add_middleware(RequestScope)
+    app.include_router(health)
+    return app

@@ -7,10 +7,11 @@ import time
 import structlog
 from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from control_plane.admin_api.problems import internal_error, problem_response
+from control_plane.admin_api.problems import internal_error
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -22,8 +23,11 @@ SECONDS = Histogram("km_api_request_seconds", "Time to answer.", ["method", "rou
 log = structlog.stdlib.get_logger(__name__)
 
 
-class BodyTooLargeError(Exception):
-    """The body has more than MAX_BODY_BYTES."""
+class BodyTooLargeError(HTTPException):
+    """The body has more than MAX_BODY_BYTES. An HTTPException, since FastAPI lets nothing else out of a body."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"A body may have at most {MAX_BODY_BYTES:,} bytes.")
 
 
 class RequestScope:
@@ -55,8 +59,6 @@ class _Exchange:
         started = time.perf_counter()
         try:
             await app(self.scope, self.receive, self.send)
-        except BodyTooLargeError:
-            await self._answer_too_large()
         except Exception as error:
             await log.aerror("request_failed", exc_info=error, method=self.scope["method"], route=self._route())
             if self._status:
@@ -81,10 +83,6 @@ class _Exchange:
             headers["X-Content-Type-Options"] = "nosniff"
             headers.setdefault("Cache-Control", "no-store")
         await self._send(message)
-
-    async def _answer_too_large(self) -> None:
-        answer = problem_response(413, "body_too_large", f"A body may have at most {MAX_BODY_BYTES:,} bytes.")
-        await answer(self.scope, self._receive, self.send)
 
     def _route(self) -> str:
         return getattr(self.scope.get("route"), "path", "unmatched")

@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
+from control_plane.admin_api.history import HistoryUnavailableError
 from control_plane.foundation.errors import (
     ConflictError,
     KmError,
@@ -37,6 +38,7 @@ _STATUS: Sequence[tuple[type[KmError], int]] = (
     (ConflictError, 409),
     (NotAllowedError, 403),
     (ValidationFailedError, 422),
+    (HistoryUnavailableError, 503),
 )
 _CODES = {
     401: "unauthenticated",
@@ -117,7 +119,8 @@ async def _on_km_error(_request: Request, error: Exception) -> JSONResponse:
         errors = [FieldProblem(field=problem.field, message=problem.message) for problem in error.problems]
         return problem_response(422, error.code, "The request has wrong fields.", errors=errors)
     status = next((status for family, status in _STATUS if isinstance(error, family)), 400)
-    return problem_response(status, error.code, error.message)
+    headers = RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem_response(status, error.code, error.message, headers=headers)
 
 
 async def _on_wrong_request(_request: Request, error: Exception) -> JSONResponse:

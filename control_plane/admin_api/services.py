@@ -1,25 +1,41 @@
 """What the API is given to work with; put together in entrypoints, and in tests."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, cast
+from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
+from control_plane.gateway_sync.sweep import SweepReport
+from control_plane.usage.store import EventStore
 
 # Raises, or returns a problem in words, when the thing is not usable; returns None when it is.
 Check = Callable[[], Awaitable[str | None]]
 
 
+class History(Protocol):
+    """The event store for reading requests."""
+
+    def store(self) -> AbstractAsyncContextManager[EventStore]:
+        """Lend the store to one search at a time; raises HistoryUnavailableError while it cannot be opened."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """`checks` decide readiness, by name: `postgres`, `redis`, `event_store`, and one for each worker."""
+    """`checks` decide readiness, by name: `postgres`, `redis`, `event_store`, and one for each worker.
+
+    `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set.
+    """
 
     sessions: async_sessionmaker[AsyncSession]
+    history: History
+    rebuild: Callable[[datetime], Awaitable[SweepReport]]
     gateway: GatewayConfig | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now

@@ -16,11 +16,15 @@ from control_plane.entrypoints.commands import (
     audit,
     database,
     gateway,
+    invoices,
     keys,
+    maintenance,
     plans,
+    processes,
     products,
     subscriptions,
     tokens,
+    usage,
 )
 from control_plane.entrypoints.commands.client import DEFAULT_URL, target
 
@@ -49,23 +53,37 @@ def _options(
     target.url = url.rstrip("/")
 
 
-def create_cli() -> typer.Typer:
-    """Return the program with the commands of every installed package."""
+def create_cli(*, own_only: bool = False) -> typer.Typer:
+    """Return the program, with the commands of other installed packages unless `own_only`."""
     app = typer.Typer(
         name="km", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, callback=_options
     )
+    app.command("serve")(processes.serve)
+    app.command("api")(processes.api)
+    app.command("worker")(processes.worker)
     app.add_typer(database.app, name="db")
     app.add_typer(accounts.app, name="accounts")
     app.add_typer(products.app, name="products")
     app.add_typer(plans.app, name="plans")
     app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")
+    app.command("usage")(usage.usage)
+    app.command("events")(usage.events)
+    app.add_typer(invoices.app, name="invoices")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)
-    for entry_point in entry_points(group=GROUP):
+    app.command("rebuild")(maintenance.rebuild)
+    for entry_point in () if own_only else entry_points(group=GROUP):
         _load(app, entry_point)
     return app
+
+
+def _names_own_command(arguments: list[str]) -> bool:
+    """Say whether the words ask for a command of ours, so that other packages need not be imported."""
+    own = create_cli(own_only=True)
+    names = {command.name for command in own.registered_commands} | {group.name for group in own.registered_groups}
+    return any(word in names for word in arguments[:3])
 
 
 def _load(app: typer.Typer, entry_point: EntryPoint) -> None:
@@ -78,10 +96,14 @@ def _load(app: typer.Typer, entry_point: EntryPoint) -> None:
 def main() -> None:
     """Run `km`."""
     try:
-        create_cli()()
+        create_cli(own_only=_names_own_command(sys.argv[1:]))()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ from control_plane.admin_api.resources import (
     accounts,
     audit,
     gateway,
+    invoices,
     keys,
+    maintenance,
     plan_files,
     plans,
     products,
     subscriptions,
     tokens,
+    usage,
 )
 
 RESOURCES: tuple[APIRouter, ...] = (
@@ -21,7 +24,10 @@ RESOURCES: tuple[APIRouter, ...] = (
     plan_files.router,
     plans.router,
     subscriptions.router,
+    usage.router,
+    invoices.router,
     gateway.router,
+    maintenance.router,
     audit.router,
     tokens.router,
 )

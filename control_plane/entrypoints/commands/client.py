@@ -39,20 +39,14 @@ def get(path: str, **params: Any) -> Any:
     return _call("GET", path, params=_given(params))
 
 
-def post(path: str, body: dict[str, Any] | None = None) -> Any:
+def post(path: str, body: dict[str, Any] | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
     """Return the answer to a POST with a JSON body; fields that are None are left out."""
-    return _call("POST", path, json=_given(body or {}))
+    return _call("POST", path, timeout_seconds=timeout_seconds, json=_given(body or {}))
 
 
 def patch(path: str, body: dict[str, Any]) -> Any:
     """Return the answer to a PATCH; None is sent as null, so pass only what is to change."""
     return _call("PATCH", path, json=body)
-
-
-def post_text(path: str, text: str, media_type: str, **params: Any) -> Any:
-    """Return the answer to a POST of a text."""
-    headers = {"Content-Type": media_type}
-    return _call("POST", path, content=text.encode(), headers=headers, params=_given(params))
 
 
 def pages(path: str, *, at_most: int, **params: Any) -> Iterator[dict[str, Any]]:
@@ -87,18 +81,18 @@ def _given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _call(method: str, path: str, **request: Any) -> Any:
+def _call(method: str, path: str, *, timeout_seconds: float = TIMEOUT_SECONDS, **request: Any) -> Any:
     import httpx
 
-    headers = {"Authorization": f"Bearer {read_token()}", **request.pop("headers", {})}
+    headers = {"Authorization": f"Bearer {read_token()}"}
     try:
         answer = httpx.request(
-            method, f"{target.url}{PREFIX}{path}", headers=headers, timeout=TIMEOUT_SECONDS, **request
+            method, f"{target.url}{PREFIX}{path}", headers=headers, timeout=timeout_seconds, **request
         )
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
         fail(f"--url: {target.url!r} is not an http or https address")
     except httpx.TimeoutException:
-        fail(f"no answer from {target.url} within {TIMEOUT_SECONDS:.0f} s")
+        fail(f"no answer from {target.url} within {timeout_seconds:.0f} s")
     except httpx.TransportError as error:
         fail(f"cannot reach {target.url}: {error} (is `km serve` running there? --url or KM_URL names it)")
     if answer.is_error:

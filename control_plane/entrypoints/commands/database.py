@@ -1,6 +1,7 @@
 """`km db`: what needs the database itself, before there is a server or a token."""
 
 import asyncio
+import os
 from typing import Annotated
 
 import typer
@@ -64,9 +65,11 @@ async def _create_token(url: str, *, name: str, role: str) -> tuple[str, str]:
 
 
 def _database_url() -> str:
-    from control_plane.entrypoints.settings import load_settings
-
-    return load_settings().database_url
+    """Read the one setting these commands need; a machine that runs only them need not know the others."""
+    url = os.environ.get("KM_DATABASE_URL", "")
+    if not url.startswith("postgresql+psycopg://"):
+        fail("KM_DATABASE_URL: must be set, like postgresql+psycopg://user:password@host/database")
+    return url
 
 
 def _first_line(error: Exception) -> str:

@@ -1,31 +1,81 @@
 """The API in this process, over a real database."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from fastapi import FastAPI
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.accounts.operations import create_token
 from control_plane.admin_api.app import create_app
+from control_plane.admin_api.history import EventHistory
 from control_plane.admin_api.services import Services
-from control_plane.foundation.db import create_engine, session_factory
+from control_plane.gateway_sync.config import GatewayConfig
+from control_plane.gateway_sync.redis_scripts import create_redis
+from control_plane.gateway_sync.sweep import SweepReport, rebuild
+from control_plane.usage.store import EventStoreConfig
 
 NOW = datetime(2026, 11, 23, 9, 0, tzinfo=UTC)
 
 
-@pytest.fixture
-async def sessions(database_url: str) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    engine = create_engine(database_url)
-    yield session_factory(engine)
-    await engine.dispose()
+@pytest.fixture(autouse=True)
+def _plain_logs() -> Iterator[None]:
+    """structlog's own default draws every local variable of a traceback, which takes a minute."""
+    processors = [structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()]
+    structlog.configure(processors=processors, logger_factory=structlog.stdlib.LoggerFactory())
+    yield
+    structlog.reset_defaults()
+
+
+KONG_YML = """
+_format_version: "3.0"
+services:
+  - name: weather
+    url: http://127.0.0.1:9001
+    routes:
+      - name: weather
+        paths: [/weather]
+      - name: heavy
+        paths: [/heavy]
+"""
 
 
 @pytest.fixture
-def services(sessions: async_sessionmaker[AsyncSession]) -> Services:
-    return Services(sessions=sessions, now=lambda: NOW)
+async def history(clickhouse_dsn: str) -> AsyncIterator[EventHistory]:
+    history = EventHistory(EventStoreConfig(dsn=clickhouse_dsn))
+    yield history
+    await history.close()
+
+
+@pytest.fixture
+def services(
+    engine: AsyncEngine,
+    sessions: async_sessionmaker[AsyncSession],
+    history: EventHistory,
+    redis_url: str,
+    tmp_path: Path,
+) -> Services:
+    base_path = tmp_path / "kong.yml"
+    base_path.write_text(KONG_YML)
+
+    async def rebuild_redis(now: datetime) -> SweepReport:
+        client = create_redis(redis_url)
+        try:
+            return await rebuild(engine, client, public_url="http://km.test", now=now)
+        finally:
+            await client.aclose()
+
+    return Services(
+        sessions=sessions,
+        history=history,
+        rebuild=rebuild_redis,
+        gateway=GatewayConfig(base_path=base_path, usage_spool_path="/spool/usage.log"),
+        now=lambda: NOW,
+    )
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
-import pytest
 from fastapi import FastAPI
 from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -14,9 +14,20 @@ from sqlalchemy.orm import Session
 from control_plane.accounts.operations import create_token, revoke_token
 from control_plane.accounts.tables import Account
 from control_plane.admin_api.access import authenticated
-from control_plane.foundation.clock import utc_now
 
 ClientOf = Callable[[str], httpx.AsyncClient]
+
+
+NO_TOKENS = [
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer kmt_short",
+    f"Bearer kmt_{'A' * 43}",
+    f"Basic kmt_{'A' * 43}",
+    "Bearer km_live_" + "A" * 38,
+    "Bearer \xff\xfe",
+]
 
 
 def every_route(app: FastAPI) -> list[tuple[str, str]]:
@@ -51,22 +62,11 @@ class TestClosedByDefault:
         assert metrics.status_code == 200
         assert 'km_api_requests_total{method="GET",route="/healthz",status="200"}' in metrics.text
 
-    @pytest.mark.parametrize(
-        "value",
-        [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer kmt_short",
-            f"Bearer kmt_{'A' * 43}",
-            f"Basic kmt_{'A' * 43}",
-            "Bearer km_live_" + "A" * 38,
-            "Bearer \xff\xfe",
-        ],
-    )
-    async def test_refuses_what_is_no_token(self, stranger: httpx.AsyncClient, value: str):
-        headers = [(b"authorization", value.encode("latin-1"))]
-        assert (await stranger.get("/admin/v1/accounts", headers=headers)).status_code == 401
+    async def test_refuses_what_is_no_token(self, stranger: httpx.AsyncClient):
+        for value in NO_TOKENS:
+            headers = [(b"authorization", value.encode("latin-1"))]
+            answer = await stranger.get("/admin/v1/accounts", headers=headers)
+            assert (value, answer.status_code) == (value, 401)
 
     async def test_refuses_expired_and_revoked_tokens(
         self, stranger: httpx.AsyncClient, sessions: async_sessionmaker[AsyncSession], services
@@ -89,14 +89,14 @@ class TestClosedByDefault:
 
 
 class TestRoles:
-    @pytest.mark.parametrize("role", ["read_only", "support", "finance"])
     async def test_reading_roles_change_nothing(
-        self, client_of: ClientOf, sessions: async_sessionmaker[AsyncSession], role: str
+        self, client_of: ClientOf, sessions: async_sessionmaker[AsyncSession]
     ):
-        client = client_of(role)
-        assert (await client.get("/admin/v1/accounts")).status_code == 200
-        answer = await client.post("/admin/v1/accounts", json={"name": "Acme"})
-        assert (answer.status_code, answer.json()["code"]) == (403, "role_not_allowed")
+        for role in ("read_only", "support", "finance"):
+            client = client_of(role)
+            assert (await client.get("/admin/v1/accounts")).status_code == 200
+            answer = await client.post("/admin/v1/accounts", json={"name": "Acme"})
+            assert (answer.status_code, answer.json()["code"]) == (403, "role_not_allowed")
         assert await count_accounts(sessions) == 0
 
     async def test_no_route_that_changes_things_is_open_to_readers(self, app: FastAPI, client_of: ClientOf):
@@ -188,11 +188,8 @@ class TestReadiness:
         async def waiting() -> str:
             return "restarting"
 
-        app.state.services = type(services)(
-            sessions=services.sessions,
-            checks={"postgres": fine, "redis": broken, "collector": waiting},
-            now=utc_now,
-        )
+        checks = {"postgres": fine, "redis": broken, "collector": waiting}
+        app.state.services = replace(services, checks=checks)
         answer = await stranger.get("/readyz")
         assert answer.status_code == 503
         assert answer.json() == {

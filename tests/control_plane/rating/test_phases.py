@@ -87,8 +87,7 @@ class TestMergePhases:
     def test_parts_of_a_period_always_make_the_whole(self, cuts):
         edges = [0, *sorted(cuts), PERIOD_MS]
         phases = [
-            phase(str(number), start / DAY_MS, end / DAY_MS)
-            for number, (start, end) in enumerate(pairwise(edges))
+            phase(str(number), start / DAY_MS, end / DAY_MS) for number, (start, end) in enumerate(pairwise(edges))
         ]
         merged = merge_phases(phases, period_start=START, period_end=END)
         assert sum(v.share.covered_ms for v in merged) == PERIOD_MS

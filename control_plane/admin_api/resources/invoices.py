@@ -1,0 +1,124 @@
+"""Invoice previews."""
+
+from decimal import Decimal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from control_plane.admin_api.database import Database
+from control_plane.admin_api.forms import AccountId, CodePath, Moment, MoneyAnswer
+from control_plane.admin_api.resources.subscriptions import PeriodAnswer
+from control_plane.admin_api.services import Now
+from control_plane.billing.model import InvoiceLine, InvoicePreview
+from control_plane.billing.queries import preview_invoice
+from control_plane.rating.model import TierUse
+
+router = APIRouter(prefix="/accounts/{account_id}/invoices", tags=["invoices"])
+
+
+class TierAnswer(BaseModel):
+    """The units that fell into one tier of a price."""
+
+    first_unit: int
+    last_unit: int | None
+    quantity: int
+    unit_amount: str
+    flat_amount: str
+
+
+class LineAnswer(BaseModel):
+    description: str
+    formula: str = Field(examples=["12,345 requests above 50,000 × $0.0015"])  # noqa: RUF001 - as on any invoice
+    plan: str
+    plan_version: int
+    meter: str | None = Field(description="What was counted; null for a flat price.")
+    used_units: int | None = Field(description="All billable units, included ones too.")
+    quantity: int = Field(description="What is charged: units, packages, or 1 for a flat price.")
+    unit_amount: str | None = Field(description="Decimal, major unit; null where tiers differ.")
+    exact_amount: str = Field(description="Decimal, major unit, before rounding half up.")
+    amount: MoneyAnswer
+    tiers: list[TierAnswer]
+
+
+class QuotaAnswer(BaseModel):
+    used_units: int
+    quota_units: int
+    used_percent: float
+    on_exceed: str = Field(description="`refuse` or `charge`.")
+
+
+class InvoicePreviewAnswer(BaseModel):
+    """What the running billing period costs so far, if nothing else changes. Test calls are never in it."""
+
+    account_id: str
+    account_name: str
+    api_product: str
+    api_product_name: str
+    subscription_id: str
+    period: PeriodAnswer
+    as_of: Moment
+    lines: list[LineAnswer]
+    total: MoneyAnswer
+    used_units: dict[str, int] = Field(description="Billable units of the period by meter.")
+    quota: QuotaAnswer | None
+
+
+@router.get("/preview/{code}")
+async def get_invoice_preview(
+    account_id: AccountId, code: CodePath, session: Database, now: Now
+) -> InvoicePreviewAnswer:
+    """Preview the running period's invoice of an account for one API product."""
+    return answer(await preview_invoice(session, account_id=account_id, product_code=code, now=now))
+
+
+def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
+    quota = preview.quota and QuotaAnswer(
+        used_units=preview.quota.used_units,
+        quota_units=preview.quota.quota_units,
+        used_percent=float(preview.quota.used_percent),
+        on_exceed="refuse" if preview.quota.hard else "charge",
+    )
+    return InvoicePreviewAnswer(
+        account_id=preview.account_id,
+        account_name=preview.account_name,
+        api_product=preview.product_code,
+        api_product_name=preview.product_name,
+        subscription_id=preview.subscription_id,
+        period=PeriodAnswer(start=preview.period.start, end=preview.period.end),
+        as_of=preview.as_of,
+        lines=[_line(line) for line in preview.lines],
+        total=MoneyAnswer.of(preview.total_minor, preview.currency),
+        used_units=dict(preview.used_units),
+        quota=quota,
+    )
+
+
+def _line(line: InvoiceLine) -> LineAnswer:
+    rated = line.line
+    return LineAnswer(
+        description=rated.description,
+        formula=rated.formula,
+        plan=line.plan_code,
+        plan_version=line.plan_version,
+        meter=line.meter,
+        used_units=line.used_units,
+        quantity=rated.quantity,
+        unit_amount=None if rated.unit_amount is None else _decimal(rated.unit_amount),
+        exact_amount=_decimal(rated.exact_amount),
+        amount=MoneyAnswer.of(rated.amount_minor, rated.currency),
+        tiers=[_tier(tier) for tier in rated.tiers],
+    )
+
+
+def _tier(tier: TierUse) -> TierAnswer:
+    return TierAnswer(
+        first_unit=tier.first_unit,
+        last_unit=tier.last_unit,
+        quantity=tier.quantity,
+        unit_amount=_decimal(tier.unit_amount),
+        flat_amount=_decimal(tier.flat_amount),
+    )
+
+
+def _decimal(value: Decimal) -> str:
+    return f"{value:f}"

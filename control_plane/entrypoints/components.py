@@ -1,0 +1,81 @@
+"""Each component's own settings, made from the environment's; and the workers of this installation."""
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.entrypoints.settings import Settings
+from control_plane.entrypoints.supervisor import Worker
+from control_plane.foundation.clock import utc_now
+from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
+from control_plane.gateway_sync.config_sync import run_config_sync
+from control_plane.gateway_sync.projector import run_projector
+from control_plane.subscriptions.advance import advance
+from control_plane.usage.sealing import SealingConfig
+from control_plane.usage.store import EventStoreConfig
+from control_plane.usage.workers import UsageConfig, run_usage_workers
+
+ADVANCE_SECONDS = 1.0
+
+
+def usage_config(settings: Settings) -> UsageConfig:
+    return UsageConfig(
+        redis_url=settings.redis_url,
+        event_store=event_store_config(settings),
+        gateway_secrets=settings.gateway_secrets,
+        shards=settings.stream_shards,
+        sealing=SealingConfig(
+            lateness=timedelta(seconds=settings.hour_lateness_seconds),
+            shipper_silence=timedelta(seconds=settings.shipper_silence_seconds),
+        ),
+    )
+
+
+def event_store_config(settings: Settings) -> EventStoreConfig:
+    return EventStoreConfig(dsn=settings.clickhouse_dsn)
+
+
+def projector_config(settings: Settings) -> ProjectorConfig:
+    return ProjectorConfig(
+        database_url=settings.database_url, redis_url=settings.redis_url, public_url=settings.public_url
+    )
+
+
+def gateway_config(settings: Settings) -> GatewayConfig:
+    return GatewayConfig(
+        base_path=settings.kong_config,
+        node_urls=settings.gateway_nodes,
+        usage_spool_path=str(settings.usage_spool_path),
+    )
+
+
+def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:
+    """Return all workers. Without gateway nodes there is nobody to push configuration to."""
+
+    async def usage(stop: asyncio.Event) -> None:
+        await run_usage_workers(config=usage_config(settings), sessions=sessions, stop=stop)
+
+    async def projector(stop: asyncio.Event) -> None:
+        await run_projector(projector_config(settings), stop)
+
+    async def config_sync(stop: asyncio.Event) -> None:
+        await run_config_sync(gateway_config(settings), database_url=settings.database_url, stop=stop)
+
+    async def subscriptions(stop: asyncio.Event) -> None:
+        await run_advance(sessions, stop=stop)
+
+    found = [Worker("usage", usage), Worker("projector", projector), Worker("subscriptions", subscriptions)]
+    return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found
+
+
+async def run_advance(sessions: async_sessionmaker[AsyncSession], *, stop: asyncio.Event) -> None:
+    """Let planned phases begin and subscriptions end when their time comes, until `stop`."""
+    while not stop.is_set():
+        async with sessions() as session, session.begin():
+            done = await advance(session, now=utc_now())
+        if not (done.accounts_told or done.phases_begun or done.subscriptions_ended):
+            try:
+                await asyncio.wait_for(stop.wait(), ADVANCE_SECONDS)
+            except TimeoutError:
+                continue
