@@ -1,13 +1,12 @@
 """Reading accounts and tokens."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account, ApiToken
-from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 
@@ -22,12 +21,6 @@ async def account(session: AsyncSession, account_id: str) -> Account:
     if found is None:
         raise NotFoundError("account", account_id)
     return found
-
-
-async def accounts_by_id(session: AsyncSession, account_ids: Collection[str]) -> dict[str, Account]:
-    """Return those of the accounts that exist, read afresh."""
-    statement = select(Account).where(is_any_of(Account.id, account_ids)).execution_options(populate_existing=True)
-    return {found.id: found for found in await session.scalars(statement)}
 
 
 async def account_ids_after(session: AsyncSession, after_id: str, *, limit: int) -> Sequence[str]:
@@ -63,8 +56,3 @@ async def account_page(
 async def api_tokens(session: AsyncSession) -> Sequence[ApiToken]:
     """Return all API tokens, revoked ones too, newest first."""
     return (await session.scalars(select(ApiToken).order_by(ApiToken.created_at.desc(), ApiToken.id))).all()
-
-
-async def has_api_tokens(session: AsyncSession) -> bool:
-    """Say whether any API token was ever made: False on a fresh installation."""
-    return (await session.scalar(select(ApiToken.id).limit(1))) is not None

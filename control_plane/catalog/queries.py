@@ -68,18 +68,6 @@ async def plans(
     return (await session.scalars(statement)).all()
 
 
-async def plan_version(session: AsyncSession, plan_version_id: str) -> PlanVersion:
-    """Return a plan version with its plan, the plan's API product, and its prices in order.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    found = (await plan_versions(session, [plan_version_id])).get(plan_version_id)
-    if found is None:
-        raise NotFoundError("plan_version", plan_version_id)
-    return found
-
-
 async def plan_versions(session: AsyncSession, plan_version_ids: Collection[str]) -> dict[str, PlanVersion]:
     """Return those versions that exist, each with plan, API product and prices."""
     statement = select(PlanVersion).where(PlanVersion.id.in_(plan_version_ids)).options(*_WHOLE)

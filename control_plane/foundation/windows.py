@@ -44,11 +44,3 @@ def windows_to_json(windows: Iterable[Window]) -> list[dict[str, Any]]:
 def windows_from_json(values: Iterable[Mapping[str, Any]]) -> tuple[Window, ...]:
     """Return the windows of a `windows` column."""
     return tuple(Window(limit=value["limit"], window_ms=value["window_ms"]) for value in values)
-
-
-def describe_window(window: Window) -> str:
-    """Return `10 per second` for people; unusual lengths in ms."""
-    for name, length_ms in PER_MS.items():
-        if window.window_ms == length_ms:
-            return f"{window.limit:,} per {name}"
-    return f"{window.limit:,} per {window.window_ms:,} ms"

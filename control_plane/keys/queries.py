@@ -1,12 +1,10 @@
 """Reading API keys."""
 
-from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 from control_plane.keys.tables import ApiKey
@@ -27,18 +25,6 @@ async def key(session: AsyncSession, key_id: str) -> ApiKey:
 async def key_by_hash(session: AsyncSession, key_hash: str) -> ApiKey | None:
     """Return the key whose text has this SHA-256, revoked or not."""
     return (await session.scalars(select(ApiKey).where(ApiKey.key_hash == key_hash))).one_or_none()
-
-
-async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> dict[str, ApiKey]:
-    """Return those of the keys that exist, read afresh."""
-    statement = select(ApiKey).where(is_any_of(ApiKey.id, key_ids)).execution_options(populate_existing=True)
-    return {found.id: found for found in await session.scalars(statement)}
-
-
-async def keys_after(session: AsyncSession, after_id: str, *, limit: int) -> Sequence[ApiKey]:
-    """Return the next keys in the order of ids, for going through all of them ('' begins)."""
-    statement = select(ApiKey).where(ApiKey.id > after_id).order_by(ApiKey.id).limit(limit)
-    return (await session.scalars(statement)).all()
 
 
 async def key_page(

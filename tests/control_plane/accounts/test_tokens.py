@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
-from control_plane.accounts import queries
 from control_plane.accounts.model import Role, hash_token
 from control_plane.accounts.operations import authenticate_token, create_token, revoke_token
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
@@ -87,10 +86,3 @@ class TestRevokeToken:
     async def test_names_an_unknown_token(self, session, now):
         with pytest.raises(NotFoundError):
             await revoke_token(session, token_id="tok_x", actor=ACTOR, now=now)
-
-
-class TestHasApiTokens:
-    async def test_is_false_on_a_fresh_installation_only(self, session, now):
-        assert not await queries.has_api_tokens(session)
-        await a_token(session, now)
-        assert await queries.has_api_tokens(session)

@@ -64,7 +64,7 @@ class TestPublishedVersion:
         with pytest.raises(IntegrityError, match="was published"):
             await session.execute(statement.execution_options(synchronize_session=False))
         await session.rollback()
-        again = await queries.plan_version(session, version_id)
+        again = (await queries.plan_versions(session, [version_id]))[version_id]
         assert (again.status, again.currency, [price.params for price in again.prices]) == (
             status,
             "USD",

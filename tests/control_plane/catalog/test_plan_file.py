@@ -76,6 +76,20 @@ class TestParsePlanFile:
         assert short == long.products[0].endpoints == taken.products[0].endpoints
         assert [(e.method, e.path_template) for e in short] == [("GET", "/v1/a")]
 
+    @pytest.mark.parametrize(
+        ("servers", "path"),
+        [
+            ('[{"url": "https://api.example.com/weather/"}, {"url": "/other"}]', "/weather/v1/a"),
+            ('[{"url": "https://api.example.com"}]', "/v1/a"),
+            ('[{"url": "/weather"}]', "/weather/v1/a"),
+            ("[]", "/v1/a"),
+        ],
+    )
+    def test_openapi_paths_begin_with_the_servers_path_as_callers_send_them(self, servers, path):
+        document = f'{{"openapi": "3.1.0", "servers": {servers}, "paths": {{"/v1/a": {{"get": {{}}}}}}}}'
+        file = parse_plan_file(a_file(product="openapi: weather.json"), documents={"weather.json": document})
+        assert [endpoint.path_template for endpoint in file.products[0].endpoints] == [path]
+
     def test_an_empty_file_has_nothing(self):
         assert parse_plan_file("plans: []").plans == ()
 

@@ -14,7 +14,7 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.log import configure_logging
 from control_plane.foundation.pagination import decode_cursor, encode_cursor, page_of
-from control_plane.foundation.windows import check_windows, describe_window
+from control_plane.foundation.windows import check_windows
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
 from gateway_contract.records import Window
@@ -91,10 +91,6 @@ class TestWindows:
         with pytest.raises(ValidationFailedError) as refused:
             check_windows(windows)
         assert refused.value.field == field
-
-    def test_reads_well(self):
-        assert describe_window(Window(1500, 60_000)) == "1,500 per minute"
-        assert describe_window(Window(5, 2_500)) == "5 per 2,500 ms"
 
 
 class TestLog:
