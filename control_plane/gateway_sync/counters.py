@@ -101,6 +101,8 @@ def restored_counters(
     for share in shares:
         shares_by_account[share.account_id].append(share)
     for subscription in subscriptions:
+        if subscription.id not in by_subscription:
+            continue
         period = period_containing(now, subscription.anchor_at, subscription.interval)
         lines = [line for line in by_subscription[subscription.id] if line.hour in period]
         for mode in Mode:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from urllib.parse import quote
 
 from control_plane.foundation.clock import to_ms
@@ -168,13 +169,18 @@ def upgrade_url(public_url: str, product: str, plan: PlanTerms) -> str:
 
 def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period, ...]:
     """Current and next, but no period that begins when the subscription is over: no call counts in it."""
-    current = period_containing(now, subscription.anchor_at, subscription.interval)
-    following = next_period(current, subscription.anchor_at, subscription.interval)
-    return tuple(
-        Period(start_ms=period.start_ms, end_ms=period.end_ms)
-        for period in (current, following)
-        if subscription.ends_at is None or period.start < subscription.ends_at
-    )
+    current, following = _current_and_next(now, subscription.anchor_at, subscription.interval)
+    if subscription.ends_at is not None and to_ms(subscription.ends_at) <= following.start_ms:
+        return (current,)
+    return current, following
+
+
+# A sweep asks for one moment and for anchors on full hours: far fewer of those than subscriptions.
+@lru_cache(maxsize=10_000)
+def _current_and_next(now: datetime, anchor_at: datetime, interval: Interval) -> tuple[Period, Period]:
+    current = period_containing(now, anchor_at, interval)
+    following = next_period(current, anchor_at, interval)
+    return Period(current.start_ms, current.end_ms), Period(following.start_ms, following.end_ms)
 
 
 def _size(plan: PlanTerms) -> tuple[float, float]:

@@ -1,13 +1,16 @@
 """Snapshots of rows for records. A page of accounts is only whole inside one REPEATABLE READ transaction."""
 
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import structlog
-from sqlalchemy import Row, Select, select, text
+from sqlalchemy import Row, Select, Text, select, text
+from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
@@ -40,7 +43,8 @@ KEY_COLUMNS = (
     ApiKey.status,
     ApiKey.gateway_version,
     ApiKey.scopes,
-    ApiKey.windows,
+    # as text: hardly any key has windows of its own, and reading JSON is dear a million times over
+    cast_to(ApiKey.windows, Text),
     ApiKey.quota_units,
     ApiKey.ip_ranges,
     ApiKey.expires_at,
@@ -60,6 +64,22 @@ PLAN_COLUMNS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotPage(Generic[Made]):
+    """A page of `rows` rows; unusable ones are not in `items`. `last_id` is None where no row was left."""
+
+    items: Sequence[Made]
+    rows: int
+    last_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    code: str
+    route_units: dict[str, int]
+    offers: tuple[PlanTerms, ...]
+
+
 @asynccontextmanager
 async def consistent_reads(sessions: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
     """Open a session in which every read sees the database at one moment (REPEATABLE READ, read only)."""
@@ -76,10 +96,11 @@ async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> list[Ke
     return list(_usable("key", rows, _key))
 
 
-async def keys_after(session: AsyncSession, last_id: str, *, limit: int) -> list[KeySnapshot]:
+async def keys_after(session: AsyncSession, last_id: str, *, limit: int) -> SnapshotPage[KeySnapshot]:
     """Return the next page of all keys in the order of their ids; start with ''."""
-    rows = await session.execute(select(*KEY_COLUMNS).where(ApiKey.id > last_id).order_by(ApiKey.id).limit(limit))
-    return list(_usable("key", rows, _key))
+    statement = select(*KEY_COLUMNS).where(ApiKey.id > last_id).order_by(ApiKey.id).limit(limit)
+    rows = (await session.execute(statement)).all()
+    return SnapshotPage(list(_usable("key", rows, _key)), len(rows), rows[-1][0] if rows else None)
 
 
 async def accounts_by_id(
@@ -88,15 +109,17 @@ async def accounts_by_id(
     """Return the accounts with the subscriptions that allow calls at `now`; unknown ids are left out."""
     if not account_ids:
         return []
-    return await _accounts(session, _select_accounts().where(is_any_of(Account.id, account_ids)), now=now)
+    statement = _select_accounts().where(is_any_of(Account.id, account_ids))
+    return await _accounts(session, (await session.execute(statement)).all(), now=now)
 
 
 async def accounts_after(
     session: AsyncSession, last_id: str, *, limit: int, now: datetime
-) -> list[AccountSnapshot]:
+) -> SnapshotPage[AccountSnapshot]:
     """Return the next page of all accounts in the order of their ids; start with ''."""
-    page = _select_accounts().where(Account.id > last_id).order_by(Account.id).limit(limit)
-    return await _accounts(session, page, now=now)
+    statement = _select_accounts().where(Account.id > last_id).order_by(Account.id).limit(limit)
+    rows = (await session.execute(statement)).all()
+    return SnapshotPage(await _accounts(session, rows, now=now), len(rows), rows[-1].id if rows else None)
 
 
 def _select_accounts() -> Select[str, str, str, int]:
@@ -104,21 +127,23 @@ def _select_accounts() -> Select[str, str, str, int]:
 
 
 async def _accounts(
-    session: AsyncSession, page: Select[str, str, str, int], *, now: datetime
+    session: AsyncSession, rows: Sequence[Row[str, str, str, int]], *, now: datetime
 ) -> list[AccountSnapshot]:
-    rows = (await session.execute(page)).all()
     subscriptions = await _subscription_rows(session, [row.id for row in rows], now=now)
-    product_ids = {found.api_product_id for account in subscriptions.values() for found in account}
-    offers = await _offers(session, product_ids)
+    found = [row for account in subscriptions.values() for row in account]
+    # few plans and products, many subscriptions: each plan is read once a page
+    plans = await _plans(session, {row.plan_version_id for row in found})
+    products = await _products(session, {row.api_product_id for row in found})
 
-    def snapshot(row: Row[Any]) -> AccountSnapshot:
+    def snapshot(row: Row[str, str, str, int]) -> AccountSnapshot:
         return AccountSnapshot(
             id=row.id,
             name=row.name,
             status=row.status,
             version=row.gateway_version,
             subscriptions=tuple(
-                _subscription(found, offers[found.api_product_id]) for found in subscriptions[row.id]
+                _subscription(held, plans[held.plan_version_id], products[held.api_product_id])
+                for held in subscriptions[row.id]
             ),
         )
 
@@ -137,14 +162,9 @@ async def _subscription_rows(
             Subscription.interval,
             Subscription.overrides,
             Subscription.api_product_id,
-            ApiProduct.code.label("product_code"),
-            ApiProduct.route_units,
-            *PLAN_COLUMNS,
+            SubscriptionPhase.plan_version_id,
         )
-        .join(ApiProduct, ApiProduct.id == Subscription.api_product_id)
         .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
-        .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
-        .join(Plan, Plan.id == PlanVersion.plan_id)
         .where(
             is_any_of(Subscription.account_id, account_ids),
             Subscription.status.in_(CALLABLE_STATUSES),
@@ -160,11 +180,18 @@ async def _subscription_rows(
     return found
 
 
-async def _offers(session: AsyncSession, product_ids: Collection[str]) -> dict[str, tuple[PlanTerms, ...]]:
-    """Return, by API product, the plans that anybody may take today."""
-    if not product_ids:
-        return {}
+async def _plans(session: AsyncSession, version_ids: Collection[str]) -> dict[str, PlanTerms]:
     statement = (
+        select(PlanVersion.id, *PLAN_COLUMNS)
+        .join(Plan, Plan.id == PlanVersion.plan_id)
+        .where(is_any_of(PlanVersion.id, version_ids))
+    )
+    return {row.id: _plan(row) for row in await session.execute(statement)}
+
+
+async def _products(session: AsyncSession, product_ids: Collection[str]) -> dict[str, _Product]:
+    """Return API products with the plans that anybody may take today."""
+    offered = (
         select(Plan.api_product_id, *PLAN_COLUMNS)
         .join(PlanVersion, PlanVersion.plan_id == Plan.id)
         .where(
@@ -175,13 +202,23 @@ async def _offers(session: AsyncSession, product_ids: Collection[str]) -> dict[s
         )
         .order_by(Plan.position, Plan.code)
     )
-    found: dict[str, list[PlanTerms]] = defaultdict(list)
-    for row in await session.execute(statement):
-        found[row.api_product_id].append(_plan(row))
-    return {product_id: tuple(found[product_id]) for product_id in product_ids}
+    offers: dict[str, list[PlanTerms]] = defaultdict(list)
+    for row in await session.execute(offered):
+        offers[row.api_product_id].append(_plan(row))
+    products = select(ApiProduct.id, ApiProduct.code, ApiProduct.route_units).where(
+        is_any_of(ApiProduct.id, product_ids)
+    )
+    return {
+        product_id: _Product(
+            code=code,
+            route_units={name: int(units) for name, units in route_units.items()},
+            offers=tuple(offers[product_id]),
+        )
+        for product_id, code, route_units in await session.execute(products)
+    }
 
 
-def _usable(kind: str, rows: Iterable[Any], make: Callable[[Row[Any]], Made]) -> Iterator[Made]:
+def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iterator[Made]:
     """Yield what can be made of each row; one spoiled row must not hold up all others for ever."""
     for row in rows:
         try:
@@ -204,7 +241,7 @@ def _key(row: Row[Any]) -> KeySnapshot:
         status=status,
         version=version,
         scopes=tuple(scopes),
-        windows=windows_from_json(windows),
+        windows=() if windows == "[]" else windows_from_json(json.loads(windows)),
         quota_units=quota,
         ip_ranges=tuple(ranges),
         expires_at=expires_at,
@@ -212,19 +249,19 @@ def _key(row: Row[Any]) -> KeySnapshot:
     )
 
 
-def _subscription(row: Row[Any], offers: tuple[PlanTerms, ...]) -> SubscriptionSnapshot:
+def _subscription(row: Row[Any], plan: PlanTerms, product: _Product) -> SubscriptionSnapshot:
     windows = row.overrides.get("windows")
     return SubscriptionSnapshot(
         id=row.id,
-        product=row.product_code,
-        plan=_plan(row),
+        product=product.code,
+        plan=plan,
         anchor_at=row.anchor_at,
         ends_at=row.ends_at,
         interval=cast("Interval", row.interval),
         windows_override=None if windows is None else windows_from_json(windows),
         quota_override=row.overrides.get("quota_units"),
-        route_units={name: int(units) for name, units in row.route_units.items()},
-        offers=offers,
+        route_units=product.route_units,
+        offers=product.offers,
     )
 
 

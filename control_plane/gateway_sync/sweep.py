@@ -1,10 +1,12 @@
 """Full sweeps: every record written again where it differs, and counters restored after Redis lost them."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -15,18 +17,20 @@ from sqlalchemy.orm import InstrumentedAttribute
 from control_plane.accounts.tables import Account
 from control_plane.foundation.clock import floor_hour, to_ms
 from control_plane.foundation.db import session_factory
-from control_plane.foundation.period import period_containing
 from control_plane.gateway_sync.counters import restore_counters, restored_counters
 from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
-from control_plane.gateway_sync.snapshots import accounts_after, consistent_reads, keys_after
+from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
+from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads, keys_after
 from control_plane.gateway_sync.usage_reads import HOUR, callable_subscriptions, hour_usage, key_shares
 from control_plane.keys.tables import ApiKey
+
+Made = TypeVar("Made")
 
 log = structlog.get_logger(__name__)
 
 PAGE = 1000
-COUNTER_PAGE = 200
+LONGEST_PERIODS = {"month": timedelta(days=32), "year": timedelta(days=367)}
 # any fixed number: holders of this PostgreSQL lock sweep, one at a time
 SWEEP_LOCK = 0x6B6D_7377
 
@@ -154,55 +158,76 @@ class _Sweep:
         self.written = 0
 
     async def restore_all(self) -> int:
-        total, restored, done, last_id = await self._count(Account.id), 0, 0, ""
-        while account_ids := await self._account_ids_after(last_id):
+        restored = 0
+
+        async def restore(account_ids: Sequence[str]) -> None:
+            nonlocal restored
             restored += await self._restore(account_ids)
-            last_id, done = account_ids[-1], done + len(account_ids)
-            self._progress(SweepProgress("counters", done, max(total, done)))
+
+        await self._each_page("counters", Account.id, self._read_account_ids, restore)
         return restored
 
     async def write_accounts(self) -> int:
-        total, done, last_id = await self._count(Account.id), 0, ""
-        while True:
-            async with consistent_reads(self._sessions) as session:
-                page = await accounts_after(session, last_id, limit=PAGE, now=self._now)
-            if not page:
-                return done
+        async def write(page: Sequence[AccountSnapshot]) -> None:
             self.written += await self._writer.write_accounts(
                 page, now=self._now, public_url=self._public_url, announce_new=False
             )
-            last_id, done = page[-1].id, done + len(page)
-            self._progress(SweepProgress("accounts", done, max(total, done)))
+
+        return await self._each_page("accounts", Account.id, self._read_accounts, write)
 
     async def write_keys(self) -> int:
-        total, done, last_id = await self._count(ApiKey.id), 0, ""
-        while True:
-            # one statement sees one moment, so no snapshot is needed around it
-            async with self._sessions() as session:
-                page = await keys_after(session, last_id, limit=PAGE)
-            if not page:
-                return done
+        async def write(page: Sequence[KeySnapshot]) -> None:
             self.written += await self._writer.write_keys(page, announce_new=False)
-            last_id, done = page[-1].id, done + len(page)
-            self._progress(SweepProgress("keys", done, max(total, done)))
 
-    async def _count(self, column: InstrumentedAttribute[str]) -> int:
+        return await self._each_page("keys", ApiKey.id, self._read_keys, write)
+
+    async def _each_page(
+        self,
+        step: str,
+        column: InstrumentedAttribute[str],
+        read: Callable[[str], Awaitable[SnapshotPage[Made]]],
+        work: Callable[[Sequence[Made]], Awaitable[None]],
+    ) -> int:
+        """Work on every page, while PostgreSQL reads the next one; returns how many rows there were."""
         async with self._sessions() as session:
-            return await session.scalar(select(func.count(column))) or 0
+            total = await session.scalar(select(func.count(column))) or 0
+        done = 0
+        reading = asyncio.ensure_future(read(""))
+        try:
+            while (page := await reading).last_id is not None:
+                reading = asyncio.ensure_future(read(page.last_id))
+                await work(page.items)
+                done += page.rows
+                self._progress(SweepProgress(step, done, max(total, done)))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        return done
 
-    async def _account_ids_after(self, last_id: str) -> list[str]:
-        statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(COUNTER_PAGE)
+    async def _read_account_ids(self, last_id: str) -> SnapshotPage[str]:
+        statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(PAGE)
         async with self._sessions() as session:
-            return list(await session.scalars(statement))
+            ids = (await session.scalars(statement)).all()
+        return SnapshotPage(ids, len(ids), ids[-1] if ids else None)
 
-    async def _restore(self, account_ids: list[str]) -> int:
+    async def _read_accounts(self, last_id: str) -> SnapshotPage[AccountSnapshot]:
+        async with consistent_reads(self._sessions) as session:
+            return await accounts_after(session, last_id, limit=PAGE, now=self._now)
+
+    async def _read_keys(self, last_id: str) -> SnapshotPage[KeySnapshot]:
+        # one statement sees one moment, so no snapshot is needed around it
+        async with self._sessions() as session:
+            return await keys_after(session, last_id, limit=PAGE)
+
+    async def _restore(self, account_ids: Sequence[str]) -> int:
         async with consistent_reads(self._sessions) as session:
             subscriptions = await callable_subscriptions(session, account_ids)
-            starts = [period_containing(self._now, s.anchor_at, s.interval).start for s in subscriptions]
-            if not starts:
+            if not subscriptions:
                 return 0
             shares = await key_shares(session, account_ids)
-            end = floor_hour(self._now) + HOUR
-            usage = await hour_usage(session, account_ids, start=min(starts), end=end)
+            # enough for every current period; each subscription then takes its own part
+            this_hour = floor_hour(self._now)
+            longest = max(LONGEST_PERIODS[subscription.interval] for subscription in subscriptions)
+            usage = await hour_usage(session, account_ids, start=this_hour - longest, end=this_hour + HOUR)
         counters = restored_counters(subscriptions=subscriptions, shares=shares, usage=usage, now=self._now)
         return await restore_counters(self._client, list(counters))

@@ -22,7 +22,6 @@ async def customers(shop, now):
 @pytest.fixture
 def small_pages(monkeypatch):
     monkeypatch.setattr(sweep_module, "PAGE", 2)
-    monkeypatch.setattr(sweep_module, "COUNTER_PAGE", 2)
 
 
 async def run_rebuild(shop, gateway, now, **options):
