@@ -45,6 +45,7 @@ actions = st.one_of(
     st.tuples(st.just("collect")),
     st.tuples(st.just("collector dies"), st.integers(0, 4)),
     st.tuples(st.just("redis forgets")),
+    st.tuples(st.just("redis loses the oldest")),
     st.tuples(st.just("aggregate")),
     st.tuples(st.just("aggregator dies")),
 )
@@ -122,6 +123,13 @@ class History:
     async def redis_forgets(self) -> None:
         await self.world.redis.flushall()
         await self.ship_again()
+
+    async def redis_loses_the_oldest(self) -> None:
+        """One entry is gone while those behind it are collected: the shipper learns it from the position."""
+        found = await self.world.redis.xrange(usage_stream(0), count=1)
+        for entry_id, _ in found:
+            await self.world.redis.xdel(usage_stream(0), entry_id)
+        await self.collect()
 
     async def aggregate(self) -> None:
         await self.world.aggregate()

@@ -37,7 +37,8 @@ async def usage(gateway, collect, aggregate, noon) -> None:
 async def summary(sessions, noon, group_by: GroupBy, **more) -> dict[str, int]:
     arguments = {"account_id": "acc_1", "start": noon - 2 * DAY, "end": noon + DAY} | more
     async with sessions() as session:
-        return {row.group: row.calls for row in await usage_summary(session, group_by=group_by, **arguments)}
+        rows = await usage_summary(session, group_by=[group_by], **arguments)
+        return {row.by[group_by]: row.calls for row in rows}
 
 
 class TestUsageSummary:
@@ -65,6 +66,28 @@ class TestUsageSummary:
         assert found == figures
         if group_by in {GroupBy.HOUR, GroupBy.DAY}:
             assert list(found) == sorted(found)
+
+    async def test_splits_by_several_groups_at_once(self, usage, sessions, noon):
+        async with sessions() as session:
+            rows = await usage_summary(
+                session,
+                account_id="acc_1",
+                start=noon - DAY,
+                end=noon + DAY,
+                group_by=[GroupBy.STATUS_CLASS, GroupBy.DAY],
+            )
+        assert [(row.by["day"][:10], row.by["status_class"], row.calls) for row in rows] == [
+            ("2026-03-16", "2xx", 5),
+            ("2026-03-17", "4xx", 7),
+            ("2026-03-17", "2xx", 6),
+            ("2026-03-17", "5xx", 2),
+        ]
+
+    @pytest.mark.parametrize("groups", [[], list(GroupBy)])
+    async def test_refuses_no_groups_and_too_many(self, sessions, noon, groups):
+        async with sessions() as session:
+            with pytest.raises(ValidationFailedError, match="groups"):
+                await usage_summary(session, start=noon, end=noon + HOUR, group_by=groups)
 
     async def test_takes_hours_from_start_up_to_end(self, usage, sessions, noon):
         assert await summary(sessions, noon, GroupBy.PRODUCT, start=noon, end=noon + HOUR) == {"weather": 9}
@@ -96,15 +119,15 @@ class TestUsageSummary:
             )
         async with sessions() as session:
             rows = await usage_summary(
-                session, account_id="acc_1", start=noon - DAY, end=noon + DAY, group_by=GroupBy.KEY
+                session, account_id="acc_1", start=noon - DAY, end=noon + DAY, group_by=[GroupBy.KEY]
             )
-        assert {row.group: row.name for row in rows} == {"key_1": "Production", "key_2": "key_2"}
+        assert {row.by["key"]: row.key_name for row in rows} == {"key_1": "Production", "key_2": ""}
 
     async def test_refuses_parts_of_hours(self, sessions, noon):
         async with sessions() as session:
             with pytest.raises(ValidationFailedError, match="full hour"):
                 await usage_summary(
-                    session, start=noon + timedelta(seconds=1), end=noon + HOUR, group_by=GroupBy.DAY
+                    session, start=noon + timedelta(seconds=1), end=noon + HOUR, group_by=[GroupBy.DAY]
                 )
 
 
