@@ -17,7 +17,9 @@ def upgrade() -> None:
         sa.Column("segment", sa.Text(), nullable=False),
         sa.Column("start_offset", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("end_offset", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("start_offset >= 0 AND end_offset > start_offset", name=op.f("ck_shipper_ranges_offsets")),
+        sa.CheckConstraint(
+            "start_offset >= 0 AND end_offset > start_offset", name=op.f("ck_shipper_ranges_offsets")
+        ),
         sa.PrimaryKeyConstraint("shipper_id", "segment", "start_offset", name=op.f("pk_shipper_ranges")),
     )
 
