@@ -8,7 +8,7 @@ from gateway_contract.receipts import WeakSecretError, parse_secrets
 from kong_plugins.parts.redis_endpoint import RedisEndpoint, RedisUrlError, parse_redis_url
 
 DEFAULT_STALE_MAX_SECONDS = 60.0
-DEFAULT_CACHED_KEYS = 50_000
+DEFAULT_CACHED_KEYS = 30_000  # about 6 kB each
 MAX_STALE_SECONDS = 86_400.0
 
 

@@ -1,0 +1,164 @@
+"""The four plugins over the real wire: local gateway, plugin server, upstream, each a process of its own."""
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from devstack.children import start_child
+from devstack.ports import free_port, is_listening
+from devstack.stores.valkey import EmbeddedValkey
+from gateway_contract import headers, plugins
+from gateway_contract.modes import Mode
+from gateway_contract.receipts import Place, parse_secrets, verify_receipt
+from gateway_contract.records import KeyStatus, Window
+from kong_plugins.parts.spool_writer import METER_FILE_NAME
+from tests.devstack.support import wait_for
+from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
+
+ROOT = Path(__file__).parents[2]
+SECRETS = parse_secrets(SECRET)
+ATTACHED = {
+    "plain": [plugins.MONETIZE],
+    "pair": [plugins.KEY_AUTH, plugins.PLAN_LIMIT],
+    "twice": [plugins.MONETIZE, plugins.PLAN_LIMIT],
+}
+
+
+class Gateway:
+    def __init__(self, url: str, spool: Path, redis_url: str) -> None:
+        self.url, self.redis_url = url, redis_url
+        self.spool_file = spool / METER_FILE_NAME
+        self._seen = 0
+
+    def get(self, route: str, key: str | None = None, **sent: str) -> httpx.Response:
+        given = {"apikey": key, **sent} if key else sent
+        return httpx.get(f"{self.url}/{route}/v1/echo", headers=given)
+
+    def new_lines(self) -> list[dict]:
+        lines = self.spool_file.read_text().splitlines() if self.spool_file.exists() else []
+        new, self._seen = lines[self._seen :], len(lines)
+        return [json.loads(line) for line in new]
+
+
+def write_conf(directory: Path, *, upstream: int, proxy: int, admin: int, redis_url: str) -> Path:
+    routes = [
+        {
+            "name": name,
+            "paths": [f"/{name}"],
+            "plugins": [{"name": plugin, "config": {"api_product": PRODUCT}} for plugin in attached],
+        }
+        for name, attached in ATTACHED.items()
+    ]
+    service = {"name": "up", "host": "127.0.0.1", "port": upstream, "routes": routes}
+    document = {"_format_version": "3.0", "services": [service], "plugins": [{"name": plugins.USAGE_METER}]}
+    (directory / "kong.yml").write_text(yaml.safe_dump(document))
+    server = f"{sys.executable} -m kong_plugins.server.main"
+    place = directory / "km.sock"
+    names = {plugin: plugin.replace("-", "_") for plugin in plugins.ALL}
+    environment = f"PYTHONPATH={ROOT} KM_REDIS_URL={redis_url} KM_GATEWAY_SECRET={SECRET} KM_SPOOL_DIR={directory}"
+    lines = [
+        f"plugins = bundled,{','.join(plugins.ALL)}",
+        f"pluginserver_names = {','.join(names.values())}",
+        f"pluginserver_{names[plugins.MONETIZE]}_start_cmd = env {environment} {server} --socket {place}",
+        f"declarative_config = {directory / 'kong.yml'}",
+        f"proxy_listen = 127.0.0.1:{proxy}",
+        f"admin_listen = 127.0.0.1:{admin}",
+    ]
+    for plugin, name in names.items():
+        lines.append(f"pluginserver_{name}_socket = {place}")
+        lines.append(f"pluginserver_{name}_query_cmd = env PYTHONPATH={ROOT} {server} --dump {plugin}")
+    (directory / "kong.conf").write_text("\n".join(lines))
+    return directory / "kong.conf"
+
+
+@pytest.fixture(scope="module")
+def gateway(valkey_server: EmbeddedValkey) -> Iterator[Gateway]:
+    ports = {"upstream": free_port(), "proxy": free_port(), "admin": free_port()}
+    with tempfile.TemporaryDirectory(prefix="km-plugins-") as name:
+        directory = Path(name)
+        conf = write_conf(directory, redis_url=valkey_server.url, **ports)
+        commands = {
+            "upstream": ["-m", "devstack.upstream", "--port", str(ports["upstream"])],
+            "admin": ["-m", "devstack.gateway", "--conf", str(conf)],
+        }
+        running = Gateway(f"http://127.0.0.1:{ports['proxy']}", directory, valkey_server.url)
+        with contextlib.ExitStack() as stack:
+            for port, command in commands.items():
+                child = start_child([sys.executable, *command], cwd=ROOT, log_path=directory / f"{port}.log")
+                stack.callback(child.stop)
+                child.wait_until(lambda port=port: is_listening(ports[port]))
+            child.wait_until(lambda: running.get("plain").status_code == 401)
+            yield running
+
+
+@pytest.fixture
+def account(gateway: Gateway, redis_url: str) -> Iterator[Projected]:
+    projected = Projected(redis_url, grant=grant(windows=(Window(3, 60_000),)))
+    gateway.new_lines()
+    yield projected
+    projected.close()
+
+
+def receipt_in(text: str, place: Place):
+    return verify_receipt(text, place=place, secrets=SECRETS)
+
+
+@pytest.mark.parametrize("route", ["plain", "pair", "twice"])
+class TestThroughTheGateway:
+    def test_a_call_is_admitted_told_and_written_once(self, gateway, account, route):
+        answer = gateway.get(route, account.text, **{headers.RECEIPT: "mine", headers.ACCOUNT: "acc_other"})
+        assert answer.status_code == 200
+        seen = {name.lower(): value for name, value in dict(answer.json()["headers"]).items()}
+        assert seen["apikey"] == headers.REDACTED
+        assert seen[headers.ACCOUNT.lower()] == "acc_1"
+        upstream = receipt_in(seen[headers.RECEIPT.lower()], Place.UPSTREAM)
+        assert receipt_in(answer.headers[headers.RECEIPT], Place.ANSWER) == upstream
+        assert upstream.call_number == account.counters()["calls"] == 1
+        assert answer.headers[headers.REMAINING] == "2"
+        (line,) = self.lines(gateway, 1)
+        assert receipt_in(line["ru"], Place.UPSTREAM) == receipt_in(line["ra"], Place.ANSWER) == upstream
+        assert line["id"] == answer.headers["x-kong-request-id"]
+
+    def test_limits_and_revocation_hold(self, gateway, account, route):
+        statuses = [gateway.get(route, account.text).status_code for _ in range(4)]
+        assert statuses == [200, 200, 200, 429]
+        account.change_key(status=KeyStatus.REVOKED)
+        refused = gateway.get(route, account.text)
+        assert (refused.status_code, refused.json()["code"]) == (401, "key_revoked")
+        assert refused.headers["content-type"] == "application/problem+json"
+        lines = self.lines(gateway, 5)
+        outcomes = [receipt_in(line["ra"], Place.ANSWER).outcome.value for line in lines]
+        assert sorted(outcomes) == ["key_revoked", "rate_limited", "served", "served", "served"]
+        assert account.text not in gateway.spool_file.read_text()
+
+    def test_nobody_passes_without_a_key_or_on_a_stolen_receipt(self, gateway, account, route):
+        earlier = gateway.get(route, account.text)
+        leaked = {name.lower(): value for name, value in dict(earlier.json()["headers"]).items()}
+        stolen = {headers.RECEIPT: leaked[headers.RECEIPT.lower()]}
+        assert [gateway.get(route, **sent).status_code for sent in ({}, stolen)] == [401, 401]
+        assert gateway.get(route, account.text[:-1] + "x").json()["code"] == "malformed_key"
+
+    def test_a_test_key_never_reaches_the_upstream(self, gateway, redis_url, route):
+        account = Projected(redis_url, mode=Mode.TEST)
+        answer = gateway.get(route, account.text)
+        assert (answer.status_code, answer.json()["code"]) == (403, "no_sandbox")
+        account.close()
+
+    def lines(self, gateway: Gateway, count: int) -> list[dict]:
+        """The log phase runs after the answer: wait for its lines."""
+        found: list[dict] = []
+
+        def enough() -> bool:
+            found.extend(gateway.new_lines())
+            return len(found) >= count
+
+        wait_for(enough)
+        assert len(found) == count
+        return found
