@@ -4,7 +4,7 @@ The limit script compares a caller's versions with those in the account's versio
 before its record would send the gateway to read a record that is not there yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -62,25 +62,44 @@ class RecordWriter:
         """Write account records with their versions; returns how many records changed."""
         async with self._client.pipeline(transaction=False) as pipeline:
             for chunk in _chunks(accounts):
-                names, values = [], [INVALIDATIONS_CHANNEL, "1" if announce_new else "0"]
+                names = []
                 for account in chunk:
-                    record = build_account_record(account, now=now, public_url=public_url)
                     names += [account_record(account.id), account_versions(account.id)]
-                    values += [str(account.version), encode_record(record), account_invalidation(account.id)]
+                records = [build_account_record(account, now=now, public_url=public_url) for account in chunk]
+                values = _values(
+                    versions=[account.version for account in chunk],
+                    records=[encode_record(record) for record in records],
+                    messages=[account_invalidation(account.id) for account in chunk],
+                    announce_new=announce_new,
+                )
                 await self._write_accounts(keys=names, args=values, client=pipeline)
             return sum(await pipeline.execute())
 
     async def _queue_keys(self, pipeline: Pipeline, keys: Sequence[KeySnapshot], *, announce_new: bool) -> None:
-        names, hashes = [], []
-        records, versions = [INVALIDATIONS_CHANNEL, "1" if announce_new else "0"], []
-        for key in keys:
-            version = str(key.version)
-            names.append(key_record(key.key_hash))
-            records += [version, encode_record(build_key_record(key)), key_invalidation(key.key_hash)]
-            hashes.append(account_versions(key.account_id))
-            versions += [key.id, version]
-        await self._write_keys(keys=names, args=records, client=pipeline)
-        await self._write_versions(keys=hashes, args=versions, client=pipeline)
+        versions = [key.version for key in keys]
+        values = _values(
+            versions=versions,
+            records=[encode_record(build_key_record(key)) for key in keys],
+            messages=[key_invalidation(key.key_hash) for key in keys],
+            announce_new=announce_new,
+        )
+        await self._write_keys(keys=[key_record(key.key_hash) for key in keys], args=values, client=pipeline)
+        hashes = [account_versions(key.account_id) for key in keys]
+        await self._write_versions(
+            keys=hashes, args=[_lines(key.id for key in keys), _lines(map(str, versions))], client=pipeline
+        )
+
+
+def _values(
+    *, versions: list[int], records: list[str], messages: list[str], announce_new: bool
+) -> list[str | bytes]:
+    """Return the arguments that both scripts take. JSON holds no newline, so lines keep records apart."""
+    flag = "1" if announce_new else "0"
+    return [INVALIDATIONS_CHANNEL, flag, _lines(map(str, versions)), _lines(records), _lines(messages)]
+
+
+def _lines(values: Iterable[str]) -> bytes:
+    return "\n".join(values).encode()
 
 
 def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -3,12 +3,16 @@
 -- KEYS[2i-1 .. 2i]   account record, version hash of the account
 -- ARGV[1]            invalidation channel, '' to publish nothing
 -- ARGV[2]            '1': tell of records that are new, too
--- ARGV[3i .. 3i+2]   version, record as JSON, message
+-- ARGV[3 .. 5]       versions, records as JSON, messages: one a line, in the order of KEYS
 -- Returns how many were written.
+local next_version = string.gmatch(ARGV[3], '[^\n]+')
+local next_record = string.gmatch(ARGV[4], '[^\n]+')
+local next_message = string.gmatch(ARGV[5], '[^\n]+')
 local written = 0
-for i = 1, #KEYS / 2 do
-  local record_name, versions_name = KEYS[2 * i - 1], KEYS[2 * i]
-  local version, record = tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+for i = 1, #KEYS, 2 do
+  local record_name, versions_name = KEYS[i], KEYS[i + 1]
+  local version, record, message = next_version(), next_record(), next_message()
+  local number = tonumber(version)
   local stored = redis.call('GET', record_name)
   local stored_version = -1
   if stored then
@@ -17,15 +21,15 @@ for i = 1, #KEYS / 2 do
       stored_version = tonumber(value.version) or -1
     end
   end
-  if stored_version < version or (stored_version == version and stored ~= record) then
+  if stored_version < number or (stored_version == number and stored ~= record) then
     redis.call('SET', record_name, record)
     written = written + 1
     if ARGV[1] ~= '' and (stored or ARGV[2] == '1') then
-      redis.call('PUBLISH', ARGV[1], ARGV[3 * i + 2])
+      redis.call('PUBLISH', ARGV[1], message)
     end
   end
-  if stored_version <= version and tonumber(redis.call('HGET', versions_name, 'account') or '-1') < version then
-    redis.call('HSET', versions_name, 'account', ARGV[3 * i])
+  if stored_version <= number and tonumber(redis.call('HGET', versions_name, 'account') or '-1') < number then
+    redis.call('HSET', versions_name, 'account', version)
   end
 end
 return written

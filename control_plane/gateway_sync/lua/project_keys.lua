@@ -1,12 +1,16 @@
 -- Writes key records, each only over an older version of itself, or over another form of the same version.
--- KEYS[i]            name of a key record
--- ARGV[1]            invalidation channel, '' to publish nothing
--- ARGV[2]            '1': tell of records that are new, too
--- ARGV[3i .. 3i+2]   version, record as JSON, message
+-- KEYS[i]        name of a key record
+-- ARGV[1]        invalidation channel, '' to publish nothing
+-- ARGV[2]        '1': tell of records that are new, too
+-- ARGV[3 .. 5]   versions, records as JSON, messages: one a line, in the order of KEYS
+-- Lines, since a million records in arguments of their own would take the client twice as long to send.
 -- Returns how many were written.
+local next_version = string.gmatch(ARGV[3], '[^\n]+')
+local next_record = string.gmatch(ARGV[4], '[^\n]+')
+local next_message = string.gmatch(ARGV[5], '[^\n]+')
 local written = 0
 for i = 1, #KEYS do
-  local version, record = tonumber(ARGV[3 * i]), ARGV[3 * i + 1]
+  local version, record, message = tonumber(next_version()), next_record(), next_message()
   local stored = redis.call('GET', KEYS[i])
   local stored_version = -1
   if stored then
@@ -19,7 +23,7 @@ for i = 1, #KEYS do
     redis.call('SET', KEYS[i], record)
     written = written + 1
     if ARGV[1] ~= '' and (stored or ARGV[2] == '1') then
-      redis.call('PUBLISH', ARGV[1], ARGV[3 * i + 2])
+      redis.call('PUBLISH', ARGV[1], message)
     end
   end
 end

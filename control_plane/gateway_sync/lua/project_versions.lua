@@ -1,10 +1,12 @@
 -- Raises versions of keys in their accounts' version hashes; never lowers one.
--- KEYS[i]           version hash of an account (may repeat)
--- ARGV[2i-1 .. 2i]  key id, version
+-- KEYS[i]        version hash of an account (may repeat)
+-- ARGV[1 .. 2]   key ids, versions: one a line, in the order of KEYS
+local next_field = string.gmatch(ARGV[1], '[^\n]+')
+local next_version = string.gmatch(ARGV[2], '[^\n]+')
 for i = 1, #KEYS do
-  local stored = tonumber(redis.call('HGET', KEYS[i], ARGV[2 * i - 1]) or '-1')
-  if stored < tonumber(ARGV[2 * i]) then
-    redis.call('HSET', KEYS[i], ARGV[2 * i - 1], ARGV[2 * i])
+  local field, version = next_field(), next_version()
+  if tonumber(redis.call('HGET', KEYS[i], field) or '-1') < tonumber(version) then
+    redis.call('HSET', KEYS[i], field, version)
   end
 end
 return #KEYS
