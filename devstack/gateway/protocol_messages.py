@@ -139,7 +139,8 @@ def plain_struct(struct: Any) -> dict[str, Any]:
 def fill_value(target: Any, value: Any) -> None:
     """Write a plain value into a `Value` as Kong does: an empty table is a struct."""
     if value is None:
-        target.null_value = 0
+        # Kong writes 1, a number the enumeration does not have
+        target.null_value = 1
     elif isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, int | float):
