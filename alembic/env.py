@@ -4,10 +4,10 @@ import importlib
 import os
 import pkgutil
 
+from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
 import control_plane
-from alembic import context
 from control_plane.foundation.db import Base, UtcDateTime
 
 LOCK_KEY = 4_242_001  # any number, the same for ever: migrating processes take turns on it

@@ -1,7 +1,7 @@
 """Runs every benchmark of this folder, one after the other, each in a process of its own.
 
-Each `bench_*.py` prints a table and writes JSON to `benchmarks/results/`. Figures are ratios within one run: compare
-nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`.
+Each `bench_*.py` prints a table and writes JSON to `benchmarks/results/`. Figures are ratios within one run:
+compare nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`.
 """
 
 import subprocess

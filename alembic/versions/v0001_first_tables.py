@@ -1,9 +1,8 @@
 """The first tables: accounts, catalogue, subscriptions, keys, usage, nodes, outbox, audit log."""
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
-
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "v0001"
 down_revision = None

@@ -1,7 +1,6 @@
 """Ranges of spool segments that were stored ahead of a gap."""
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision = "v0003"

@@ -125,7 +125,10 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
     plan = subscription.plan
     windows = plan.windows if subscription.windows_override is None else subscription.windows_override
     quota_units = plan.quota_units if subscription.quota_override is None else subscription.quota_override
-    better = choose_upgrade(subscription.offers, windows=windows, quota_units=quota_units, plan_code=plan.code)
+    # windows that were negotiated apart say nothing of which plan fits
+    better = choose_upgrade(
+        subscription.offers, windows=plan.windows, quota_units=quota_units, plan_code=plan.code
+    )
     return ProductGrant(
         subscription_id=subscription.id,
         plan=plan.code,

@@ -71,13 +71,18 @@ class Collector:
         sessions: async_sessionmaker[AsyncSession],
         writer: EventWriter,
         clock: Callable[[], datetime] = utc_now,
+        refresh_catalog: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`redis` must answer in bytes and wait longer than `config.wait_seconds` before it gives up."""
+        """`redis` must answer in bytes and wait longer than `config.wait_seconds` before it gives up.
+
+        `refresh_catalog` runs before each batch is stored: the first calls to a new endpoint have its name.
+        """
         self._config = config
         self._redis = redis
         self._sessions = sessions
         self._writer = writer
         self._clock = clock
+        self._refresh_catalog = refresh_catalog
         self._stream = usage_stream(config.shard)
         self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._housekeeping_at = 0.0
@@ -209,6 +214,8 @@ class Collector:
         metrics.BATCH_SECONDS.observe(time.monotonic() - progress.started)
 
     async def _store(self, progress: Progress) -> None:
+        if self._refresh_catalog is not None:
+            await self._refresh_catalog()
         progress.hours = await asyncio.to_thread(self._writer.write, progress.batch, to_ms(self._clock()))
 
     async def _commit(self, progress: Progress) -> None:

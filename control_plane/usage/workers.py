@@ -15,7 +15,7 @@ from control_plane.usage.aggregator import AggregatorConfig, run_aggregator
 from control_plane.usage.collector import Collector, CollectorConfig
 from control_plane.usage.columns import Attribution
 from control_plane.usage.endpoints import EndpointNames, Template
-from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.usage.loops import Pauses
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
@@ -37,11 +37,10 @@ class UsageConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     sealing: SealingConfig = field(default_factory=SealingConfig)
-    catalog_seconds: float = 5.0
 
 
 class CatalogWatch:
-    """Keeps the attribution's endpoint names as the catalog has them."""
+    """Keeps the attribution's endpoint names as the catalog has them, read anew before each batch."""
 
     def __init__(self, *, secrets: tuple[bytes, ...], sessions: async_sessionmaker[AsyncSession]) -> None:
         self._secrets = secrets
@@ -61,20 +60,6 @@ class CatalogWatch:
             self._templates = templates
             self._attribution = Attribution(secrets=self._secrets, endpoints=EndpointNames(templates))
             log.info("read the endpoints of API products", products=len(templates))
-
-    async def run(self, *, every_seconds: float, stop: asyncio.Event) -> None:
-        """Refresh until `stop`."""
-        pauses = Pauses(stop)
-        while not stop.is_set():
-            try:
-                await self.refresh()
-            except Exception as error:  # noqa: BLE001 - the names known so far go on being used
-                metrics.FAILURES.labels("catalog", "read").inc()
-                log.warning("the catalog cannot be read; endpoint names stay as they are", error=repr(error))
-                await pauses.wait()
-                continue
-            pauses.reset()
-            await sleep_unless(stop, every_seconds)
 
 
 async def run_collector(
@@ -102,6 +87,7 @@ async def run_collector(
         sessions=sessions,
         writer=EventWriter(store=store, attribution=catalog.attribution),
         clock=clock,
+        refresh_catalog=catalog.refresh,
     )
     try:
         await collector.run(stop)
@@ -138,12 +124,7 @@ async def run_usage_workers(
     store are waited out. Returns when every batch in hand is finished or left to be delivered again.
     """
     catalog = CatalogWatch(secrets=config.gateway_secrets, sessions=sessions)
-    try:
-        await catalog.refresh()  # names from the first call on, if the database is there
-    except Exception as error:  # noqa: BLE001 - the watch goes on trying
-        log.warning("the catalog cannot be read yet", error=repr(error))
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(catalog.run(every_seconds=config.catalog_seconds, stop=stop))
         for shard in range(config.shards):
             tasks.create_task(
                 run_collector(

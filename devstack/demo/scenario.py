@@ -43,14 +43,14 @@ class Customer:
 
 async def set_up_customers(control: ControlClient) -> tuple[Customer, Customer]:
     """Create the free and the paying account, their subscriptions and keys."""
-    free = await _customer(control, name="Nimbus Labs", plan="free", windows=FREE_WINDOWS, quota=None)
-    paying = await _customer(
+    free = await create_customer(control, name="Nimbus Labs", plan="free", windows=FREE_WINDOWS, quota=None)
+    paying = await create_customer(
         control, name="Skylark Freight", plan="starter", windows=PAYING_WINDOWS, quota=PAYING_QUOTA
     )
     return free, paying
 
 
-async def _customer(
+async def create_customer(
     control: ControlClient, *, name: str, plan: str, windows: tuple[tuple[int, int], ...], quota: int | None
 ) -> Customer:
     account = await control.post("/accounts", {"name": name, "email": "billing@example.com"})

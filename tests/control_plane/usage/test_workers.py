@@ -45,7 +45,6 @@ class TestUsageWorkers:
             gateway_secrets=(secret,),
             collector=CollectorConfig(wait_seconds=0.1, claim_after_seconds=0.5, housekeeping_seconds=0.5),
             sealing=SealingConfig(pause_seconds=0.1),
-            catalog_seconds=0.2,
         )
         stop = asyncio.Event()
         running = asyncio.create_task(run_usage_workers(config=config, sessions=sessions, stop=stop, clock=clock))

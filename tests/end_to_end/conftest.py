@@ -1,0 +1,24 @@
+"""One whole stack for the read-only scenarios; tests that kill or empty things take one of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from devstack.demo.control import ControlClient
+from devstack.stack import temporary_stack
+
+PLANS = Path(__file__).parents[2] / "plans.yml"
+
+
+@pytest.fixture
+def stack():
+    with temporary_stack(fast=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def control(stack):
+    async with ControlClient(stack.control_url, stack.admin_token) as client:
+        await client.post("/plans/apply", yaml=PLANS.read_text())
+        await client.post("/gateway/push")
+        yield client

@@ -1,0 +1,75 @@
+"""A client that numbers its calls by path, so that each single one can be found again among the stored events."""
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+
+BROKEN = 0
+
+
+@dataclass
+class NumberedTraffic:
+    """Sends GET /weather/v1/current/<run>-<n> until told to stop; `answers` maps each path to its status."""
+
+    proxy_url: str
+    key: str
+    run: str
+    concurrency: int = 4
+    pause_seconds: float = 0.0
+    answers: dict[str, int] = field(default_factory=dict)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send_until_stopped(self, *, at_most: int = 1_000_000) -> None:
+        numbers = iter(itertools.islice(itertools.count(), at_most))
+        timeout = aiohttp.ClientTimeout(total=20)
+        async with aiohttp.ClientSession(timeout=timeout, headers={"apikey": self.key}) as session:
+            await asyncio.gather(*(self._drain(session, numbers) for _ in range(self.concurrency)))
+
+    async def _drain(self, session, numbers):
+        for number in numbers:
+            if self.stopping.is_set():
+                return
+            path = f"/weather/v1/current/{self.run}-{number}"
+            try:
+                async with session.get(self.proxy_url + path) as answer:
+                    await answer.read()
+                    self.answers[path] = answer.status
+            except (aiohttp.ClientError, TimeoutError):
+                # nobody knows whether it was served; it may be stored once, or not at all
+                self.answers[path] = BROKEN
+                await asyncio.sleep(0.1)
+            if self.pause_seconds:
+                await asyncio.sleep(self.pause_seconds)
+
+    def by_status(self) -> Counter:
+        return Counter(self.answers.values())
+
+
+async def events_by_path(control, account_ids) -> dict[str, list[int]]:
+    """Return the statuses of all stored events of these accounts and of nobody, by path."""
+    found: dict[str, list[int]] = {}
+    for source in [*(f"/accounts/{account_id}/events" for account_id in account_ids), "/unattributed-events"]:
+        async for event in control.pages(source):
+            found.setdefault(event["path"], []).append(event["status"])
+    return found
+
+
+async def rollup_calls(control, **by) -> int:
+    """Return calls in the rollups, of rows that match (account, status, outcome, ...)."""
+    answer = await control.get("/usage", [("group_by", name) for name in ("account", "status", "outcome", "mode")])
+    return sum(
+        row["calls"] for row in answer["items"] if all(row["by"][name] == str(value) for name, value in by.items())
+    )
+
+
+async def eventually(check, *, seconds: float = 60.0, pause: float = 0.3):
+    """Return what `check` returns as soon as it is true, or its last value after the deadline."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        value = await check()
+        if value or asyncio.get_running_loop().time() > deadline:
+            return value
+        await asyncio.sleep(pause)
