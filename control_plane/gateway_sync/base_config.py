@@ -91,7 +91,7 @@ def parse_base_config(text: str) -> dict[str, Any]:
     """
     try:
         document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader with one more check
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise KongConfigError("kong.yml", f"cannot be read as YAML: {error}") from error
     if not isinstance(document, dict):
         raise KongConfigError("kong.yml", "must be a mapping with _format_version, services, routes and plugins")
@@ -252,13 +252,13 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _construct_mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
-    for key_node, _ in node.value:
-        key = key_node.value
-        if key_node.tag == "tag:yaml.org,2002:str" and key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key!r} stands twice in one mapping", key_node.start_mark
-            )
-        seen.add(key)
+    for key, _ in node.value:
+        # merge keys (<<) may come more than once
+        if isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str":
+            if key.value in seen:
+                message = f"{key.value!r} stands twice in one mapping"
+                raise yaml.constructor.ConstructorError(problem=message, problem_mark=key.start_mark)
+            seen.add(key.value)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 

@@ -169,14 +169,18 @@ async def _subscription_rows(
             is_any_of(Subscription.account_id, account_ids),
             Subscription.status.in_(CALLABLE_STATUSES),
             Subscription.ends_at.is_(None) | (Subscription.ends_at > now),
-            SubscriptionPhase.starts_at <= now,
+            # applied: begun by the clock of whoever changed it, which may be ahead of ours
+            (SubscriptionPhase.starts_at <= now) | SubscriptionPhase.applied_at.is_not(None),
             SubscriptionPhase.ends_at.is_(None) | (SubscriptionPhase.ends_at > now),
         )
-        .order_by(Subscription.account_id, Subscription.id)
+        .order_by(Subscription.account_id, Subscription.id, SubscriptionPhase.starts_at)
     )
     found: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in await session.execute(statement):
-        found[row.account_id].append(row)
+        held = found[row.account_id]
+        if held and held[-1].id == row.id:
+            held.pop()  # of two phases that look begun, the later holds
+        held.append(row)
     return found
 
 

@@ -62,6 +62,12 @@ def find_door(
         return True
     if file_log is None:
         return False
+    if path is not None and _unit_headers(file_log) is not None:
+        own = file_log.config.get("path")
+        message = (
+            f"writes usage to {own!r}, but the usage spool is {path!r} (KM_USAGE_SPOOL_PATH): make them equal"
+        )
+        return Problem(f"{file_log.where}.config.path", message)
     return Problem(
         file_log.where,
         f"this file-log takes the place of the one that writes usage of route {route.name!r}: Kong runs only one "

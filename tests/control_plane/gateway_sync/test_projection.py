@@ -11,7 +11,8 @@ from control_plane.gateway_sync.projection import project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
 from control_plane.keys.operations import revoke_key, update_key
-from control_plane.subscriptions.operations import cancel, override_limits
+from control_plane.subscriptions.advance import advance
+from control_plane.subscriptions.operations import cancel, change_plan, override_limits
 from control_plane.subscriptions.tables import Subscription
 from gateway_contract.invalidations import account_invalidation, key_invalidation
 from gateway_contract.records import AccountStatus, KeyStatus, Quota, Window
@@ -87,6 +88,31 @@ class TestProjectChanges:
         await change(shop, rename_account, account_id=ada.account_id, name="Ada L", now=now)
         await project(now)
         assert (await gateway.account(ada.account_id)).products == {}
+
+    async def test_a_projector_whose_clock_is_behind_sees_what_has_begun(self, shop, gateway, project, now, ada):
+        bob = await shop.add_customer(now, name="Bob")
+        await project(now - timedelta(seconds=2))
+        assert (await gateway.account(bob.account_id)).products["weather"].plan == "free"
+        await change(shop, change_plan, subscription_id=bob.subscription_id, plan_code="starter", now=now)
+        await project(now - timedelta(seconds=1))
+        assert (await gateway.account(bob.account_id)).products["weather"].plan == "starter"
+
+    async def test_a_plan_change_shows_when_its_time_has_come(self, shop, gateway, project, now, ada):
+        later = now + timedelta(hours=1)
+        await change(
+            shop,
+            change_plan,
+            subscription_id=ada.subscription_id,
+            plan_code="starter",
+            effective_at=later,
+            now=now,
+        )
+        await project(now)
+        assert (await gateway.account(ada.account_id)).products["weather"].plan == "free"
+        async with shop.sessions() as session, session.begin():
+            await advance(session, now=later)
+        await project(later)
+        assert (await gateway.account(ada.account_id)).products["weather"].plan == "starter"
 
     async def test_tells_caches_what_changed(self, gateway, shop, project, now, ada):
         async with gateway.client.pubsub() as listener:

@@ -1,9 +1,11 @@
 import copy
 import hashlib
+from pathlib import Path
 
 import pytest
 import yaml
 
+from control_plane.catalog.plan_file import parse_plan_file
 from control_plane.gateway_sync.base_config import KongConfigError, parse_base_config
 from control_plane.gateway_sync.render import (
     ProductRouting,
@@ -13,6 +15,7 @@ from control_plane.gateway_sync.render import (
 )
 from gateway_contract.file_log import EXPRESSION_KEY, render_privacy_expression
 
+ROOT = Path(__file__).parents[3]
 SPOOL = "/var/spool/km/live.jsonl"
 SETTINGS = RenderSettings(usage_spool_path=SPOOL)
 WEATHER = ProductRouting("weather", "weather-api", ("forecast", "history"))
@@ -192,6 +195,13 @@ class TestWhatTheOperatorAttached:
         route(document, "history")["plugins"] = [{"name": "file-log", "config": {"path": "/var/log/history"}}]
         assert "'history'" in problems(document)["services[0].routes[1].plugins[0]"]
 
+    def test_our_expression_into_another_file_is_told_apart(self):
+        document = base()
+        document["plugins"].append(door(path="/tmp/usage.log"))
+        message = problems(document)["plugins[1].config.path"]
+        assert "'/tmp/usage.log'" in message
+        assert repr(SPOOL) in message
+
     def test_his_file_log_on_a_route_that_is_not_sold_is_his(self):
         document = base()
         own = {"name": "file-log", "config": {"path": "/var/log/status"}}
@@ -291,7 +301,21 @@ class TestProductsThatDoNotFit:
         assert set(found) == {"api_products[weather].service", "api_products[weather].routes"}
 
 
+class TestShippedFiles:
+    def test_kong_yml_and_plans_yml_fit_together(self):
+        document = parse_base_config((ROOT / "kong.yml").read_text())
+        products = parse_plan_file((ROOT / "plans.yml").read_text()).products
+        routings = [ProductRouting(p.code, p.service, p.routes, p.unit_headers) for p in products]
+        (file_log,) = (plugin for plugin in document["plugins"] if plugin["name"] == "file-log")
+        settings = RenderSettings(usage_spool_path=file_log["config"]["path"])
+        assert render_kong_config(document, routings, settings).added == ()
+
+
 class TestBase:
+    def test_aliases_and_merge_keys_work_as_in_kong(self):
+        text = "x: &x {a: 1}\ny: {<<: *x, b: 2}\n"
+        assert parse_base_config(text)["y"] == {"a": 1, "b": 2}
+
     @pytest.mark.parametrize(
         ("change", "field"),
         [
@@ -316,7 +340,7 @@ class TestBase:
     def test_an_error_names_the_field(self, change, field):
         assert field in problems(base() | change)
 
-    @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "just words", "a: 1\na: 2\n"])
+    @pytest.mark.parametrize("text", ["[1, 2]", "", "a: [", "just words", "a: 1\na: 2\n", "? [a]\n: 1\n"])
     def test_a_text_that_is_no_configuration_is_refused(self, text):
         with pytest.raises(KongConfigError, match=r"kong\.yml"):
             parse_base_config(text)
