@@ -245,10 +245,10 @@ class Stack:
             ]
             for job in stores:
                 job.result()
+            others.append(pool.submit(self._supervisor.start, "shipper", CommandProcess(self._shipper)))
             self._prepare_database()
             for job in others:
                 job.result()
-        self._supervisor.start("shipper", CommandProcess(self._shipper))
         self._supervisor.start("server", CommandProcess(self._server))
         self.wait_ready(PLUGIN_SERVER)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,24 @@ class TestFailClosed:
 
 
 class TestProcesses:
+    def test_an_orderly_stop_finishes_what_runs(self, new_gateway: Callable[..., RunningGateway]):
+        gateway = new_gateway()
+        gateway.start(gateway.configuration())
+        answers: list[int] = []
+
+        def call() -> None:
+            answers.append(httpx.get(f"{gateway.url}/weather/v1/slow?ms=1500", timeout=30).status_code)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        # admitted and on its way to the upstream
+        time.sleep(0.7)
+        gateway.child.send_signal(signal.SIGTERM)
+        caller.join()
+        assert answers == [200]
+        assert [line["response"]["status"] for line in gateway.lines()] == [200]
+        wait_for(lambda: gateway.child.exit_code() == 0)
+
     def test_the_plugin_server_ends_with_a_killed_gateway(self, new_gateway: Callable[..., RunningGateway]):
         gateway = new_gateway()
         gateway.start(gateway.configuration())
