@@ -1,0 +1,259 @@
+"""`km` against a running server."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import typer
+
+from control_plane.entrypoints import cli
+from tests.control_plane.cli.conftest import REPOSITORY, Km, ServerProcess, run_km
+
+API_KEY = re.compile(r"km_(live|test)_[0-9A-Za-z]{38}")
+
+
+def answer(result) -> object:
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def an_account(km: Km, name: str = "Acme") -> str:
+    return answer(km("accounts", "create", name, "--json"))["id"]
+
+
+@pytest.fixture
+def catalog(km: Km) -> None:
+    assert km("plans", "apply", str(REPOSITORY / "plans.yml")).exit_code == 0
+
+
+class TestAccounts:
+    def test_create_show_list_suspend_resume(self, km: Km):
+        account = an_account(km, "Ångström & Söhne")
+        assert answer(km("accounts", "show", account, "--json"))["name"] == "Ångström & Söhne"
+        listed = answer(km("accounts", "list", "--search", account, "--json"))
+        assert [row["id"] for row in listed] == [account]
+        assert answer(km("accounts", "suspend", account, "--json"))["status"] == "suspended"
+        assert answer(km("accounts", "resume", account, "--json"))["status"] == "active"
+        assert answer(km("accounts", "rename", account, "Other", "--json"))["name"] == "Other"
+
+    def test_lists_more_than_a_page(self, km: Km):
+        made = {an_account(km, f"paged {number}") for number in range(3)}
+        found = answer(km("accounts", "list", "--search", "paged", "--at-most", "2", "--json"))
+        assert len(found) == 2
+        assert {row["id"] for row in found} < made
+
+    def test_into_a_pipe_go_tab_separated_lines(self, km: Km):
+        account = an_account(km, "piped account")
+        lines = km("accounts", "list", "--search", "piped account").stdout.splitlines()
+        assert lines[0].split("\t") == ["id", "name", "status", "currency", "created_at"]
+        assert lines[1].split("\t")[:3] == [account, "piped account", "active"]
+
+
+class TestPlans:
+    def test_a_plan_file_is_compared_and_applied_once(self, km: Km, tmp_path: Path):
+        plan_file = str(REPOSITORY / "plans.yml")
+        km("plans", "apply", plan_file)
+        assert "Nothing would change." in km("plans", "diff", plan_file).stdout
+        changed = tmp_path / "plans.yml"
+        changed.write_text(Path(plan_file).read_text().replace('"49.00"', '"59.00"'))
+        difference = km("plans", "diff", str(changed))
+        assert "plan starter: new_version" in difference.stdout
+        assert "59.00" in difference.stdout
+        again = km("plans", "diff", "-", stdin=changed.read_text())
+        assert again.stdout == difference.stdout
+
+    def test_shows_the_price_list(self, km: Km, catalog: None):
+        lines = [line.split("\t") for line in km("plans", "list").stdout.splitlines()]
+        codes = [line[1] for line in lines[1:]]
+        assert codes == ["enterprise", "growth", "starter", "free"]
+        starter = dict(zip(lines[0], lines[3], strict=True))
+        assert starter["quota"] == "50,000 then charged"
+        assert starter["limits"] == "10/s, 300/min"
+        assert starter["price"] == "49.00 USD/month + 0.0015 USD/request"
+        assert "refused" in dict(zip(lines[0], lines[4], strict=True))["quota"]
+        assert [version["status"] for version in answer(km("plans", "show", "starter", "--json"))["versions"]]
+
+    def test_a_wrong_field_is_named_by_its_path(self, km: Km, tmp_path: Path):
+        wrong = tmp_path / "plans.yml"
+        wrong.write_text(
+            (REPOSITORY / "plans.yml").read_text().replace('unit_amount: "0.0006"', "unit_amount: -1")
+        )
+        result = km("plans", "apply", str(wrong))
+        assert result.exit_code == 1
+        assert re.search(r"^km: plans\[1\]\.prices\[1\]\.unit_amount: ", result.stderr, re.MULTILINE)
+
+    def test_openapi_documents_are_sent_along(self, km: Km, tmp_path: Path):
+        (tmp_path / "maps.json").write_text(
+            json.dumps({"openapi": "3.1.0", "info": {}, "paths": {"/tiles/{tile}": {"get": {}}}})
+        )
+        plan_file = tmp_path / "plans.yml"
+        plan_file.write_text(
+            "api_products:\n"
+            "  - {code: maps, name: Maps, service: maps, routes: [maps]}\n"
+            "  - code: tiles\n    name: Tiles\n    service: tiles\n    routes: [tiles]\n"
+            "    openapi: maps.json  # beside this file\n"
+            "plans: []\n"
+        )
+        assert "api_product tiles: create" in km("plans", "diff", str(plan_file)).stdout
+        (tmp_path / "maps.json").unlink()
+        result = km("plans", "diff", str(plan_file))
+        assert result.exit_code == 1
+        assert "api_products[1].openapi" in result.stderr
+
+
+class TestSubscriptionsAndKeys:
+    def test_from_account_to_invoice(self, km: Km, catalog: None):
+        account = an_account(km)
+        subscription = answer(km("subscriptions", "create", account, "starter", "--json"))
+        assert (subscription["plan"], subscription["status"]) == ("starter", "active")
+        preview = km("invoices", "preview", account, "weather")
+        assert re.search(r"Starter plan\t\$49\.00\t\$49\.00", preview.stdout), preview.stdout
+        assert "0 of 50,000 used" in preview.stdout
+        change = km("subscriptions", "change", subscription["id"], "growth", "--at", "period_end", "--json")
+        assert [phase["plan"] for phase in answer(change)["phases"]] == ["starter", "growth"]
+        assert answer(km("subscriptions", "cancel", subscription["id"], "--json"))["ends_at"]
+        assert answer(km("subscriptions", "keep", subscription["id"], "--json"))["ends_at"] is None
+        assert len(answer(km("subscriptions", "list", account, "--json"))) == 1
+
+    def test_a_key_is_shown_once(self, km: Km):
+        account = an_account(km)
+        issued = km("keys", "issue", account, "--name", "web", "--limit", "5/second", "--ip-range", "10.0.0.0/8")
+        assert issued.exit_code == 0, issued.stderr
+        text = API_KEY.search(issued.stdout)[0]
+        listed = km("keys", "list", account, "--json")
+        assert text not in listed.stdout
+        (key,) = answer(listed)
+        assert key["hint"].endswith(text[-4:])
+        assert key["windows"] == [{"limit": 5, "window_ms": 1000}]
+        assert text not in km("audit", "--entity", key["id"], "--json").stdout
+
+    def test_restrict_rotate_and_revoke(self, km: Km):
+        account = an_account(km)
+        key = answer(km("keys", "issue", account, "--json"))["key"]["id"]
+        updated = answer(km("keys", "update", key, "--scope", "read_only", "--json"))
+        assert updated["scopes"] == ["read_only"]
+        rotated = answer(km("keys", "rotate", key, "--overlap", "24h", "--json"))
+        assert rotated["key"]["scopes"] == ["read_only"]
+        assert answer(km("keys", "show", key, "--json"))["expires_at"] is not None
+        assert answer(km("keys", "revoke", rotated["key"]["id"], "--json"))["status"] == "revoked"
+
+
+class TestOtherCommands:
+    def test_usage_and_events_of_an_account_without_calls(self, km: Km):
+        account = an_account(km)
+        assert answer(km("usage", account, "--by", "status,endpoint", "--json"))["items"] == []
+        assert answer(km("events", account, "--json")) == []
+
+    def test_products_are_made_and_changed(self, km: Km, catalog: None):
+        made = km(
+            "products", "create", "forecasts", "--name", "Forecasts", "--service", "weather", "--route", "forecasts",
+            "--endpoint", "GET /v2/{city}", "--route-units", "forecasts=5", "--json",
+        )  # fmt: skip
+        assert answer(made)["endpoints"] == [{"method": "GET", "path_template": "/v2/{city}"}]
+        changed = km("products", "update", "forecasts", "--unit-header", "tokens=x-tokens", "--json")
+        assert answer(changed)["unit_headers"] == {"tokens": "x-tokens"}
+        assert answer(changed)["route_units"] == {"forecasts": 5}
+
+    def test_the_audit_log_says_who_and_what(self, km: Km):
+        account = an_account(km)
+        km("accounts", "suspend", account)
+        rows = answer(km("audit", "--entity", account, "--json"))
+        assert [row["action"] for row in rows] == ["account.suspended", "account.created"]
+        assert all(row["actor"].startswith("token:tok_") for row in rows)
+
+    def test_tokens_are_made_shown_once_and_revoked(self, km: Km):
+        created = answer(km("tokens", "create", "ci", "--role", "read_only", "--json"))
+        token = created["text"]
+        assert km("accounts", "list", KM_TOKEN=token).exit_code == 0
+        refused = km("accounts", "create", "Acme", KM_TOKEN=token)
+        assert (refused.exit_code, refused.stderr) == (
+            1,
+            "km: A token with the role read_only may not do this. (role_not_allowed)\n",
+        )
+        km("tokens", "revoke", created["token"]["id"])
+        assert km("accounts", "list", KM_TOKEN=token).exit_code == 1
+        assert token not in km("tokens", "list", "--json").stdout
+
+    def test_a_rebuild_counts_what_it_wrote(self, km: Km):
+        account = an_account(km)
+        km("keys", "issue", account)
+        report = answer(km("rebuild", "--json"))
+        assert report["accounts"] >= 1
+        assert report["keys"] >= 1
+
+
+class TestErrors:
+    def test_name_the_field_in_one_line(self, km: Km):
+        result = km("accounts", "create", "Acme", "--currency", "XXX")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == "km: currency: must be an ISO 4217 code such as USD\n"
+
+    def test_name_what_is_not_there(self, km: Km):
+        result = km("invoices", "preview", an_account(km), "nothing")
+        assert (result.exit_code, result.stderr) == (
+            1,
+            "km: There is no api product nothing. (api_product_not_found)\n",
+        )
+
+    def test_say_where_the_token_comes_from(self, km: Km, tmp_path: Path):
+        result = km("accounts", "list", KM_TOKEN=None)
+        assert result.exit_code == 1
+        assert result.stderr.startswith("km: no token: set KM_TOKEN")
+        missing = km("accounts", "list", KM_TOKEN=None, KM_TOKEN_FILE=str(tmp_path / "none"))
+        assert "KM_TOKEN_FILE" in missing.stderr
+
+    def test_a_token_file_is_read(self, km: Km, server: ServerProcess, tmp_path: Path):
+        (tmp_path / "token").write_text(server.env["KM_TOKEN"] + "\n")
+        assert km("accounts", "list", KM_TOKEN=None, KM_TOKEN_FILE=str(tmp_path / "token")).exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("url", "words"),
+        [("http://127.0.0.1:9", "cannot reach http://127.0.0.1:9"), ("127.0.0.1", "not an http or https address")],
+    )
+    def test_say_that_there_is_no_server(self, km: Km, url: str, words: str):
+        result = km("accounts", "list", KM_URL=url)
+        assert result.exit_code == 1
+        assert words in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("accounts", "create"),
+            ("accounts", "sing"),
+            ("keys", "issue", "acc_1", "--limit", "5/fortnight"),
+            ("keys", "rotate", "key_1", "--overlap", "soon"),
+            ("keys", "update", "key_1"),
+            ("products", "update", "weather", "--route-units", "x=y"),
+            ("accounts", "list", "--at-most", "0"),
+        ],
+    )
+    def test_wrong_usage_ends_with_2(self, km: Km, arguments: tuple[str, ...]):
+        assert km(*arguments).exit_code == 2
+
+
+class TestProgram:
+    def test_starts_without_loading_what_only_the_server_needs(self):
+        code = (
+            "import sys\nfrom control_plane.entrypoints.cli import create_cli\ncreate_cli(own_only=True)\n"
+            "print(sorted({'sqlalchemy', 'fastapi', 'httpx', 'redis', 'pydantic', 'uvicorn'} & set(sys.modules)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[]"
+
+    def test_shows_its_version(self):
+        done = run_km("--version", env={"PATH": "/usr/bin"})
+        assert done.stdout.startswith("kong-monetize ")
+
+    def test_a_broken_command_of_another_package_is_named_and_left_out(self, monkeypatch, capsys):
+        broken = EntryPoint(name="broken", value="no.such.module:register", group=cli.GROUP)
+        monkeypatch.setattr(cli, "entry_points", lambda **_: [broken])
+        app = cli.create_cli()
+        assert isinstance(app, typer.Typer)
+        assert "no.such.module:register left out" in capsys.readouterr().err
