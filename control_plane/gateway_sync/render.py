@@ -13,7 +13,7 @@ import yaml
 
 from control_plane.foundation.errors import Problem
 from control_plane.gateway_sync.base_config import BaseConfig, KongConfigError, Route, index_base_config
-from control_plane.gateway_sync.usage_door import check_spool_writers, file_log_plugin, find_door
+from control_plane.gateway_sync.usage_door import Door, check_spool_writers, file_log_plugin, find_door
 from gateway_contract.file_log import UnitHeaderError, render_privacy_expression
 from gateway_contract.plugins import API_PRODUCT_FIELD, KEY_AUTH, MONETIZE
 
@@ -132,13 +132,13 @@ class _Renderer:
                 self._problem(f"{attached.where}.config.{API_PRODUCT_FIELD}", message)
             return
         entry = {"name": MONETIZE, "config": {API_PRODUCT_FIELD: product.code}}
-        route.value["plugins"] = [*(route.value.get("plugins") or []), entry]
+        self._append_plugin(route.value, entry)
         self._added.append(f"{MONETIZE} for API product {product.code!r} on route {route.name!r}")
 
     def _open_usage_door(self, sold: dict[str, ProductRouting]) -> None:
         path = self._settings.usage_spool_path
         self._problems += check_spool_writers(self._base, path)
-        closed = []
+        closed, metered = [], False
         for route in self._base.all_routes:
             product = sold.get(route.name or "")
             if product is None and not self._is_monetized(route):
@@ -147,8 +147,9 @@ class _Renderer:
             door = find_door(self._base, route, path=path, unit_headers=headers)
             if isinstance(door, Problem):
                 self._problem(door.field, door.message)
-            elif not door:
+            elif door is None:
                 closed.append(route)
+            metered = metered or door is Door.METER
         if not closed or self._problems:
             return
         if path is None:
@@ -157,9 +158,20 @@ class _Renderer:
             )
             self._problem(closed[0].where, message)
             return
-        plugins = [*(self._base.document.get("plugins") or []), file_log_plugin(path, self._units())]
-        self._base.document["plugins"] = plugins
-        self._added.append(f"file-log for usage to {path}, on every route")
+        plugin = file_log_plugin(path, self._units())
+        if not metered:
+            self._append_plugin(self._base.document, plugin)
+            self._added.append(f"file-log for usage to {path}, on every route")
+            return
+        # a global one would send the metered routes' usage a second time
+        for route in closed:
+            self._append_plugin(route.value, copy.deepcopy(plugin))
+            self._added.append(f"file-log for usage to {path}, on route {route.name!r}")
+
+    @staticmethod
+    def _append_plugin(owner: dict[str, Any], plugin: dict[str, Any]) -> None:
+        # a new list: the old one may stand elsewhere too, by a YAML alias
+        owner["plugins"] = [*(owner.get("plugins") or []), plugin]
 
     def _is_monetized(self, route: Route) -> bool:
         return any(self._base.effective_plugin(route, name) for name in (MONETIZE, KEY_AUTH))

@@ -6,6 +6,7 @@ route or a service would shadow ours: that is refused, not worked around.
 
 import posixpath
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
 
 from control_plane.foundation.errors import Problem
@@ -18,6 +19,13 @@ from gateway_contract.file_log import (
 from gateway_contract.plugins import USAGE_METER
 
 FILE_LOG = "file-log"
+
+
+class Door(StrEnum):
+    """By which way usage of a route leaves Kong."""
+
+    FILE_LOG = "file-log"
+    METER = "km-usage-meter"
 
 
 def file_log_plugin(path: str, unit_headers: dict[str, str]) -> dict[str, Any]:
@@ -53,15 +61,27 @@ def check_spool_writers(base: BaseConfig, path: str | None) -> list[Problem]:
 
 def find_door(
     base: BaseConfig, route: Route, *, path: str | None, unit_headers: Mapping[str, str]
-) -> bool | Problem:
-    """Say whether the operator gave the route a usage door; a Problem where his stands in the way of ours."""
+) -> Door | Problem | None:
+    """Return the usage door that the operator gave the route, None where there is none.
+
+    A Problem where his stands in the way of ours, or does not read the units that the route is billed by.
+    """
     file_log = base.effective_plugin(route, FILE_LOG)
     if file_log is not None and writes_to(file_log, path):
-        return _missing_units(file_log, route, unit_headers) or True
-    if base.effective_plugin(route, USAGE_METER) is not None:
-        return True
+        present = _unit_headers(file_log)
+        if present is None:
+            return Door.FILE_LOG  # reported by check_spool_writers
+        where = f"{file_log.where}.config.custom_fields_by_lua"
+        return _missing_units(present, route, unit_headers, where=where) or Door.FILE_LOG
+    meter = base.effective_plugin(route, USAGE_METER)
+    if meter is not None:
+        read = meter.config.get("unit_headers")
+        where = f"{meter.where}.config.unit_headers"
+        return (
+            _missing_units(read if isinstance(read, dict) else {}, route, unit_headers, where=where) or Door.METER
+        )
     if file_log is None:
-        return False
+        return None
     if path is not None and _unit_headers(file_log) is not None:
         own = file_log.config.get("path")
         message = (
@@ -89,16 +109,15 @@ def _unit_headers(plugin: Plugin) -> dict[str, str] | None:
     return parse_privacy_expression(expression) if isinstance(expression, str) else None
 
 
-def _missing_units(plugin: Plugin, route: Route, wanted: Mapping[str, str]) -> Problem | None:
-    present = _unit_headers(plugin)
-    if present is None:
-        return None  # reported by check_spool_writers
-    missing = {name: header for name, header in wanted.items() if present.get(name) != header.lower()}
+def _missing_units(
+    present: Mapping[str, str], route: Route, wanted: Mapping[str, str], *, where: str
+) -> Problem | None:
+    missing = {name: header for name, header in wanted.items() if str(present.get(name)).lower() != header.lower()}
     if not missing:
         return None
     listed = ", ".join(f"{name} from {header}" for name, header in sorted(missing.items()))
     return Problem(
-        f"{plugin.where}.config.custom_fields_by_lua",
-        f"does not read units that route {route.name!r} is billed by: {listed}. Take over the expression that "
-        "`km gateway preview` shows, or remove this file-log and ours is added",
+        where,
+        f"does not read units that route {route.name!r} is billed by: {listed}. Add them, or remove this plugin: "
+        "`km gateway preview` then shows the file-log that is added in its place",
     )

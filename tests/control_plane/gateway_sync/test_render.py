@@ -180,10 +180,21 @@ class TestWhatTheOperatorAttached:
         document["services"][0]["plugins"] = [{"name": "km-usage-meter", "config": {}}]
         assert render(document)["plugins"] == [{"name": "prometheus"}]
 
-    def test_a_sold_route_without_a_door_gets_the_global_one(self):
+    def test_beside_metered_routes_the_others_get_a_file_log_of_their_own(self):
         document = base()
         route(document, "history")["plugins"] = [{"name": "km-usage-meter"}]
-        assert render(document)["plugins"][-1] == door()
+        result = render(document)
+        assert result["plugins"] == [{"name": "prometheus"}]
+        assert route(result, "forecast")["plugins"][-1] == door()
+        assert door() not in route(result, "history")["plugins"]
+
+    def test_a_meter_that_misses_unit_headers_is_refused(self):
+        document = base()
+        document["services"][0]["plugins"] = [{"name": "km-usage-meter", "config": {"unit_headers": {"a": "x-a"}}}]
+        weather = ProductRouting("weather", "weather-api", ("forecast",), {"a": "X-A", "b": "X-B"})
+        message = problems(document, weather)["services[0].plugins[0].config.unit_headers"]
+        assert "b from X-B" in message
+        assert "a from" not in message
 
     def test_his_file_log_with_our_expression_is_enough(self):
         document = base()
