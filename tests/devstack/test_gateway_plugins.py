@@ -135,6 +135,7 @@ class TestFailClosed:
         answer = httpx.get(f"{gateway.url}/weather/v1/current/oslo", headers={"x-do": "die"}, timeout=60)
         assert answer.status_code >= 500
         assert "closed (attempt 1)" in gateway.log()
+        wait_for(lambda: httpx.get(f"{gateway.url}/weather/v1/current/oslo", timeout=60).status_code == 200)
 
     def test_a_plugin_server_that_is_stopped_refuses_within_its_time(
         self, new_gateway: Callable[..., RunningGateway]
