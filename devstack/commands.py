@@ -11,7 +11,8 @@ from rich.table import Table
 
 from devstack.children import ChildFailedError
 from devstack.ports import preferred_port
-from devstack.stack import Ports, Stack
+from devstack.stack import Stack
+from devstack.stack_layout import Ports
 
 PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT = 8000, 8001, 8090
 

@@ -3,13 +3,11 @@
 import contextlib
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.request import urlopen
@@ -17,35 +15,19 @@ from urllib.request import urlopen
 import psycopg
 
 from devstack.children import ChildFailedError
-from devstack.kong_files import LIVE_FILE, render_base_config, render_gateway_conf
-from devstack.ports import free_port, is_listening
-from devstack.stores.event_store import event_store_dsn
+from devstack.kong_files import render_base_config, render_gateway_conf
+from devstack.ports import is_listening
+from devstack.stack_layout import DATABASE, REPOSITORY, Ports, StackLayout, write_private
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
 from devstack.supervisor import Command, CommandProcess, Supervisor, answers_ok, wait_until
 
-REPOSITORY: Final = Path(__file__).parents[1]
-DATABASE: Final = "kong_monetize"
 LONGEST_SOCKET_PATH: Final = 80
 COMMAND_SECONDS: Final = 120.0
 PLUGIN_SERVER: Final = "pluginserver"
 
 
-@dataclass(frozen=True)
-class Ports:
-    """All on 127.0.0.1."""
-
-    postgres: int = field(default_factory=free_port)
-    valkey: int = field(default_factory=free_port)
-    upstream: int = field(default_factory=free_port)
-    proxy: int = field(default_factory=free_port)
-    kong_admin: int = field(default_factory=free_port)
-    control: int = field(default_factory=free_port)
-    shipper: int = field(default_factory=free_port)
-    plugin_server: int = field(default_factory=free_port)
-
-
-class Stack:
+class Stack(StackLayout):
     """Starts and keeps running: postgres, valkey, upstream, gateway (with its pluginserver), shipper, server.
 
     What a killed process leaves is found again by the next one; everything lies below `data_dir`. All processes
@@ -63,50 +45,14 @@ class Stack:
         plugin_workers: int = 1,
     ) -> None:
         """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process."""
-        self.data_dir = data_dir.absolute()
-        self.ports = ports or Ports()
+        super().__init__(data_dir, ports=ports or Ports(), settings=settings or {})
         self._kong_config = kong_config or REPOSITORY / "kong.yml"
-        self._settings = dict(settings or {})
         self._plugin_workers = plugin_workers
         self._supervisor = Supervisor()
         self._leaving = contextlib.ExitStack()
-        self._secrets: dict[str, str] = {}
         self._postgres = EmbeddedPostgres(self.data_dir / "postgres", port=self.ports.postgres, fast=fast)
         self._valkey = EmbeddedValkey(self.data_dir / "valkey", port=self.ports.valkey)
         self._socket = self.data_dir / "run" / "km.sock"
-
-    # --- addresses
-
-    @property
-    def proxy_url(self) -> str:
-        """Where callers send requests; the sample API is below `/weather`."""
-        return f"http://127.0.0.1:{self.ports.proxy}"
-
-    @property
-    def admin_api_url(self) -> str:
-        """Kong's Admin API, as the local gateway has it."""
-        return f"http://127.0.0.1:{self.ports.kong_admin}"
-
-    @property
-    def control_url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.control}"
-
-    @property
-    def redis_url(self) -> str:
-        return self._valkey.url
-
-    @property
-    def database_url(self) -> str:
-        return f"postgresql+psycopg://postgres@127.0.0.1:{self.ports.postgres}/{DATABASE}"
-
-    @property
-    def spool_dir(self) -> Path:
-        return self.data_dir / "spool"
-
-    @property
-    def admin_token(self) -> str:
-        """API token of the owner role, made at the first start."""
-        return self._secrets["admin_token"]
 
     # --- life
 
@@ -187,9 +133,10 @@ class Stack:
 
     def km(self, *arguments: str, stdin: str | None = None) -> str:
         """Run a `km` command against this stack and return what it prints. Raises ChildFailedError."""
+        token = {"KM_TOKEN": self.admin_token} if self.has_admin_token else {}
         result = subprocess.run(
             [sys.executable, "-m", "control_plane.entrypoints.cli", *arguments],
-            env=self.control_environment() | {"KM_URL": self.control_url, **self._token_variable()},
+            env=self.control_environment() | {"KM_URL": self.control_url} | token,
             cwd=REPOSITORY,
             input=stdin,
             capture_output=True,
@@ -200,35 +147,6 @@ class Stack:
         if result.returncode != 0:
             raise ChildFailedError(f"km {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}")
         return result.stdout
-
-    def gateway_environment(self) -> dict[str, str]:
-        """What runs beside Kong is told: plugin server and shipper."""
-        return {
-            "PYTHONPATH": str(REPOSITORY),
-            "KM_REDIS_URL": self.redis_url,
-            "KM_GATEWAY_SECRET": self._secrets["gateway_secret"],
-            "KM_SPOOL_DIR": str(self.spool_dir),
-            "KM_PUBLIC_URL": self.control_url,
-            **self._settings,
-        }
-
-    def control_environment(self) -> dict[str, str]:
-        """What the control plane is told."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("KM_")}
-        return (
-            inherited
-            | self.gateway_environment()
-            | {
-                "KM_DATABASE_URL": self.database_url,
-                "KM_CLICKHOUSE_DSN": event_store_dsn(self.data_dir / "events"),
-                "KM_GATEWAY_NODES": self.admin_api_url,
-                "KM_KONG_CONFIG": str(self.data_dir / "kong.yml"),
-                "KM_USAGE_SPOOL_PATH": str(self.spool_dir / LIVE_FILE),
-                "KM_HOST": "127.0.0.1",
-                "KM_PORT": str(self.ports.control),
-                **self._settings,
-            }
-        )
 
     # --- inside
 
@@ -258,7 +176,7 @@ class Stack:
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET_PATH:
             short = self._leaving.enter_context(tempfile.TemporaryDirectory(prefix="km-"))
             self._socket = Path(short) / "km.sock"
-        self._secrets = self._read_secrets()
+        self.read_secrets()
         base = self._kong_config.read_text()
         rendered = render_base_config(base, upstream_port=self.ports.upstream, spool_dir=self.spool_dir)
         (self.data_dir / "kong.yml").write_text(rendered)
@@ -271,7 +189,7 @@ class Stack:
             workers=self._plugin_workers,
             environment=self.gateway_environment(),
         )
-        _write_private(self.data_dir / "kong.conf", conf)
+        write_private(self.data_dir / "kong.conf", conf)
 
     def _prepare_database(self) -> None:
         with psycopg.connect(self._postgres.dsn) as connection:
@@ -279,22 +197,8 @@ class Stack:
         if found is None:
             self._postgres.create_database(DATABASE)
         self.km("db", "upgrade")
-        if "admin_token" not in self._secrets:
-            token = self.km("db", "create-token", "--name", "dev").strip()
-            self._secrets["admin_token"] = token
-            _write_private(self.data_dir / "secrets.json", json.dumps(self._secrets))
-
-    def _read_secrets(self) -> dict[str, str]:
-        path = self.data_dir / "secrets.json"
-        if path.exists():
-            found: dict[str, str] = json.loads(path.read_text())
-            return found
-        made = {"gateway_secret": secrets.token_urlsafe(48)}
-        _write_private(path, json.dumps(made))
-        return made
-
-    def _token_variable(self) -> dict[str, str]:
-        return {"KM_TOKEN": self._secrets["admin_token"]} if "admin_token" in self._secrets else {}
+        if not self.has_admin_token:
+            self.keep_admin_token(self.km("db", "create-token", "--name", "dev").strip())
 
     def _upstream(self) -> Command:
         port = self.ports.upstream
@@ -334,12 +238,6 @@ class Stack:
         return self._plugin_server_pid() is not None and answers_ok(
             f"http://127.0.0.1:{self.ports.plugin_server}/readyz"
         )
-
-
-def _write_private(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
 
 
 @contextlib.contextmanager
