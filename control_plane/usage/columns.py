@@ -7,18 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from control_plane.usage.attribution import MAX_METHOD_LENGTH, NUMBERS, judge_dimensions, judge_numbers
 from control_plane.usage.endpoints import EndpointNames
 from control_plane.usage.lines import MAX_PATH_LENGTH, UsageLine
-from control_plane.usage.mac import ReceiptReader
+from control_plane.usage.mac import Identity, ReceiptReader
 from control_plane.usage.model import (
     EARLIEST_MS,
     FLAG_BAD_RECEIPT,
     LATEST_MS,
-    MAX_SEQUENCE,
-    MAX_UNITS,
     HourKey,
 )
 from gateway_contract.counters import HOUR_MS
@@ -54,28 +52,30 @@ COLUMN_NAMES = (
     "flags",
     "ingested_at",
 )
-_MODES = frozenset(mode.value for mode in Mode)
-_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 _NO_FLAGS: tuple[str, ...] = ()
 _NO_DIMENSIONS: dict[str, int] = {}
 _line_fields = attrgetter("id", "sv", "rt", "m", "p", "ip", *(source for source, _, _ in NUMBERS.values()))
-
-# what a receipt says of a call: event id, time, account, key, mode, product, outcome, units, emitter, call number
-Identity = tuple[str, int, str, str, str, str, str, int, str, int]
 
 
 @dataclass(slots=True)
 class EventColumns:
     """Events by column (see COLUMN_NAMES; times as ms since 1970), and what was noticed about them."""
 
-    columns: dict[str, Sequence[Any]]
+    columns: dict[str, Sequence[Any]] = field(default_factory=lambda: {name: [] for name in COLUMN_NAMES})
     hours: set[HourKey] = field(default_factory=set)
     implausible: list[UsageLine] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
-    repeated_receipts: int = 0
 
     def __len__(self) -> int:
         return len(self.columns["event_id"])
+
+    def extend(self, more: "EventColumns") -> None:
+        """Add rows, and what was noticed about them; the columns must be lists."""
+        for name, column in self.columns.items():
+            cast("list[Any]", column).extend(more.columns[name])
+        self.hours |= more.hours
+        self.implausible += more.implausible
+        self.flags.update(more.flags)
 
     def slice(self, start: int, end: int) -> "EventColumns":
         """Return some of the rows, without the remarks."""
@@ -102,27 +102,20 @@ class Attribution:
             identities = self._identities(lines, flags)
         columns = self._columns(lines, identities, flags, ingested_at_ms)
         hours = {
-            HourKey(account_id, at_ms - at_ms % HOUR_MS)
+            (account_id, at_ms - at_ms % HOUR_MS)
             for account_id, at_ms in zip(columns["account_id"], columns["occurred_at"], strict=True)
         }
         counted = Counter(flag for row in flags.values() for flag in row)
-        repeated = _repeated_receipts(columns["event_id"], columns["request_id"])
-        return EventColumns(columns, hours, implausible, counted, repeated)
+        return EventColumns(columns, {HourKey(*hour) for hour in hours}, implausible, counted)
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
         identities: list[Identity | None] = []
         append = identities.append
-        read_upstream, identify = self._upstream.read, _identify
+        read = self._upstream.read
         for line in lines:
-            if line.ru:
-                fields = read_upstream(line.ru)
-                if fields is not None:
-                    identity = identify(fields)
-                    if identity is not None:
-                        append(identity)
-                        continue
-            append(self._identity_from_answer(line, len(identities), flags))
+            identity = read(line.ru) if line.ru else None
+            append(identity or self._identity_from_answer(line, len(identities), flags))
         return identities
 
     def _identity_from_answer(
@@ -134,8 +127,7 @@ class Attribution:
         if line.ra:
             note = parse_refusal_note(line.ra)
             if note is None:
-                fields = self._answer.read(line.ra)
-                identity = _identify(fields) if fields is not None else None
+                identity = self._answer.read(line.ra)
                 if identity is not None:
                     return identity
                 flags[row] = (FLAG_BAD_RECEIPT,)
@@ -188,51 +180,6 @@ class Attribution:
         return columns
 
 
-def _identify(fields: Sequence[str]) -> Identity | None:
-    """Return what a receipt with a true MAC says, or None if the gateway writes no such receipt."""
-    (
-        _,
-        emitter,
-        sequence_text,
-        number_text,
-        decided_text,
-        account_id,
-        key_id,
-        product,
-        mode,
-        outcome,
-        units_text,
-    ) = fields
-    try:
-        sequence, number = int(sequence_text), int(number_text)
-        decided_at_ms, units = int(decided_text), int(units_text)
-    except ValueError:
-        return None
-    sound = (
-        EARLIEST_MS <= decided_at_ms < LATEST_MS
-        and 0 <= sequence <= MAX_SEQUENCE
-        and 0 <= number <= MAX_SEQUENCE
-        and 0 <= units <= MAX_UNITS
-        and account_id
-        and mode in _MODES
-        and outcome in _OUTCOMES
-    )
-    if not sound:
-        return None
-    return (
-        f"{emitter}-{sequence}",
-        decided_at_ms,
-        account_id,
-        key_id,
-        mode,
-        product,
-        outcome,
-        units,
-        emitter,
-        number,
-    )
-
-
 def _cut(texts: Sequence[str], length: int) -> Sequence[str]:
     return [text[:length] for text in texts] if max(map(len, texts)) > length else texts
 
@@ -261,8 +208,10 @@ def _bound_numbers(
             flags[row] = flags.get(row, _NO_FLAGS) + bad
 
 
-def _repeated_receipts(event_ids: Sequence[str], request_ids: Sequence[str]) -> int:
-    """Count receipts that came under more than one request id in this batch."""
-    if len(set(event_ids)) == len(event_ids):
+def repeated_receipts(events: EventColumns) -> int:
+    """Count receipts that came under more than one request id."""
+    event_ids, request_ids = events.columns["event_id"], events.columns["request_id"]
+    distinct = len(set(event_ids))
+    if distinct == len(event_ids):
         return 0
-    return len(set(zip(event_ids, request_ids, strict=True))) - len(set(event_ids))
+    return len(set(zip(event_ids, request_ids, strict=True))) - distinct

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from control_plane.usage import metrics
-from control_plane.usage.columns import Attribution, EventColumns
+from control_plane.usage.columns import Attribution, EventColumns, repeated_receipts
 from control_plane.usage.entries import EntryBatch
 from control_plane.usage.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
 from control_plane.usage.model import HourKey
@@ -29,13 +29,27 @@ class EventWriter:
         Raises:
             clickhouse_connect.driver.exceptions.Error: the store failed; to be called again.
         """
-        lines, letters = _read_lines(batch)
-        events = self._attribution().events(lines, ingested_at_ms=now_ms)
+        events, letters = self._read(batch, now_ms)
         letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
         letters += list(self._insert(events))
         self._store.insert_dead_letters(letters, received_at_ms=now_ms)
         _count(batch, events, letters)
         return events.hours
+
+    def _read(self, batch: EntryBatch, now_ms: int) -> tuple[EventColumns, list[DeadLetter]]:
+        """Decode and attribute entry by entry: a whole batch of lines would never fit a processor's cache."""
+        events, attribution = EventColumns(), self._attribution()
+        letters = [
+            dead_letter(reason=f"unreadable entry: {reason}", raw=raw, segment=f"entry {entry_id!r}")
+            for entry_id, (reason, raw) in batch.unreadable.items()
+        ]
+        for entry in batch.entries:
+            lines, bad = decode_lines(
+                entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
+            )
+            events.extend(attribution.events(lines, ingested_at_ms=now_ms))
+            letters += bad
+        return events, letters
 
     def _insert(self, events: EventColumns) -> Iterator[DeadLetter]:
         """Insert what can be inserted: a row that fits no column must not hold up the others."""
@@ -55,20 +69,6 @@ class EventWriter:
             )
 
 
-def _read_lines(batch: EntryBatch) -> tuple[list[UsageLine], list[DeadLetter]]:
-    lines: list[UsageLine] = []
-    letters: list[DeadLetter] = []
-    for entry_id, (reason, raw) in batch.unreadable.items():
-        letters.append(dead_letter(reason=f"unreadable entry: {reason}", raw=raw, segment=f"entry {entry_id!r}"))
-    for entry in batch.entries:
-        good, bad = decode_lines(
-            entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
-        )
-        lines += good
-        letters += bad
-    return lines, letters
-
-
 def _letter_of_line(line: UsageLine, reason: str) -> DeadLetter:
     return dead_letter(reason=reason, raw=encode_line(line), segment=f"request {line.id!r}")
 
@@ -78,9 +78,9 @@ def _count(batch: EntryBatch, events: EventColumns, letters: list[DeadLetter]) -
     metrics.DROPPED.inc(batch.dropped)
     for flag, number in events.flags.items():
         metrics.FLAGGED.labels(metrics.flag_label(flag)).inc(number)
-    if events.repeated_receipts:
-        metrics.REPEATED_RECEIPTS.inc(events.repeated_receipts)
-        log.warning("one receipt under several request ids", receipts=events.repeated_receipts)
+    if repeated := repeated_receipts(events):
+        metrics.REPEATED_RECEIPTS.inc(repeated)
+        log.warning("one receipt under several request ids", receipts=repeated)
     if letters:
         metrics.DEAD_LETTERS.labels("line").inc(len(letters) - len(batch.unreadable))
         metrics.DEAD_LETTERS.labels("entry").inc(len(batch.unreadable))

@@ -24,6 +24,7 @@ from control_plane.usage.storing import EventWriter
 log = structlog.get_logger(__name__)
 
 REDIS_TIMEOUT_SECONDS = 10.0
+READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ async def run_collector(
         config.redis_url,
         socket_timeout=config.collector.wait_seconds + REDIS_TIMEOUT_SECONDS,
         socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
+        socket_read_size=READ_BYTES,
         health_check_interval=30,
     )
     collector = Collector(

@@ -1,0 +1,206 @@
+"""The collector: usage stream to event store, against clickhouse-connect inserting the same rows alone.
+
+Real Valkey and PostgreSQL beside it, the event store embedded. "One core" is measured as CPU time of this process,
+the embedded event store's threads included: a second of it is a second of one core. The collector's row covers all
+it does: reading, decoding, checking receipts, naming endpoints, storing, committing, publishing, acknowledging.
+Prints a table, writes JSON to benchmarks/results/collector.json.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import random
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import clickhouse_connect
+from redis.asyncio import Redis
+
+from control_plane.entrypoints import migrations
+from control_plane.foundation.clock import to_ms
+from control_plane.foundation.db import create_engine, session_factory
+from control_plane.usage.aggregator import aggregate_touched
+from control_plane.usage.collector import Collector, CollectorConfig
+from control_plane.usage.columns import Attribution, EventColumns
+from control_plane.usage.endpoints import EndpointNames, Template
+from control_plane.usage.lines import decode_lines
+from control_plane.usage.store import EventStore, EventStoreConfig
+from control_plane.usage.storing import EventWriter
+from control_plane.usage.workers import READ_BYTES
+from devstack.stores.event_store import event_store_dsn
+from devstack.stores.postgres import EmbeddedPostgres
+from devstack.stores.valkey import EmbeddedValkey
+from gateway_contract import usage_lines
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+from gateway_contract.receipts import Place, Receipt, sign_receipt
+from gateway_contract.redis_names import COLLECTOR_GROUP, usage_stream
+
+SECRET = b"benchmark-" * 4
+ACCOUNTS = 200
+LINES_PER_ENTRY = usage_lines.MAX_LINES_PER_ENTRY
+CITIES = ("oslo", "lima", "cairo", "quito", "hanoi", "paris", "delhi", "accra")
+
+
+@dataclass
+class Result:
+    what: str
+    events: int
+    per_second: float
+    per_core_second: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "collector.json")
+    options = parser.parse_args()
+    # a worker process of ours does the same: batches are garbage as a whole, and hold no cycles
+    gc.set_threshold(100_000, 50, 100)
+    with tempfile.TemporaryDirectory(prefix="kmb") as directory:
+        valkey = EmbeddedValkey(Path(directory) / "valkey")
+        postgres = EmbeddedPostgres(Path(directory) / "postgres")
+        valkey.start()
+        postgres.start()
+        try:
+            url = postgres.create_database("bench").replace("postgresql://", "postgresql+psycopg://", 1)
+            migrations.upgrade(url)
+            results = asyncio.run(measure(Path(directory) / "events", valkey.url, url, options.events))
+        finally:
+            postgres.destroy()
+            valkey.stop()
+    for result in results:
+        print(f"{result.what:<52}{result.per_second:>12,.0f} /s{result.per_core_second:>12,.0f} /s and core")
+    share = results[1].per_core_second / results[0].per_core_second
+    print(f"{'the collector against the insert alone':<52}{share:>12.0%}")
+    options.json.parent.mkdir(exist_ok=True)
+    options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
+
+
+async def measure(events_directory: Path, redis_url: str, database_url: str, events: int) -> list[Result]:
+    engine = create_engine(database_url)
+    redis = Redis.from_url(redis_url, socket_timeout=60, socket_read_size=READ_BYTES)
+    sessions = session_factory(engine)
+    dsn = event_store_dsn(events_directory)
+    with clickhouse_connect.get_client(dsn=dsn) as client:
+        client.command("CREATE DATABASE alone")
+    other = EventStore.open(
+        EventStoreConfig(dsn=event_store_dsn(events_directory, database="alone")), max_threads=1
+    )
+    store = EventStore.open(EventStoreConfig(dsn=dsn), max_threads=1)
+    templates = {
+        "weather": (Template("GET", "/weather/v1/current/{city}"), Template("GET", "/weather/v1/forecast"))
+    }
+    attribution = Attribution(secrets=(SECRET,), endpoints=EndpointNames(templates))
+    rounds = max(1, events // (LINES_PER_ENTRY * 40))
+    entries = [make_entry(number) for number in range(rounds * 40)]
+    total = len(entries) * LINES_PER_ENTRY
+    alone = await asyncio.to_thread(insert_alone, other, attribution, entries)
+    collector = Collector(
+        config=CollectorConfig(),
+        redis=redis,
+        sessions=sessions,
+        writer=EventWriter(store=store, attribution=lambda: attribution),
+    )
+    await redis.xgroup_create(usage_stream(0), COLLECTOR_GROUP, id="0", mkstream=True)
+    position = 0
+    for lines in entries:
+        fields = {
+            usage_lines.FIELD_SHIPPER: "bench",
+            usage_lines.FIELD_SEGMENT: "segment",
+            usage_lines.FIELD_START: position,
+            usage_lines.FIELD_END: position + len(lines) + 1,
+            usage_lines.FIELD_SHIPPED_UP_TO_MS: 0,
+            usage_lines.FIELD_LINES: lines,
+        }
+        position += len(lines) + 1
+        await redis.xadd(usage_stream(0), fields)
+    wall, cpu = time.perf_counter(), time.process_time()
+    while await collector.collect():
+        pass
+    collected = result("collector: stream to event store", total, wall, cpu)
+    assert store.count_events() == total
+    reader = EventStore.open(EventStoreConfig(dsn=dsn))
+    wall, cpu = time.perf_counter(), time.process_time()
+    hours = 0
+    while done := await aggregate_touched(sessions, reader, now=datetime.now(UTC)):
+        hours += done
+    aggregated = result(f"aggregator: {hours} hours recomputed, in events", total, wall, cpu)
+    for opened in (reader, store, other):
+        opened.close()
+    await redis.aclose()
+    await engine.dispose()
+    return [alone, collected, aggregated]
+
+
+def insert_alone(store: EventStore, attribution: Attribution, entries: list[bytes]) -> Result:
+    """Insert the same rows in the same batches, with nothing else to do."""
+    batches = []
+    for first in range(0, len(entries), 40):
+        batch = EventColumns()
+        for raw in entries[first : first + 40]:
+            lines, _ = decode_lines(raw, shipper_id="", segment="", start_offset=0)
+            batch.extend(attribution.events(lines, ingested_at_ms=to_ms(datetime.now(UTC))))
+        batches.append(batch)
+    store.insert(batches[0])
+    wall, cpu = time.perf_counter(), time.process_time()
+    for batch in batches:
+        store.insert(batch)
+    return result("clickhouse-connect: the same rows inserted alone", sum(map(len, batches)), wall, cpu)
+
+
+def result(what: str, events: int, wall: float, cpu: float) -> Result:
+    return Result(what, events, events / (time.perf_counter() - wall), events / (time.process_time() - cpu))
+
+
+def make_entry(number: int) -> bytes:
+    """Return an entry's lines: served calls of some accounts, every twentieth refused, every tenth with tokens."""
+    chance = random.Random(number)
+    now_ms = to_ms(datetime.now(UTC))
+    lines = []
+    for row in range(LINES_PER_ENTRY):
+        account = f"{chance.randrange(ACCOUNTS):026d}"
+        refused = row % 20 == 0
+        receipt = Receipt(
+            emitter="benchmarkemitter",
+            sequence=number * LINES_PER_ENTRY + row,
+            call_number=row,
+            decided_at_ms=now_ms + row,
+            account_id=f"acc_{account}",
+            key_id=f"key_{account}",
+            product="weather",
+            mode=Mode.LIVE,
+            outcome=Outcome.RATE_LIMITED if refused else Outcome.SERVED,
+            units=1,
+        )
+        lines.append(
+            {
+                "v": 1,
+                "id": f"{chance.getrandbits(128):032x}",
+                "at": now_ms + row,
+                "ru": "" if refused else sign_receipt(receipt, place=Place.UPSTREAM, secret=SECRET),
+                "ra": sign_receipt(receipt, place=Place.ANSWER, secret=SECRET),
+                "sv": "weather",
+                "rt": "weather-v1",
+                "m": "GET",
+                "p": f"/weather/v1/current/{chance.choice(CITIES)}{row % 100}",
+                "st": 429 if refused else 200,
+                "so": "kong" if refused else "upstream",
+                "bi": 312,
+                "bo": 1268,
+                "lt": 14,
+                "lk": 3,
+                "lp": 11,
+                "ip": f"198.51.100.{row % 250}",
+                "u": {"tokens": str(row)} if row % 10 == 0 else {},
+            }
+        )
+    return b"\n".join(json.dumps(line, separators=(",", ":")).encode() for line in lines)
+
+
+if __name__ == "__main__":
+    main()
