@@ -8,6 +8,7 @@ from fastapi_offline import FastAPIOffline
 
 from control_plane.admin_api import problems
 from control_plane.admin_api.access import authenticated
+from control_plane.admin_api.forms import refuse_repeated_parameters
 from control_plane.admin_api.middleware import RequestScope
 from control_plane.admin_api.problems import MEDIA_TYPE, Problem
 from control_plane.admin_api.resources import RESOURCES
@@ -20,13 +21,19 @@ Times are RFC 3339 in UTC, amounts are whole minor units, ids are opaque.
 Lists are paged: pass `next_cursor` as `cursor` to get the next page.
 Errors are `application/problem+json` with a stable `code`; wrong fields are named in `errors`.
 """
-_PROBLEM: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request cannot be read.", "model": Problem} | _PROBLEM,
-    401: {"description": "No valid token.", "model": Problem} | _PROBLEM,
-    403: {"description": "The token's role may not do this.", "model": Problem} | _PROBLEM,
-    422: {"description": "Fields are wrong; `errors` names them.", "model": Problem} | _PROBLEM,
-    503: {"description": "A store cannot be reached.", "model": Problem} | _PROBLEM,
+    status: {"description": description, "model": Problem}
+    for status, description in {
+        400: "The request cannot be read.",
+        401: "No valid token.",
+        403: "The token's role may not do this, or a rule forbids it.",
+        404: "There is no such thing; `code` says which.",
+        409: "What is there already forbids it; `code` says what.",
+        413: "The body is too large.",
+        415: "The body's media type is not taken.",
+        422: "Fields are wrong; `errors` names them.",
+        503: "A store cannot be reached. Try again.",
+    }.items()
 }
 
 
@@ -44,12 +51,27 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.add_middleware(RequestScope)
-    admin = APIRouter(prefix="/admin/v1", dependencies=[Depends(authenticated)], responses=_ERRORS)
+    admin = APIRouter(
+        prefix="/admin/v1",
+        dependencies=[Depends(authenticated), Depends(refuse_repeated_parameters)],
+        responses=_ERRORS,
+    )
     for resource in RESOURCES:
         admin.include_router(resource)
     app.include_router(health)
     app.include_router(admin)
+    _name_media_type_of_problems(app)
     return app
+
+
+def _name_media_type_of_problems(app: FastAPI) -> None:
+    """FastAPI documents every model as application/json; problems have a media type of their own."""
+    for path in app.openapi()["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get("application/json", {}).get("schema", {}).get("$ref", "").endswith("/Problem"):
+                    response["content"] = {MEDIA_TYPE: content["application/json"]}
 
 
 def create_health_app(services: Services) -> FastAPI:

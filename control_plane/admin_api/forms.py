@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Path
+from fastapi import Path, Request
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
     StringConstraints,
 )
 
+from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.money import Money
 from control_plane.foundation.pagination import MAX_PAGE_SIZE, Page
 from control_plane.foundation.windows import MAX_LIMIT, MAX_WINDOW_MS, MIN_WINDOW_MS
@@ -102,6 +103,18 @@ class PageQuery(StrictBody):
     cursor: Annotated[
         str | None, Field(max_length=1000, description="`next_cursor` of the page before; left out for the first.")
     ] = None
+
+
+REPEATABLE = frozenset({"group_by"})
+
+
+def refuse_repeated_parameters(request: Request) -> None:
+    """Raise ValidationFailedError where a parameter is given twice: nobody can say which of them counts."""
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name in seen and name not in REPEATABLE:
+            raise ValidationFailedError(name, "is given more than once")
+        seen.add(name)
 
 
 class PageAnswer(BaseModel, Generic[Item]):

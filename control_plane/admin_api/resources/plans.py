@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from control_plane.admin_api.database import Database
-from control_plane.admin_api.forms import CodePath, Moment, StrictBody, WindowForm
+from control_plane.admin_api.forms import Code, CodePath, Moment, StrictBody, WindowForm
 from control_plane.catalog import queries
 from control_plane.catalog.tables import Plan, PlanVersion, Price
 
@@ -60,7 +60,7 @@ class PlansAnswer(BaseModel):
 
 
 class PlansQuery(StrictBody):
-    product: Annotated[str | None, Field(max_length=48, description="Only plans of this API product.")] = None
+    product: Annotated[Code | None, Field(description="Only plans of this API product.")] = None
 
 
 def version_answer(version: PlanVersion) -> VersionAnswer:

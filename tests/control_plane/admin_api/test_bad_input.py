@@ -125,6 +125,8 @@ WRONG_PARAMETERS = [
     ("/accounts?cursor=abc", "cursor"),
     ("/accounts?cursor=WyJ4Il0", "cursor"),
     ("/accounts?search=%00", "search"),
+    ("/accounts?limit=1&limit=2", "limit"),
+    ("/plans?product=NO", "product"),
     ("/usage?group_by=colour", "group_by[0]"),
     ("/usage?start=2026-11-01T00:30:00Z", "start"),
     ("/usage?start=2026-11-02T00:00:00Z&end=2026-11-01T00:00:00Z", "end"),

@@ -149,10 +149,8 @@ class TestOtherCommands:
         assert answer(km("events", account, "--json")) == []
 
     def test_products_are_made_and_changed(self, km: Km, catalog: None):
-        made = km(
-            "products", "create", "forecasts", "--name", "Forecasts", "--service", "weather", "--route", "forecasts",
-            "--endpoint", "GET /v2/{city}", "--route-units", "forecasts=5", "--json",
-        )  # fmt: skip
+        options = "--name Forecasts --service weather --route forecasts --route-units forecasts=5 --json".split()
+        made = km("products", "create", "forecasts", "--endpoint", "GET /v2/{city}", *options)
         assert answer(made)["endpoints"] == [{"method": "GET", "path_template": "/v2/{city}"}]
         changed = km("products", "update", "forecasts", "--unit-header", "tokens=x-tokens", "--json")
         assert answer(changed)["unit_headers"] == {"tokens": "x-tokens"}

@@ -1,0 +1,55 @@
+"""Our OpenAPI document against the running server: generated requests, right and wrong ones."""
+
+from datetime import datetime
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from control_plane.admin_api.app import create_app
+from control_plane.admin_api.services import Services
+from tests.control_plane.cli.conftest import ServerProcess
+
+EXAMPLES_OF_EACH = 5
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+
+
+async def no_rebuild(_now: datetime) -> None:
+    raise NotImplementedError
+
+
+DOCUMENT = create_app(Services(sessions=None, history=None, rebuild=no_rebuild)).openapi()
+OPERATIONS = [found.ok() for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()]
+# health takes nothing that could be wrong
+CASES = [
+    pytest.param(operation, mode, id=f"{mode.value} {operation.label}")
+    for operation in OPERATIONS
+    for mode in GenerationMode
+    if mode is GenerationMode.POSITIVE or operation.path.startswith("/admin/")
+]
+
+
+@pytest.mark.parametrize(("operation", "mode"), CASES)
+def test_every_operation_answers_as_documented(operation, mode: GenerationMode, server: ServerProcess):
+    headers = {"Authorization": f"Bearer {server.env['KM_TOKEN']}"}
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES_OF_EACH, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def check(case: schemathesis.Case) -> None:
+        case.call_and_validate(base_url=server.url, headers=headers, checks=CHECKS, timeout=30)
+
+    check()
