@@ -40,7 +40,7 @@ async def project_changes(
             accounts = await accounts_by_id(reads, account_ids, now=now)
             keys = await keys_by_id(reads, key_ids)
         _report_missing("account", account_ids, (account.id for account in accounts))
-        _report_missing("key", key_ids, (key.id for key in keys))
+        _report_missing("key", key_ids, (key.record.id for key in keys))
         # accounts first: a new key must not be known before the account it belongs to
         await writer.write_accounts(accounts, now=now, public_url=public_url)
         await writer.write_keys(keys)

@@ -15,7 +15,6 @@ from control_plane.gateway_sync.records import (
     AccountSnapshot,
     KeySnapshot,
     build_account_record,
-    build_key_record,
 )
 from control_plane.gateway_sync.redis_scripts import load_script
 from gateway_contract.invalidations import account_invalidation, key_invalidation
@@ -76,17 +75,19 @@ class RecordWriter:
             return sum(await pipeline.execute())
 
     async def _queue_keys(self, pipeline: Pipeline, keys: Sequence[KeySnapshot], *, announce_new: bool) -> None:
-        versions = [key.version for key in keys]
+        records = [key.record for key in keys]
+        versions = [record.version for record in records]
         values = _values(
             versions=versions,
-            records=[encode_record(build_key_record(key)) for key in keys],
+            records=[encode_record(record) for record in records],
             messages=[key_invalidation(key.key_hash) for key in keys],
             announce_new=announce_new,
         )
         await self._write_keys(keys=[key_record(key.key_hash) for key in keys], args=values, client=pipeline)
-        hashes = [account_versions(key.account_id) for key in keys]
         await self._write_versions(
-            keys=hashes, args=[_lines(key.id for key in keys), _lines(map(str, versions))], client=pipeline
+            keys=[account_versions(record.account_id) for record in records],
+            args=[_lines(record.id for record in records), _lines(map(str, versions))],
+            client=pipeline,
         )
 
 

@@ -8,12 +8,10 @@ from urllib.parse import quote
 
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.period import Interval, next_period, period_containing
-from gateway_contract.modes import Mode
 from gateway_contract.records import (
     AccountRecord,
     AccountStatus,
     KeyRecord,
-    KeyStatus,
     Period,
     ProductGrant,
     Quota,
@@ -27,20 +25,10 @@ UNLIMITED = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class KeySnapshot:
-    """One key's row as the gateway needs it. `key_hash` names the record; it is not in it."""
+    """One key: its record, and the hash that names the record and is not in it."""
 
-    id: str
-    account_id: str
     key_hash: str
-    mode: str
-    status: str
-    version: int
-    scopes: tuple[str, ...]
-    windows: tuple[Window, ...]
-    quota_units: int | None
-    ip_ranges: tuple[str, ...]
-    expires_at: datetime | None
-    name: str
+    record: KeyRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +75,6 @@ class AccountSnapshot:
     status: str
     version: int
     subscriptions: tuple[SubscriptionSnapshot, ...]
-
-
-def build_key_record(key: KeySnapshot) -> KeyRecord:
-    """Return the key's record; a revoked key gives a tombstone, never nothing."""
-    return KeyRecord(
-        id=key.id,
-        account_id=key.account_id,
-        mode=Mode(key.mode),
-        status=KeyStatus(key.status),
-        version=key.version,
-        scopes=key.scopes,
-        windows=key.windows,
-        quota_units=key.quota_units,
-        ip_ranges=key.ip_ranges,
-        expires_at_ms=None if key.expires_at is None else to_ms(key.expires_at),
-        name=key.name,
-    )
 
 
 def build_account_record(account: AccountSnapshot, *, now: datetime, public_url: str) -> AccountRecord:

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
 from control_plane.foundation.windows import windows_from_json
@@ -27,6 +28,8 @@ from control_plane.gateway_sync.records import (
 )
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from gateway_contract.modes import Mode
+from gateway_contract.records import KeyRecord, KeyStatus
 
 log = structlog.get_logger(__name__)
 
@@ -35,20 +38,22 @@ Made = TypeVar("Made")
 # A paused subscription exists but allows no call; the others that are missing here are over.
 CALLABLE_STATUSES = ("trialing", "active", "past_due")
 
+# the table, not the mapped class: a sweep reads a million rows, and objects are of no use to it
+_KEYS = ApiKey.__table__.c
 KEY_COLUMNS = (
-    ApiKey.id,
-    ApiKey.account_id,
-    ApiKey.key_hash,
-    ApiKey.mode,
-    ApiKey.status,
-    ApiKey.gateway_version,
-    ApiKey.scopes,
+    _KEYS.id,
+    _KEYS.account_id,
+    _KEYS.key_hash,
+    _KEYS.mode,
+    _KEYS.status,
+    _KEYS.gateway_version,
+    _KEYS.scopes,
     # as text: hardly any key has windows of its own, and reading JSON is dear a million times over
-    cast_to(ApiKey.windows, Text),
-    ApiKey.quota_units,
-    ApiKey.ip_ranges,
-    ApiKey.expires_at,
-    ApiKey.name,
+    cast_to(_KEYS.windows, Text),
+    _KEYS.quota_units,
+    _KEYS.ip_ranges,
+    _KEYS.expires_at,
+    _KEYS.name,
 )
 PLAN_COLUMNS = (
     Plan.code.label("plan_code"),
@@ -237,20 +242,20 @@ def _key(row: Row[Any]) -> KeySnapshot:
     (key_id, account_id, key_hash, mode, status, version, scopes, windows, quota, ranges, expires_at, name) = (
         tuple(row)
     )
-    return KeySnapshot(
+    record = KeyRecord(
         id=key_id,
         account_id=account_id,
-        key_hash=key_hash,
-        mode=mode,
-        status=status,
+        mode=Mode(mode),
+        status=KeyStatus(status),
         version=version,
         scopes=tuple(scopes),
         windows=() if windows == "[]" else windows_from_json(json.loads(windows)),
         quota_units=quota,
         ip_ranges=tuple(ranges),
-        expires_at=expires_at,
+        expires_at_ms=None if expires_at is None else to_ms(expires_at),
         name=name,
     )
+    return KeySnapshot(key_hash, record)
 
 
 def _subscription(row: Row[Any], plan: PlanTerms, product: _Product) -> SubscriptionSnapshot:

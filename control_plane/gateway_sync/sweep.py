@@ -188,20 +188,27 @@ class _Sweep:
         read: Callable[[str], Awaitable[SnapshotPage[Made]]],
         work: Callable[[Sequence[Made]], Awaitable[None]],
     ) -> int:
-        """Work on every page, while PostgreSQL reads the next one; returns how many rows there were."""
+        """Work on every page; returns how many rows there were.
+
+        Three pages are in hand at most: PostgreSQL reads one and Redis writes one while we work on another.
+        """
         async with self._sessions() as session:
             total = await session.scalar(select(func.count(column))) or 0
         done = 0
         reading = asyncio.ensure_future(read(""))
+        working: asyncio.Future[None] = asyncio.ensure_future(asyncio.sleep(0))
         try:
             while (page := await reading).last_id is not None:
                 reading = asyncio.ensure_future(read(page.last_id))
-                await work(page.items)
+                await working
+                working = asyncio.ensure_future(work(page.items))
                 done += page.rows
                 self._progress(SweepProgress(step, done, max(total, done)))
+            await working
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for task in (reading, working):
+                task.cancel()
+            await asyncio.gather(reading, working, return_exceptions=True)
         return done
 
     async def _read_account_ids(self, last_id: str) -> SnapshotPage[str]:

@@ -6,16 +6,18 @@ from sqlalchemy import text, update
 
 from control_plane.accounts.operations import rename_account, suspend_account
 from control_plane.accounts.tables import Account
+from control_plane.foundation.clock import to_ms
 from control_plane.foundation.outbox import OutboxRow
 from control_plane.gateway_sync.projection import project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
-from control_plane.keys.operations import revoke_key, update_key
+from control_plane.keys.operations import issue_key, revoke_key, update_key
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.operations import cancel, change_plan, override_limits
 from control_plane.subscriptions.tables import Subscription
 from gateway_contract.invalidations import account_invalidation, key_invalidation
-from gateway_contract.records import AccountStatus, KeyStatus, Quota, Window
+from gateway_contract.modes import Mode
+from gateway_contract.records import AccountStatus, KeyRecord, KeyStatus, Quota, Window
 from gateway_contract.redis_names import INVALIDATIONS_CHANNEL
 
 ACTOR = "test"
@@ -48,6 +50,36 @@ class TestProjectChanges:
         assert grant.upgrade.url == f"{PUBLIC_URL}/upgrade?product=weather&plan=starter"
         assert grant.route_units == {"history": 5}
         assert await gateway.versions(ada.account_id) == {"account": account.version, ada.keys[0]: key.version}
+
+    async def test_every_restriction_of_a_key_reaches_the_gateway(self, shop, gateway, project, now, ada):
+        expires_at = now + timedelta(days=1)
+        issued = await change(
+            shop,
+            issue_key,
+            account_id=ada.account_id,
+            name="CI größer",
+            mode="test",
+            scopes=["read_only"],
+            windows=[Window(limit=1, window_ms=1000)],
+            quota_units=10,
+            ip_ranges=["10.0.0.0/8"],
+            expires_at=expires_at,
+            now=now,
+        )
+        await project(now)
+        assert await gateway.key(issued.key.key_hash) == KeyRecord(
+            id=issued.key.id,
+            account_id=ada.account_id,
+            mode=Mode.TEST,
+            status=KeyStatus.ACTIVE,
+            version=1,
+            scopes=("read_only",),
+            windows=(Window(limit=1, window_ms=1000),),
+            quota_units=10,
+            ip_ranges=("10.0.0.0/8",),
+            expires_at_ms=to_ms(expires_at),
+            name="CI größer",
+        )
 
     async def test_does_each_change_once(self, project, now, ada):
         assert await project(now) == 0

@@ -5,24 +5,19 @@ import pytest
 from control_plane.foundation.clock import to_ms
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
-    KeySnapshot,
     PlanTerms,
     SubscriptionSnapshot,
     build_account_record,
     build_grant,
-    build_key_record,
     choose_upgrade,
 )
-from gateway_contract.modes import Mode
 from gateway_contract.records import (
     AccountStatus,
-    KeyStatus,
     Period,
     Quota,
     RedisDownPolicy,
     Window,
     decode_account_record,
-    decode_key_record,
     encode_record,
 )
 
@@ -151,28 +146,6 @@ class TestUpgrade:
             self.OFFERS, windows=present.windows, quota_units=present.quota_units, plan_code=present.code
         )
         return found and found.code
-
-
-class TestKeyRecord:
-    def test_survives_the_way_to_the_gateway(self):
-        key = KeySnapshot(
-            id="key_1",
-            account_id="acc_1",
-            key_hash="0" * 64,
-            mode="test",
-            status="revoked",
-            version=4,
-            scopes=("read_only",),
-            windows=(Window(1, 1000),),
-            quota_units=10,
-            ip_ranges=("10.0.0.0/8",),
-            expires_at=NOW,
-            name="CI größer",
-        )
-        record = decode_key_record(encode_record(build_key_record(key)))
-        assert record == build_key_record(key)
-        assert (record.mode, record.status, record.version) == (Mode.TEST, KeyStatus.REVOKED, 4)
-        assert record.expires_at_ms == to_ms(NOW)
 
 
 class TestAccountRecord:
