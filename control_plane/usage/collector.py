@@ -235,9 +235,14 @@ class Collector:
         It does if no entry before its last one is pending but ours, and ours are (Redis has not been emptied).
         """
         ids = set(batch.ids)
-        pending = await self._redis.xpending_range(
-            self._stream, COLLECTOR_GROUP, min="-", max=last_id(batch.ids), count=len(ids) + 1
-        )
+        try:
+            pending = await self._redis.xpending_range(
+                self._stream, COLLECTOR_GROUP, min="-", max=last_id(batch.ids), count=len(ids) + 1
+            )
+        except ResponseError as error:
+            if not _is_group_missing(error):
+                raise
+            return False  # emptied since the batch was read
         return {cast("bytes", row["message_id"]) for row in pending} == ids
 
     async def _publish(self, progress: Progress) -> None:

@@ -1,5 +1,7 @@
 """What happens to shipped lines until they are events, whatever dies or is repeated on the way."""
 
+# ruff: noqa: PLR0917 - fixtures are arguments
+
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms
 from control_plane.usage import metrics
-from control_plane.usage.collector import Collector
+from control_plane.usage.collector import Collector, Progress
 from control_plane.usage.tables import Shipper, TouchedHour
 from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import Place, refusal_note, sign_receipt
@@ -121,7 +123,7 @@ class TestCollecting:
 
 class TestCrashes:
     @pytest.mark.parametrize("crash_after", range(5))
-    async def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(  # noqa: PLR0917 - fixtures
+    async def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(
         self, crash_after: int, gateway, make_collector, collect, aggregate, store, sessions, redis
     ):
         await gateway.ship(gateway.calls(25))
@@ -187,6 +189,37 @@ class TestCrashes:
         assert store.count_events() == 17
         assert await positions(sessions) == {"seg-1": gateway.position}
 
+    async def test_a_batch_in_hand_when_redis_loses_everything_is_committed(
+        self, gateway, make_collector, store, redis, sessions
+    ):
+        await gateway.ship(gateway.calls(6))
+        collector: Collector = make_collector()
+        await collector.read_batch(wait_seconds=0)  # makes the group
+        batch = await collector.read_batch(wait_seconds=0)
+        await redis.flushall()
+        progress = Progress(batch, 0.0)
+        for _, step in collector.steps:
+            await step(progress)
+        assert store.count_events() == 6
+        assert await positions(sessions) == {"seg-1": gateway.position}
+        assert await shipped_up_to(sessions) == 0  # what it claimed may not be collected
+
+    async def test_redis_emptied_between_reading_and_committing_holds_nothing_up(
+        self, gateway, make_collector, collect, store, redis, sessions, noon
+    ):
+        await gateway.ship(gateway.calls(4), shipped_up_to=noon)
+        collector: Collector = make_collector()
+        await collector.collect()
+        batch = await collector.read_batch(wait_seconds=0)
+        await redis.flushall()
+        await collector._take_steps(Progress(batch, 0.0))
+        assert store.count_events() == 4
+        assert await positions(sessions) == {"seg-1": gateway.position}
+        # entries before it may have been lost: what it says of the past is not believed
+        assert await shipped_up_to(sessions) == 0
+        await collect()
+        assert store.count_events() == 4
+
     async def test_entries_of_a_dead_collector_are_taken_over(
         self, gateway, make_collector, collect, store, redis
     ):
@@ -232,8 +265,6 @@ class TestPositions:
         await one.collect()
         for _ in range(6):
             await gateway.ship(gateway.calls(2))
-        from control_plane.usage.collector import Progress
-
         batches = [await collector.read_batch(wait_seconds=0) for collector in (one, two, one, two, one, two)]
         for collector, batch in reversed(list(zip((one, two, one, two, one, two), batches, strict=True))):
             await collector._take_steps(Progress(batch, 0.0))
