@@ -142,6 +142,7 @@ def _field_problem(problem: Mapping[str, Any]) -> FieldProblem:
         location = ()
     message: str = problem["msg"]
     words = _WORDS.get(problem["type"]) or message.removeprefix("Value error, ").removeprefix("Input ")
+    words = words.replace("should ", "must ", 1)
     return FieldProblem(field=field_path(location), message=words[:1].lower() + words[1:])
 
 

@@ -206,6 +206,12 @@ class TestBadBodies:
         assert "errors" in answer.json()
         assert f'"{secret}' not in answer.text.replace(f'"field":"{secret}"', "")
 
+    async def test_says_what_must_be_true(self, client: httpx.AsyncClient, names):
+        body = {"name": "x", "mode": "live", "windows": [{"limit": -1, "window_ms": 1000}]}
+        answer = await client.post(f"/admin/v1/accounts/{names['account']}/keys", json=body)
+        message = "must be greater than or equal to 1"
+        assert answer.json()["errors"] == [{"field": "windows[0].limit", "message": message}]
+
 
 class TestBadRequests:
     async def test_what_is_no_json_object_is_refused(self, client: httpx.AsyncClient, sessions):

@@ -149,8 +149,9 @@ class TestOtherCommands:
         assert answer(km("events", account, "--json")) == []
 
     def test_products_are_made_and_changed(self, km: Km, catalog: None):
-        options = "--name Forecasts --service weather --route forecasts --route-units forecasts=5 --json".split()
-        made = km("products", "create", "forecasts", "--endpoint", "GET /v2/{city}", *options)
+        parts = ["--name", "Forecasts", "--service", "weather", "--route", "forecasts"]
+        parts += ["--endpoint", "GET /v2/{city}", "--route-units", "forecasts=5"]
+        made = km("products", "create", "forecasts", *parts, "--json")
         assert answer(made)["endpoints"] == [{"method": "GET", "path_template": "/v2/{city}"}]
         changed = km("products", "update", "forecasts", "--unit-header", "tokens=x-tokens", "--json")
         assert answer(changed)["unit_headers"] == {"tokens": "x-tokens"}
@@ -255,3 +256,13 @@ class TestProgram:
         app = cli.create_cli()
         assert isinstance(app, typer.Typer)
         assert "no.such.module:register left out" in capsys.readouterr().err
+
+    def test_every_command_is_in_the_documentation(self):
+        text = (REPOSITORY / "docs" / "cli.md").read_text()
+        app = cli.create_cli(own_only=True)
+        for command in app.registered_commands:
+            assert f"`km {command.name}" in text, command.name
+        for group in app.registered_groups:
+            (row,) = [line for line in text.splitlines() if f"`km {group.name} " in line]
+            for command in group.typer_instance.registered_commands:
+                assert f"{command.name}`" in row or f"{command.name} " in row, (group.name, command.name)
