@@ -69,7 +69,7 @@ class FieldProblem(BaseModel):
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
-    type: str = "about:blank"
+    type: str = Field(examples=["urn:kong-monetize:problem:validation_failed"])
     title: str = Field(description="The HTTP status in words.")
     status: int
     code: str = Field(description="Stable name of what happened, for programs.")
@@ -88,6 +88,7 @@ def problem_response(
 ) -> JSONResponse:
     """Return the one form of error answers."""
     problem = Problem(
+        type=f"urn:kong-monetize:problem:{code}",  # as in the gateway's answers
         title=HTTPStatus(status).phrase,
         status=status,
         code=code,

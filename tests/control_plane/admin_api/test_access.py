@@ -52,6 +52,7 @@ class TestClosedByDefault:
             assert answer.headers["content-type"] == "application/problem+json"
             assert answer.headers["www-authenticate"] == "Bearer"
             assert answer.json()["code"] == "unauthenticated"
+            assert answer.json()["type"] == "urn:kong-monetize:problem:unauthenticated"
 
     async def test_metrics_need_a_token_and_health_does_not(
         self, stranger: httpx.AsyncClient, client: httpx.AsyncClient
