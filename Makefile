@@ -19,8 +19,8 @@ help: ## show this list
 demo: $(VENV)/.demo ## install what it needs, drive real traffic, show usage, limits and invoices, stop
 	@$(BIN)/km demo
 
-dev: $(VENV)/.demo ## the same stack, kept running (Ctrl-C ends it)
-	@$(BIN)/km dev
+dev: $(VENV)/.demo ## the same, then kept running (Ctrl-C ends it)
+	@$(BIN)/km demo --keep
 
 test: $(VENV)/.dev ## install what it needs and run all tests
 	@$(BIN)/python tests/run.py

@@ -1,20 +1,16 @@
 """`km dev` and `km demo`: the whole stack on this machine."""
 
 import signal
-import threading
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from devstack.children import ChildFailedError
-from devstack.ports import preferred_port
+from devstack.overview import overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
-from devstack.stack_layout import Ports
-
-PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT = 8000, 8001, 8090
 
 
 def register(app: typer.Typer) -> None:
@@ -28,18 +24,11 @@ def dev(
 ) -> None:
     """Run the whole stack on this machine (stores, gateway, sample API, server) until Ctrl-C.
 
-    Needs no root, no Docker and no network; for development only.
+    Needs no root, no Docker and no network; for development only. Starts empty: `km plans apply plans.yml`.
     """
     console = Console()
-    ports = Ports(
-        proxy=preferred_port(PROXY_PORT),
-        kong_admin=preferred_port(KONG_ADMIN_PORT),
-        control=preferred_port(CONTROL_PORT),
-    )
-    stack = Stack(data_dir, ports=ports)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+    stack = Stack(data_dir, ports=well_known_ports())
+    stopping = until_interrupted()
     try:
         with console.status("starting stores, gateway and server ..."):
             stack.start()
@@ -47,7 +36,7 @@ def dev(
         console.print(f"[red]km dev:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     try:
-        console.print(_overview(stack))
+        console.print(overview(stack))
         console.print("Ctrl-C ends it; the data stays.")
         stopping.wait()
     finally:
@@ -56,32 +45,20 @@ def dev(
 
 
 def demo(
+    *,
     plans: Annotated[Path, typer.Option(help="The catalog to load.")] = Path("plans.yml"),
     page: Annotated[Path, typer.Option(help="Where the page is written.")] = Path(".km/demo/report.html"),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep stack and page up until Ctrl-C.")] = False,
 ) -> None:
     """Drive real traffic through a fresh stack; show usage, limits and invoices; fail if a figure differs."""
     from devstack.demo.control import ControlError
     from devstack.demo.run import run_demo
 
     console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        passed = run_demo(console, plans_path=plans, page_path=page)
+        passed = run_demo(console, plans_path=plans, page_path=page, keep=keep)
     except (ChildFailedError, ControlError, OSError) as error:
         console.print(f"[red]km demo:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     raise typer.Exit(0 if passed else 1)
-
-
-def _overview(stack: Stack) -> Table:
-    table = Table(show_header=False, box=None)
-    for name, value in (
-        ("sample API through the gateway", f"{stack.proxy_url}/weather/v1/current/oslo"),
-        ("gateway's Admin API", stack.admin_api_url),
-        ("control plane", stack.control_url),
-        ("database", stack.database_url),
-        ("Redis", stack.redis_url),
-        ("logs", str(stack.data_dir / "logs")),
-        ("for km", f"export KM_URL={stack.control_url} KM_TOKEN={stack.admin_token}"),
-    ):
-        table.add_row(name, value)
-    return table

@@ -25,6 +25,7 @@ from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 VERSION = "1"
 FIELD_COUNT = 12
 MAC_BYTES = 16
+MAC_TEXT_LENGTH = (MAC_BYTES * 8 + 5) // 6  # base64 without padding
 MAX_LENGTH = 512
 MINIMUM_SECRET_LENGTH = 32
 NOTE_PREFIX = "-."

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 
 import control_plane
-from alembic import command
 
 PACKAGE = Path(control_plane.__file__).parent
 

@@ -1,8 +1,13 @@
 """Whose call was it? The plain form of the rule; `columns` does the same for whole batches, and faster.
 
-The first receipt whose MAC holds decides, the one the upstream got before the one in the answer, and nothing
-else does: event id, account, key, product, mode, outcome, units and time come from it alone. A line without one
-takes the request's id and Kong's time, belongs to nobody and is never billed.
+A receipt whose MAC holds decides, and nothing else does: event id, account, key, product, mode, outcome, units and
+time come from it alone. A line without one takes the request's id and Kong's time, belongs to nobody and is never
+billed.
+
+An admitted call has its receipt in the request, as the upstream got it, and in the answer. Where both are ours but
+of two calls, the answer's decides: a caller cannot write there, while an upstream that shows its request headers
+to callers hands them receipts that they can send again. A receipt that stands in the request alone is taken, since
+another plugin may have cleared the answer's, and flagged: it gives way to any other line of the same event.
 """
 
 import re
@@ -16,6 +21,7 @@ from control_plane.usage.model import (
     FLAG_BAD_NUMBER,
     FLAG_BAD_RECEIPT,
     FLAG_BAD_UNITS,
+    FLAG_LONE_RECEIPT,
     LATEST_MS,
     MAX_BYTES,
     MAX_LATENCY_MS,
@@ -25,7 +31,7 @@ from control_plane.usage.model import (
 )
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import Place, Receipt, parse_refusal_note, verify_receipt
+from gateway_contract.receipts import MAC_TEXT_LENGTH, Place, Receipt, parse_refusal_note, verify_receipt
 from gateway_contract.usage_events import UsageEvent
 
 MAX_METHOD_LENGTH = 16
@@ -74,19 +80,26 @@ def attribute_line(line: UsageLine, *, secrets: tuple[bytes, ...], endpoints: En
 
 
 def find_receipt(line: UsageLine, secrets: tuple[bytes, ...]) -> tuple[Receipt | None, tuple[str, ...]]:
-    """Return the receipt that decides, and `bad_receipt` where text stands in for one and is none."""
-    bad: tuple[str, ...] = ()
-    if line.ru:
-        receipt = _verify(line.ru, Place.UPSTREAM, secrets)
-        if receipt:
-            return receipt, ()
-        bad = (FLAG_BAD_RECEIPT,)
-    if line.ra and parse_refusal_note(line.ra) is None:
-        receipt = _verify(line.ra, Place.ANSWER, secrets)
-        if receipt:
-            return receipt, bad
-        bad = (FLAG_BAD_RECEIPT,)
-    return None, bad
+    """Return the receipt that decides, and flags: `bad_receipt` where text stands in for one and is none,
+    `lone_receipt` where the answer does not confirm the request's.
+    """
+    sent = _verify(line.ru, Place.UPSTREAM, secrets) if line.ru else None
+    if sent and is_same_call(line.ru, line.ra):
+        return sent, ()
+    bad = (FLAG_BAD_RECEIPT,) if line.ru and not sent else ()
+    if not line.ra:
+        return sent, (FLAG_LONE_RECEIPT,) if sent else bad
+    if parse_refusal_note(line.ra) is not None:
+        return None, (FLAG_BAD_RECEIPT,) if line.ru else ()
+    answered = _verify(line.ra, Place.ANSWER, secrets)
+    if answered:
+        return answered, (FLAG_BAD_RECEIPT,) if line.ru else ()
+    return sent, (FLAG_BAD_RECEIPT, FLAG_LONE_RECEIPT) if sent else (FLAG_BAD_RECEIPT,)
+
+
+def is_same_call(sent: str, answered: str) -> bool:
+    """Say whether two receipts say the same but for their MAC."""
+    return sent[:-MAC_TEXT_LENGTH] == answered[:-MAC_TEXT_LENGTH]
 
 
 def is_sound(receipt: Receipt) -> bool:

@@ -9,13 +9,20 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, cast
 
-from control_plane.usage.attribution import MAX_METHOD_LENGTH, NUMBERS, judge_dimensions, judge_numbers
+from control_plane.usage.attribution import (
+    MAX_METHOD_LENGTH,
+    NUMBERS,
+    is_same_call,
+    judge_dimensions,
+    judge_numbers,
+)
 from control_plane.usage.endpoints import EndpointNames
 from control_plane.usage.lines import MAX_PATH_LENGTH, UsageLine
 from control_plane.usage.mac import Identity, ReceiptReader
 from control_plane.usage.model import (
     EARLIEST_MS,
     FLAG_BAD_RECEIPT,
+    FLAG_LONE_RECEIPT,
     LATEST_MS,
     HourKey,
 )
@@ -115,22 +122,27 @@ class Attribution:
         read = self._upstream.read
         for line in lines:
             identity = read(line.ru) if line.ru else None
-            append(identity or self._identity_from_answer(line, len(identities), flags))
+            if identity is None or not is_same_call(line.ru, line.ra):
+                identity = self._unconfirmed(identity, line, len(identities), flags)
+            append(identity)
         return identities
 
-    def _identity_from_answer(
-        self, line: UsageLine, row: int, flags: dict[int, tuple[str, ...]]
+    def _unconfirmed(
+        self, sent: Identity | None, line: UsageLine, row: int, flags: dict[int, tuple[str, ...]]
     ) -> Identity | None:
-        if line.ru:
-            flags[row] = (FLAG_BAD_RECEIPT,)
-        note = None
-        if line.ra:
-            note = parse_refusal_note(line.ra)
-            if note is None:
-                identity = self._answer.read(line.ra)
-                if identity is not None:
-                    return identity
-                flags[row] = (FLAG_BAD_RECEIPT,)
+        """Judge a line whose receipts do not say the same; `sent` is what the request's says, if it is ours."""
+        note = parse_refusal_note(line.ra) if line.ra else None
+        answered = self._answer.read(line.ra) if line.ra and note is None else None
+        odd_answer = line.ra and note is None and answered is None
+        odd_request = line.ru and (sent is None or line.ra)
+        found = [FLAG_BAD_RECEIPT] if odd_answer or odd_request else []
+        identity = answered or (sent if note is None else None)
+        if identity is not None and identity is sent:
+            found.append(FLAG_LONE_RECEIPT)
+        if found:
+            flags[row] = tuple(found)
+        if identity is not None:
+            return identity
         if not EARLIEST_MS <= line.at < LATEST_MS:
             return None
         outcome = note or Outcome.UNATTRIBUTED

@@ -6,13 +6,12 @@ from hashlib import sha256
 from control_plane.usage.model import EARLIEST_MS, LATEST_MS, MAX_SEQUENCE, MAX_UNITS
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import FIELD_COUNT, MAC_BYTES, MAX_LENGTH, VERSION, Place
+from gateway_contract.receipts import FIELD_COUNT, MAC_BYTES, MAC_TEXT_LENGTH, MAX_LENGTH, VERSION, Place
 
 _BLOCK_BYTES = 64
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_MAC_TEXT_LENGTH = (MAC_BYTES * 8 + 5) // 6
 _MODES = frozenset(mode.value for mode in Mode)
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 
@@ -39,15 +38,15 @@ class ReceiptReader:
         if len(text) > MAX_LENGTH:
             return None
         fields = text.split(".")
-        if len(fields) != FIELD_COUNT or fields[0] != VERSION or len(fields[-1]) != _MAC_TEXT_LENGTH:
+        if len(fields) != FIELD_COUNT or fields[0] != VERSION or len(fields[-1]) != MAC_TEXT_LENGTH:
             return None
-        raw, given = text[: -_MAC_TEXT_LENGTH - 1].encode(), fields[-1].encode()
+        raw, given = text[: -MAC_TEXT_LENGTH - 1].encode(), fields[-1].encode()
         for copy_inner, copy_outer in self._hashes:
             inner, outer = copy_inner(), copy_outer()
             inner.update(raw)
             outer.update(inner.digest())
             expected = _base64(outer.digest()[:MAC_BYTES], newline=False)
-            if expected[:_MAC_TEXT_LENGTH].translate(_URL_SAFE) == given:
+            if expected[:MAC_TEXT_LENGTH].translate(_URL_SAFE) == given:
                 return _identify(fields)
         return None
 

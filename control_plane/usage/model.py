@@ -18,6 +18,7 @@ EARLIEST_MS = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp()) * 1000
 LATEST_MS = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp()) * 1000
 
 FLAG_BAD_RECEIPT = "bad_receipt"
+FLAG_LONE_RECEIPT = "lone_receipt"
 FLAG_BAD_UNITS = "bad_units"
 FLAG_BAD_NUMBER = "bad_number"
 

@@ -17,6 +17,7 @@ from devstack.demo.report import Report
 from devstack.demo.scenario import NOTE, Customer, planned_requests, play, set_up_customers
 from devstack.demo.terminal import print_report
 from devstack.demo.traffic import Traffic
+from devstack.overview import overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
 
 ROLLUP_SECONDS = 60.0
@@ -61,47 +62,53 @@ async def _send(traffic: Traffic, customers: tuple[Customer, Customer], console:
         await play(traffic, *customers, lambda: progress.advance(task))
 
 
-async def _show(html: str, console: Console, *, until: threading.Event | None) -> None:
-    """Serve the page: for a moment, to see that it answers, or until told to stop."""
+async def _serve(html: str, console: Console, stopping: threading.Event | None) -> None:
     runner, url = await serve_page(html)
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             answer.raise_for_status()
-        console.print(f"  served at [bold]{url}[/bold]{'' if until else ' until now'}")
-        if until is not None:
-            await asyncio.to_thread(until.wait)
+        console.print(f"served at [bold]{url}[/bold]{'; Ctrl-C ends it all' if stopping else ''}", highlight=False)
+        if stopping is not None:
+            await asyncio.to_thread(stopping.wait)
     finally:
         await runner.cleanup()
 
 
-def show_report(
-    report: Report, console: Console, *, page_path: Path, until: threading.Event | None = None
-) -> None:
-    """Print the report, write it as a page, and serve the page until `until` is set (a moment without one)."""
-    print_report(console, report)
-    html = render_page(report)
-    page_path.parent.mkdir(parents=True, exist_ok=True)
-    page_path.write_text(html)
-    console.print(f"\nThe same as a page: [bold]{page_path}[/bold]", highlight=False)
-    asyncio.run(_show(html, console, until=until))
+def run_demo(console: Console, *, plans_path: Path, page_path: Path, keep: bool = False) -> bool:
+    """Start a stack of its own, play, show, stop. Return whether every figure was equal.
 
-
-def run_demo(console: Console, *, plans_path: Path, page_path: Path) -> bool:
-    """Start a stack of its own, play, show, stop. Return whether every figure was equal."""
+    With `keep`, stack and page stay up until Ctrl-C.
+    """
     with tempfile.TemporaryDirectory(prefix="km-demo-") as directory:
-        stack = Stack(Path(directory), fast=True)
+        stack = Stack(Path(directory), fast=True, ports=well_known_ports() if keep else None)
         try:
             with console.status("starting stores, gateway, shipper and server ..."):
                 stack.start()
             report = asyncio.run(play_on(stack, console, plans=plans_path.read_text()))
-            show_report(report, console, page_path=page_path)
+            html = render_page(report)
+            page_path.parent.mkdir(parents=True, exist_ok=True)
+            page_path.write_text(html)
+            print_report(console, report)
+            console.print(f"\nThe same as a page: [bold]{page_path}[/bold]", highlight=False)
+            console.print(_verdict(report))
+            _show_page(html, stack, console, keep=keep)
         finally:
             with console.status("stopping ..."):
                 stack.destroy()
-    console.print()
-    if report.ok:
-        console.print(f"[bold green]All {len(report.checks)} figures are equal, to the unit.")
-    else:
-        wrong = sum(not check.ok for check in report.checks)
-        console.print(f"[bold red]{wrong} figures differ; {report.broken} requests got no answer.")
     return report.ok
+
+
+def _show_page(html: str, stack: Stack, console: Console, *, keep: bool) -> None:
+    """Serve the page: for as long as it takes to read it over HTTP, or until Ctrl-C."""
+    stopping = until_interrupted() if keep else None
+    if keep:
+        console.print()
+        console.print(overview(stack))
+    asyncio.run(_serve(html, console, stopping))
+
+
+def _verdict(report: Report) -> str:
+    if report.ok:
+        return f"[bold green]All {len(report.checks)} figures are equal, to the unit."
+    wrong = sum(not check.ok for check in report.checks)
+    return f"[bold red]{wrong} figures differ; {report.broken} requests got no answer."

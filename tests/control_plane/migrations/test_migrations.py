@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 
 import control_plane
-from alembic import command
 from control_plane.entrypoints import migrations
 from control_plane.entrypoints.migrations import MigrationsMissingError, alembic_config, script_location, upgrade
 

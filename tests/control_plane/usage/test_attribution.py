@@ -59,13 +59,17 @@ def signed(found: Receipt | None = None, place: Place = Place.UPSTREAM, secret: 
     return sign_receipt(found or receipt(), place=place, secret=secret)
 
 
+def served(**fields) -> UsageLine:
+    return line(ru=signed(), ra=signed(place=Place.ANSWER), **fields)
+
+
 def attributed(found: UsageLine):
     return attribute_line(found, secrets=SECRETS, endpoints=names())
 
 
 class TestAttribution:
     def test_everything_that_decides_comes_from_the_receipt(self):
-        event = attributed(line(ru=signed(), id="f" * 32, at=1))
+        event = attributed(line(ru=signed(), ra=signed(place=Place.ANSWER), id="f" * 32, at=1))
         assert (event.event_id, event.occurred_at_ms, event.account_id, event.key_id) == (
             "abc-7",
             AT,
@@ -76,9 +80,19 @@ class TestAttribution:
         assert (event.emitter, event.call_number, event.flags) == ("abc", 3, ())
         assert event.request_id == "f" * 32
 
-    def test_the_request_receipt_goes_before_the_answer_receipt(self):
-        other = signed(receipt(account_id="acc_2"), Place.ANSWER)
-        assert attributed(line(ru=signed(), ra=other)).account_id == "acc_1"
+    def test_a_leaked_receipt_sent_again_attributes_nothing(self):
+        """An upstream that shows its request headers to callers hands them receipts; refusals leave them be."""
+        refused = receipt(account_id="acc_2", outcome=Outcome.RATE_LIMITED)
+        event = attributed(line(ru=signed(), ra=signed(refused, Place.ANSWER), so="kong", st=429))
+        assert (event.account_id, event.outcome, event.flags) == ("acc_2", Outcome.RATE_LIMITED, ("bad_receipt",))
+        event = attributed(line(ru=signed(), ra=refusal_note(Outcome.UNKNOWN_KEY), so="kong", st=401))
+        assert (event.account_id, event.outcome, event.flags) == ("", Outcome.UNKNOWN_KEY, ("bad_receipt",))
+
+    def test_a_receipt_that_the_answer_does_not_confirm_is_taken_and_flagged(self):
+        event = attributed(line(ru=signed()))
+        assert (event.account_id, event.flags) == ("acc_1", ("lone_receipt",))
+        event = attributed(line(ru=signed(), ra="the upstream's own"))
+        assert (event.account_id, event.flags) == ("acc_1", ("bad_receipt", "lone_receipt"))
 
     def test_the_answer_receipt_serves_where_there_is_no_other(self):
         refused = receipt(outcome=Outcome.RATE_LIMITED)
@@ -132,7 +146,7 @@ class TestAttribution:
         assert attributed(line(ru=f"{text}.{_mac(text, Place.UPSTREAM, NEW)}")).flags == ("bad_receipt",)
 
     def test_a_caller_who_hung_up_keeps_status_499(self):
-        assert attributed(line(ru=signed(), st=499)).status == 499
+        assert attributed(served(st=499)).status == 499
 
     def test_a_line_without_receipt_and_without_a_possible_time_has_no_event(self):
         with pytest.raises(ImplausibleTimeError):
@@ -141,7 +155,7 @@ class TestAttribution:
 
 class TestUnits:
     def test_are_taken_as_whole_numbers(self):
-        assert attributed(line(ru=signed(), u={"tokens": "123", "ms": " 7 "})).dimensions == {
+        assert attributed(served(u={"tokens": "123", "ms": " 7 "})).dimensions == {
             "ms": 7,
             "tokens": 123,
         }
@@ -150,17 +164,17 @@ class TestUnits:
         "bad", ["-1", "1.5", "", "x", "1e3", "١٢", str(MAX_UNITS + 1), "9" * 400, -1, 1.5, None, True, ["1"]]
     )
     def test_that_are_no_such_number_are_nothing_and_flagged(self, bad):
-        event = attributed(line(ru=signed(), u={"tokens": bad}))
+        event = attributed(served(u={"tokens": bad}))
         assert (event.dimensions, event.flags) == ({"tokens": 0}, ("bad_units:tokens",))
 
     def test_of_a_name_no_dimension_has_are_left_out_and_flagged(self):
-        event = attributed(line(ru=signed(), u={"Bad Name": "1"}))
+        event = attributed(served(u={"Bad Name": "1"}))
         assert (event.dimensions, event.flags) == ({}, ("bad_units",))
 
 
 class TestNumbers:
     def test_beyond_what_the_store_holds_are_bounded_and_flagged(self):
-        event = attributed(line(ru=signed(), bo=-5, lt=10**30))
+        event = attributed(served(bo=-5, lt=10**30))
         assert (event.bytes_out, event.latency_ms, event.flags) == (0, 2**31 - 1, ("bad_number",))
 
 
@@ -251,7 +265,7 @@ class TestFastForm:
         }
 
     def test_reads_lines_as_the_shipper_writes_them(self):
-        raw = msgspec.json.encode(line(ru=signed())) + b"\n" + msgspec.json.encode(line(id="2"))
+        raw = msgspec.json.encode(served()) + b"\n" + msgspec.json.encode(line(id="2"))
         found, dead = decode_lines(raw, shipper_id="s", segment="g", start_offset=0)
         assert [found_line.id for found_line in found] == ["0" * 32, "2"]
         assert dead == []

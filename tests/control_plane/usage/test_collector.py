@@ -120,6 +120,20 @@ class TestCollecting:
         await collect()
         assert store.count_events(account_id="acc_1") == 0
 
+    @pytest.mark.parametrize("original_first", [True, False])
+    async def test_a_leaked_receipt_on_a_route_without_our_plugins_changes_nothing(
+        self, gateway, collect, store, noon, original_first
+    ):
+        from control_plane.usage.history import event_search
+
+        (made,) = gateway.calls(1)
+        again = [made.line() | {"id": f"{n:032x}", "ra": "", "st": 500} for n in range(12)]
+        lines = [made.line(), *again] if original_first else [*again, made.line()]
+        await gateway.ship(lines)
+        await collect()
+        page = await event_search(store, account_id=made.account, start=noon, end=noon + timedelta(hours=1))
+        assert [(event.status, event.flags) for event in page.items] == [(200, ())]
+
 
 class TestCrashes:
     @pytest.mark.parametrize("crash_after", range(5))

@@ -1,5 +1,6 @@
 -- One row for each event id within its account and hour. Of several rows for one event the one with the greatest
--- `precedence` stays, so that the answer does not depend on the order in which they came.
+-- `precedence` stays, so that the answer does not depend on the order in which they came. A row whose receipt the
+-- answer did not confirm gives way to any other.
 CREATE TABLE IF NOT EXISTS usage_events
 (
     event_id String CODEC(ZSTD(1)),
@@ -29,7 +30,8 @@ CREATE TABLE IF NOT EXISTS usage_events
     call_number UInt64 CODEC(Delta(8), ZSTD(1)),
     flags Array(LowCardinality(String)),
     ingested_at DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
-    precedence UInt64 DEFAULT cityHash64(request_id) CODEC(ZSTD(1)),
+    precedence UInt64 DEFAULT bitShiftRight(cityHash64(request_id), 1)
+        + if(has(flags, 'lone_receipt'), 0, bitShiftLeft(toUInt64(1), 63)) CODEC(ZSTD(1)),
     INDEX request_id_index request_id TYPE bloom_filter(0.01) GRANULARITY 4
 )
 ENGINE = ReplacingMergeTree(precedence)

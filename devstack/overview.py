@@ -1,0 +1,45 @@
+"""What people see of a running stack: its addresses."""
+
+import signal
+import threading
+
+from rich.table import Table
+
+from devstack.ports import preferred_port
+from devstack.stack import Stack
+from devstack.stack_layout import Ports
+
+PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT = 8000, 8001, 8090
+
+
+def well_known_ports() -> Ports:
+    """Return ports that people remember, or free ones where those are taken."""
+    return Ports(
+        proxy=preferred_port(PROXY_PORT),
+        kong_admin=preferred_port(KONG_ADMIN_PORT),
+        control=preferred_port(CONTROL_PORT),
+    )
+
+
+def overview(stack: Stack) -> Table:
+    """Return the addresses of a running stack; the token shown is of this local stack only."""
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("sample API through the gateway", f"{stack.proxy_url}/weather/v1/current/oslo"),
+        ("gateway's Admin API", stack.admin_api_url),
+        ("control plane, API documentation", f"{stack.control_url}/docs"),
+        ("database", stack.database_url),
+        ("Redis", stack.redis_url),
+        ("logs", str(stack.data_dir / "logs")),
+        ("for km", f"export KM_URL={stack.control_url} KM_TOKEN={stack.admin_token}"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def until_interrupted() -> threading.Event:
+    """Return an event that Ctrl-C or SIGTERM sets, from now on instead of ending the process."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
