@@ -12,6 +12,7 @@ PLANS = Path(__file__).parents[2] / "plans.yml"
 
 @pytest.fixture
 def stack():
+    """A stack for one test; modules that do no harm override it with one for all their tests."""
     with temporary_stack(fast=True) as running:
         yield running
 

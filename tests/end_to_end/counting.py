@@ -65,6 +65,13 @@ async def rollup_calls(control, **by) -> int:
     )
 
 
+async def get(url: str, key: str | None = None, **headers: str) -> tuple[int, dict[str, str], str]:
+    """Return status, headers (names in lower case) and body of one GET."""
+    sent = {"apikey": key, **headers} if key else headers
+    async with aiohttp.ClientSession() as session, session.get(url, headers=sent) as answer:
+        return answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.text()
+
+
 async def eventually(check, *, seconds: float = 60.0, pause: float = 0.3):
     """Return what `check` returns as soon as it is true, or its last value after the deadline."""
     deadline = asyncio.get_running_loop().time() + seconds
