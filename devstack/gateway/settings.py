@@ -54,7 +54,7 @@ def settings_from_conf(values: Mapping[str, str]) -> GatewaySettings:
     names = _listed(values.get("pluginserver_names", ""))
     for key in values:
         match = _SERVER_KEY.fullmatch(key)
-        if match and match[1] not in names:
+        if match and match[1] not in map(_in_keys, names):
             raise SettingsError(f"{key}: {match[1]!r} is not one of pluginserver_names")
     configuration = values.get("declarative_config")
     return GatewaySettings(
@@ -68,7 +68,7 @@ def settings_from_conf(values: Mapping[str, str]) -> GatewaySettings:
 
 def server_from_option(text: str) -> PluginServer:
     """`name=a,socket=PATH,query_cmd=...,start_cmd=...`, start_cmd last and optional. Raises SettingsError."""
-    match = re.fullmatch(r"name=([a-z0-9_]+),socket=([^,]+),query_cmd=(.+?)(?:,start_cmd=(.+))?", text)
+    match = re.fullmatch(r"name=([a-z0-9_-]+),socket=([^,]+),query_cmd=(.+?)(?:,start_cmd=(.+))?", text)
     if match is None:
         raise SettingsError(f"--pluginserver {text!r}: expected name=N,socket=PATH,query_cmd=CMD[,start_cmd=CMD]")
     return PluginServer(name=match[1], socket=match[2], query_command=match[3], start_command=match[4])
@@ -78,8 +78,13 @@ def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
+def _in_keys(name: str) -> str:
+    """Return a plugin server's name as its settings have it: Kong makes a hyphen an underscore."""
+    return name.lower().replace("-", "_")
+
+
 def _server(name: str, values: Mapping[str, str]) -> PluginServer:
-    prefix = f"pluginserver_{name}_"
+    prefix = f"pluginserver_{_in_keys(name)}_"
     for key in ("socket", "query_cmd"):
         if not values.get(prefix + key):
             raise SettingsError(f"{prefix}{key}: required")

@@ -143,6 +143,18 @@ class TestSettings:
         assert first.start_command == "env KM_REDIS=redis://127.0.0.1:6379/0 km-pluginserver /run/km.sock"
         assert (second.start_command, second.query_command) == (None, "km-pluginserver --dump km-b")
 
+    def test_a_hyphen_in_a_name_is_an_underscore_in_its_keys(self):
+        settings = settings_from_conf(
+            parse_conf(
+                """
+                pluginserver_names = km-a
+                pluginserver_km_a_socket = /run/km.sock
+                pluginserver_km_a_query_cmd = km-pluginserver --dump km-a
+                """
+            )
+        )
+        assert [server.name for server in settings.servers] == ["km-a"]
+
     @pytest.mark.parametrize(
         ("text", "named"),
         [
