@@ -61,6 +61,9 @@ class SpoolKeeper:
             except FileNotFoundError:
                 self._lost(segment, now=now)
                 continue
+            except OSError as error:
+                self._failed(f"cannot delete {segment.name}", error, now=now)
+                continue
             self.segments.remove(segment)
             self._metrics.deleted.inc()
 
@@ -76,13 +79,24 @@ class SpoolKeeper:
         for live_file, size in self._spool.live_files():
             if backlog and size < self._settings.rotate_bytes:
                 left_bytes += size
-            else:
-                self.segments.add(self._spool.take(live_file, now_ms=now_ms), now=now)
+                continue
+            try:
+                taken = self._spool.take(live_file, now_ms=now_ms)
+            except OSError as error:
+                # One file that cannot be taken holds up the claim, never the other files.
+                self._failed(f"cannot rename {live_file.name}", error, now=now)
+                left_bytes += size
+                continue
+            self.segments.add(taken, now=now)
         self.live_bytes = left_bytes
         for segment in self.segments.observe(now=now, final_after_seconds=self._settings.final_after_seconds):
             self._lost(segment, now=now)
         if not left_bytes:
             self._claims.scanned(at_ms=now_ms, targets=self.segments.targets())
+
+    def _failed(self, what: str, error: OSError, *, now: float) -> None:
+        self._metrics.spool_errors.inc()
+        self._faults.note(f"spool: {what}: {error.strerror}", now=now)
 
     def _lost(self, segment: Segment, *, now: float) -> None:
         self._metrics.segments_lost.inc()

@@ -22,6 +22,8 @@ class Segment:
     rejected_to: int = 0
     # The size at which no whole line was left to ship.
     torn_at_size: int = -1
+    # The file was there and could not be read: tried again, but nothing else waits for it.
+    unreadable: bool = False
 
     @property
     def name(self) -> str:
@@ -75,8 +77,8 @@ class SegmentBook:
         return [segment for segment in self._segments.values() if segment.shipped < segment.size]
 
     def has_backlog(self) -> bool:
-        """Whether there is more to ship than lines that are not finished."""
-        return any(segment.torn_at_size != segment.size for segment in self.waiting())
+        """Whether there is more to ship than lines that are not finished or cannot be read."""
+        return any(not segment.unreadable and segment.torn_at_size != segment.size for segment in self.waiting())
 
     def targets(self) -> dict[str, int]:
         """Sizes that have to be shipped before everything seen so far is shipped."""

@@ -135,13 +135,25 @@ class Shipper:
         if now < self._full_until:
             return False
         for segment in self.segments.waiting():
-            while batch := self._next_batch(segment, now=now):
+            while batch := self._read_next(segment, now=now):
                 if not left:
                     return True
                 if not self._ship_batch(segment, batch, now=now, now_ms=now_ms):
                     return False
                 left -= 1
         return False
+
+    def _read_next(self, segment: Segment, *, now: float) -> Batch | None:
+        """Return the next batch. A segment that cannot be read holds up the claim, never the other segments."""
+        try:
+            batch = self._next_batch(segment, now=now)
+        except OSError as error:
+            segment.unreadable = True
+            self._metrics.spool_errors.inc()
+            self.faults.note(f"spool: cannot read {segment.name}: {error.strerror}", now=now)
+            return None
+        segment.unreadable = False
+        return batch
 
     def _next_batch(self, segment: Segment, *, now: float) -> Batch | None:
         if segment.shipped >= segment.size:

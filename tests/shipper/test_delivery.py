@@ -1,9 +1,11 @@
 """One shipper with a clock of its own, a real Valkey, and a collector that commits when the test says so."""
 
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import redis
 
 from devstack.stores.valkey import EmbeddedValkey
@@ -430,6 +432,80 @@ class TestTornLastLine:
 
 
 class TestDisk:
+    def test_a_segment_nobody_can_read_holds_up_the_claim_and_nothing_else(
+        self, make_bench: MakeBench, make_collector: MakeCollector
+    ) -> None:
+        bench = make_bench()
+        collector = make_collector(bench.url, bench.spool.shipper_id)
+        bad = bench.spool.segments_directory / "0000000000001-bad.seg"
+        bad.mkdir()  # cannot be read by anyone, root included
+        for start in range(0, 300, 100):
+            append(bench.live, file_log_lines(range(start, start + 100)))
+            bench.step(after_seconds=2.0)
+            collector.pump()
+
+        assert collector.has_all(range(300))
+        assert bench.value("heartbeats_total") > 0
+        assert "cannot read 0000000000001-bad.seg" in bench.shipper.faults.last
+        assert max(collector.claims_ms) == 0
+
+        bad.rmdir()
+        bench.step(after_seconds=2.0)
+        bench.step(after_seconds=2.0)
+        collector.pump()
+        assert max(collector.claims_ms) > 0
+
+    def test_a_live_file_that_cannot_be_renamed_holds_up_no_other(
+        self, make_bench: MakeBench, make_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = make_bench()
+        collector = make_collector(bench.url, bench.spool.shipper_id)
+        take = bench.spool.take
+
+        def refuse_one(live_file: Path, *, now_ms: int) -> Path:
+            if live_file.name == "another.log":
+                raise PermissionError(errno.EPERM, "Operation not permitted", str(live_file))
+            return take(live_file, now_ms=now_ms)
+
+        monkeypatch.setattr(bench.spool, "take", refuse_one)
+        append(bench.directory / "another.log", file_log_lines([1]))
+        append(bench.live, file_log_lines([2]))
+        bench.step(after_seconds=5.0)
+        append(bench.live, file_log_lines([3]))
+        bench.step(after_seconds=5.0)
+        collector.pump()
+
+        assert set(collector.arrivals) == {request_id(2), request_id(3)}
+        assert max(collector.claims_ms) == 0  # what is in the other file is not shipped
+        assert "cannot rename another.log" in bench.shipper.faults.last
+        monkeypatch.undo()
+        bench.step(after_seconds=5.0)
+        collector.pump()
+        assert collector.has_all([1])
+
+    def test_a_segment_that_cannot_be_deleted_stops_no_sign_of_life(
+        self, make_bench: MakeBench, make_collector: MakeCollector, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = make_bench()
+        collector = make_collector(bench.url, bench.spool.shipper_id)
+        append(bench.live, file_log_lines([1]))
+        bench.step()
+        collector.pump()
+
+        def refuse(path: Path, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002 - Path's own signature
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+        monkeypatch.setattr(Path, "unlink", refuse)
+        bench.step(after_seconds=70.0)
+        told = len(collector.claims_ms)
+        for _ in range(5):
+            bench.step(after_seconds=2.0)
+            collector.pump()
+        monkeypatch.undo()
+
+        assert len(collector.claims_ms) >= told + 5
+        assert "cannot delete" in bench.shipper.faults.last
+
     def test_a_segment_removed_by_someone_is_said(self, make_bench: MakeBench) -> None:
         bench = make_bench()
         append(bench.live, file_log_lines([1]))
