@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -31,6 +32,8 @@ GRACE_SECONDS = 20.0
 HTTP_GRACE_SECONDS = 10
 CHECK_TIMEOUT_SECONDS = 3.0
 POOL_SIZE = 15
+# Batches of events become garbage as a whole and hold no cycles: looking for cycles in them is lost time.
+GC_THRESHOLDS = (100_000, 50, 100)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -63,6 +66,7 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
     """
     if part != SERVE and settings.clickhouse_dsn.startswith("chdb:"):
         raise StartError("KM_CLICKHOUSE_DSN: the embedded event store serves one process: use `km serve`")
+    gc.set_threshold(*GC_THRESHOLDS)
     engine = create_engine(settings.database_url, pool_size=POOL_SIZE)
     schema = SchemaWatch(settings.database_url)
     await _require_schema(schema, engine)
