@@ -108,10 +108,15 @@ class Connection(FrameSocket):
             self._greenlet.throw(EventTimeout())
 
     def stop_if_idle(self) -> None:
-        """Close the connection unless an event runs; a running one is the last. Runs in the hub."""
+        """Close the connection unless an event runs or has been sent; that one is the last. Runs in the hub."""
         self.stopping = True
-        if not self.in_event and self.is_waiting:
+        if self.is_waiting and not self.is_busy:
             self._greenlet.throw(GreenletExit())
+
+    @property
+    def is_busy(self) -> bool:
+        """Say whether Kong waits for an answer here."""
+        return self.in_event or self.has_begun
 
     # the channel of the `kong` object
 

@@ -91,6 +91,19 @@ class FrameSocket:
         """Say whether the greenlet waits for Kong to send."""
         return self._waiter is not None
 
+    @property
+    def has_begun(self) -> bool:
+        """Say whether Kong has sent something that was not read as a frame yet.
+
+        Closed now, the connection would be reset, which Kong takes for a failure; a plain end makes it try again.
+        """
+        if self._buffer:
+            return True
+        try:
+            return bool(self._socket.recv(1, _socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def _receive(self) -> bytes:
         """Return some bytes, or none at the end of the connection; waits where there are none yet."""
         while True:

@@ -19,7 +19,13 @@ from kong_plugins.server.shared_board import MASTER, SharedBoard
 from kong_plugins.server.socket_place import SocketPlace
 from kong_plugins.server.status_pages import StatusPages
 from kong_plugins.server.status_server import StatusServer
-from kong_plugins.server.worker_process import STACK_SIGNAL, WorkerContext, WorkerProcess, start_worker
+from kong_plugins.server.worker_process import (
+    MASTERS_SIGNALS,
+    STACK_SIGNAL,
+    WorkerContext,
+    WorkerProcess,
+    start_worker,
+)
 
 TICK_SECONDS: Final = 0.1
 WAITING_TICK_SECONDS: Final = 0.02
@@ -198,9 +204,9 @@ class Master:
         self._waker.setblocking(False)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         self._selector.register(receiver, selectors.EVENT_READ, lambda: receiver.recv(4096))
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*handled, signal.SIGCHLD})  # whatever the parent left blocked
-        for number in handled:
+        # whatever the parent left blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTERS_SIGNALS | {signal.SIGCHLD})
+        for number in MASTERS_SIGNALS:
             signal.signal(number, lambda got, _frame: self._stop(signal.Signals(got).name))
         signal.signal(signal.SIGCHLD, lambda *_: None)
 

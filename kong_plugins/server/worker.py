@@ -101,22 +101,24 @@ class Worker:
             return
         self._accept()
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Take one waiting connection; False where none waits or none can be taken."""
         try:
             descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - the C socket's own
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self._host.limiter.log(logging.ERROR, "accept", "no connection can be accepted", error=error)
             self._accepting.stop()
             self._later(ACCEPT_PAUSE_SECONDS)
-            return
+            return False
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
         sock.setblocking(False)
         connection = Connection(sock, host=self._host, event_timeout_seconds=self._options.event_timeout_seconds)
         self._connections.add(connection)
         self._slot.connections = len(self._connections)
         gevent.spawn(self._serve, connection)
+        return True
 
     def _serve(self, connection: Connection) -> None:
         try:
@@ -137,12 +139,14 @@ class Worker:
 
     def _stop(self) -> None:
         self._accepting.stop()
+        while self._accept():  # nobody finds the socket any more; who has found it still gets an answer
+            pass
         for connection in self._connections:
             self._loop.run_callback(connection.stop_if_idle)
         deadline = time.monotonic() + self._options.stop_seconds
         while time.monotonic() < deadline:
             gevent.sleep(0.01)
-            if not any(connection.in_event for connection in self._connections):
+            if not any(connection.is_busy for connection in self._connections):
                 break
         hooks = {
             hook: name

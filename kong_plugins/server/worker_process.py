@@ -20,6 +20,7 @@ from kong_plugins.server.shared_board import SharedBoard
 
 _PR_SET_PDEATHSIG: Final = 1
 STACK_SIGNAL: Final = signal.SIGUSR1
+MASTERS_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 FRESH_SECONDS: Final = 0.25
 
 
@@ -74,10 +75,15 @@ def start_worker(number: int, context: WorkerContext, release: Callable[[], None
     """Fork a worker. `release` lets go, in the new process, of what belongs to the master alone."""
     master = os.getpid()
     stack_file = context.instances / f"stack-{number}"
-    pid = os.fork()
-    if pid == 0:
-        _become_worker(number, context, release, master, stack_file)
-    return WorkerProcess(number, pid, stack_file)
+    # A SIGTERM that reached the new process while it still has the master's handlers would be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, MASTERS_SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(number, context, release, master, stack_file)
+        return WorkerProcess(number, pid, stack_file)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTERS_SIGNALS)
 
 
 def _become_worker(
@@ -91,6 +97,7 @@ def _become_worker(
         for one, handler in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGHUP, signal.SIG_IGN)):
             signal.signal(one, handler)  # a Ctrl-C reaches the master, which tells the workers
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, MASTERS_SIGNALS)
         release()
         faulthandler.register(STACK_SIGNAL, file=stack_file.open("w"), all_threads=False)
         _run_patched(number, context, master)

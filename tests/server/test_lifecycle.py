@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kong_plugins.server import messages
 from tests.server.conftest import PLUGINS, ROOT, RunningServer, StartServer, eventually
 from tests.server.kong_client import ClosedError, KongClient, pdk
 
@@ -172,6 +174,68 @@ class TestGracefulStop:
         assert stopped.read_text() == f"{worker}\n"
         assert not server.socket.exists()
 
+    def test_answers_what_has_been_sent_on_idle_and_on_waiting_connections(self, start_server: StartServer):
+        """A connection closed over unread bytes is reset, and Kong answers a reset with 500."""
+        server = start_server("--wedged-after-seconds", "100", workers=1)
+        client = server.client()
+        instance = client.start_instance("probe", {"do": "headers"})
+        idle = [client.connect_anew() for _ in range(4)]
+        for connection in idle:
+            client.handle_event(instance, "access", pdk({}), connection)
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        sent = threading.Barrier(9)
+        results = []
+
+        def ask(connection: socket.socket) -> None:
+            event = {"cmd_handle_event": {"instance_id": instance, "event_name": "access"}, "sequence": 9}
+            client.send(connection, messages.encode("RpcCall", event))
+            sent.wait(20)
+            try:
+                results.append(client.read(connection).decode())
+            except (ClosedError, OSError) as error:
+                results.append(repr(error))
+            connection.close()
+
+        waiting = [client.connect_anew() for _ in range(4)]
+        threads = [threading.Thread(target=ask, args=(one,)) for one in (*idle, *waiting)]
+        for thread in threads:
+            thread.start()
+        sent.wait(20)
+        server.process.terminate()
+        eventually(lambda: not server.socket.exists(), "the master has told the worker")
+        time.sleep(0.1)
+        os.kill(worker, signal.SIGCONT)
+        for thread in threads:
+            thread.join()
+        assert results == ["kong.request.get_headers"] * 8
+        assert server.process.wait(20) == 0
+
+    def test_reaches_a_worker_that_is_being_forked(self):
+        """The signal comes while the new process still has the handlers of the master."""
+        code = (
+            "import os, signal, sys, time\n"
+            "from types import SimpleNamespace\n"
+            "from kong_plugins.server import worker_process\n"
+            "fork = os.fork\n"
+            "def fork_and_stop():\n"
+            "    pid = fork()\n"
+            "    if pid:\n"
+            "        os.kill(pid, signal.SIGTERM)\n"
+            "    else:\n"
+            "        time.sleep(0.3)\n"
+            "    return pid\n"
+            "os.fork = fork_and_stop\n"
+            "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+            "context = SimpleNamespace(instances=worker_process.Path('/nonexistent'))\n"
+            "worker = worker_process.start_worker(0, context, lambda: os._exit(7))\n"
+            "print(os.waitstatus_to_exitcode(os.waitpid(worker.pid, 0)[1]))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30
+        )
+        assert int(done.stdout) == -signal.SIGTERM
+
     def test_does_not_wait_for_ever(self, start_server: StartServer):
         server = start_server("--stop-seconds", "0.3", "--event-timeout-seconds", "100", workers=1)
         client = server.client()
@@ -305,8 +369,6 @@ class TestStatus:
         assert families["km_pluginserver_events"].type == "counter"
 
     def test_a_silent_client_does_not_stop_it(self, shared_server: RunningServer):
-        import socket
-
         with socket.create_connection(("127.0.0.1", shared_server.port)) as silent:
             silent.sendall(b"GET /metr")
             assert shared_server.get("/healthz")[0] == 200
