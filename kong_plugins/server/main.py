@@ -30,13 +30,16 @@ def _dump(name: str, plugins_dir: Path | None) -> int:
 
 
 def _serve(options: Options) -> int:
+    from kong_plugins.server.env_file import EnvFileError, load_env_file
     from kong_plugins.server.master import Master
     from kong_plugins.server.socket_place import SocketPlaceError
 
     logs.set_up(options.log_level)
     try:
+        if options.env_file is not None:
+            load_env_file(options.env_file)
         master = Master(options)
-    except (SocketPlaceError, OSError) as error:
+    except (EnvFileError, SocketPlaceError, OSError) as error:
         logs.log(logging.ERROR, "plugin server cannot start", error=error)
         return 1
     return master.run()

@@ -42,7 +42,7 @@ RESTARTS_HELP: Final = "workers replaced, by reason (died, wedged, slow_start)"
 class Master:
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._place = SocketPlace(options.socket)
+        self._place = SocketPlace(options.socket, mode=options.socket_mode)
         self._board = SharedBoard(options.workers)
         self._files = InstanceFiles(self._place.directory)
         self._workers: dict[int, WorkerProcess] = {}

@@ -17,6 +17,8 @@ LONGEST_SOCKET_PATH: Final = 90  # the system's 107, less what the name it is bo
 @dataclass(frozen=True, slots=True)
 class Options:
     socket: Path
+    socket_mode: int
+    env_file: Path | None
     workers: int
     plugins: tuple[str, ...] | None
     plugins_dir: Path | None
@@ -70,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     cores = min(os.cpu_count() or 1, DEFAULT_MAX_WORKERS)
     parser.add_argument("--dump", metavar="NAME", help="print what Kong's query_cmd wants of one plugin, and end")
     option("--socket", DEFAULT_SOCKET, "unix socket Kong connects to (%(default)s)", type=Path)
+    option("--socket-mode", "666", "who may connect, in octal; Kong's workers have to (%(default)s)", type=_mode)
+    option("--env-file", None, "file of NAME=VALUE lines for the plugins, secrets above all", type=Path)
     option("--workers", cores, "processes (one for each core, at most 4: %(default)s)", type=int)
     option("--plugins", None, "comma-separated names of the plugins to serve (all there are)")
     option("--plugins-dir", None, "directory of more plugins, one .py file each", type=Path)
@@ -84,3 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     switch("--replace", "take the socket over from another live server at once")
     switch("--outlive-parent", "do not end when the process that started this one ends")
     return parser
+
+
+def _mode(text: str) -> int:
+    mode = int(text, 8)
+    if not 0o600 <= mode <= 0o777:  # noqa: PLR2004 - the server's own user has to connect too
+        raise ValueError(text)
+    return mode

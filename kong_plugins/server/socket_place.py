@@ -17,7 +17,6 @@ from typing import Final
 from kong_plugins.server.errors import PluginServerError
 
 BACKLOG: Final = 4096
-EVERYONE_CONNECTS: Final = 0o666
 _LOCK: Final = "lock"
 _LOCKING_SECONDS: Final = 60
 
@@ -27,8 +26,9 @@ class SocketPlaceError(PluginServerError):
 
 
 class SocketPlace:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mode: int) -> None:
         self._path = path
+        self._mode = mode
         self._temporary = path.with_name(f"{path.name}.{os.getpid()}")
         self._identity: tuple[int, int] | None = None
         if path.exists() and not path.is_socket():
@@ -80,7 +80,7 @@ class SocketPlace:
         except OSError as error:
             listener.close()
             raise SocketPlaceError(f"no socket can be made in {self._path.parent}: {error.strerror}") from error
-        self._temporary.chmod(EVERYONE_CONNECTS)  # Kong's workers run as another user
+        self._temporary.chmod(self._mode)
         found = self._temporary.stat()
         self._identity = (found.st_dev, found.st_ino)
         listener.listen(BACKLOG)

@@ -67,12 +67,45 @@ class TestOptions:
             ["--socket", "/" + "x" * 120],
             ["--plugins-dir", "/nowhere"],
             ["--log-level", "loud"],
+            ["--socket-mode", "rw"],
+            ["--socket-mode", "066"],
         ],
     )
     def test_that_make_no_sense_are_refused(self, arguments: list[str]):
         with pytest.raises(SystemExit) as ended:
             parse_options(arguments)
         assert ended.value.code == 2
+
+
+class TestEnvFile:
+    def test_gives_the_plugins_what_the_environment_does_not_have(self, start_server, directory: Path):
+        file = directory / "env"
+        file.write_text("# secrets\n\nKM_TEST_TOKEN=t0ps3cret=value\nPROBE_STOP_FILE=/nowhere\n")
+        file.chmod(0o600)
+        stopped = directory / "stopped"
+        options = ("--env-file", str(file), "--socket-mode", "600")
+        server = start_server(*options, plugins="probe,broken", PROBE_STOP_FILE=str(stopped))
+        assert server.messages("plugin cannot be served")[0]["detail"] == "KM_TEST_TOKEN is wrong: [redacted]"
+        assert server.socket.stat().st_mode & 0o777 == 0o600
+        assert not server.messages("everyone can read or write the file of secrets")
+        server.stop()
+        assert stopped.exists()
+
+    @pytest.mark.parametrize("line", ["t0ps3cret", "t0 ps3cret=1", "=t0ps3cret"])
+    def test_with_a_line_nobody_understands_ends_the_start_and_is_not_quoted(
+        self, start_server, directory: Path, line: str
+    ):
+        file = directory / "env"
+        file.write_text(f"A=1\n{line}\n")
+        server = start_server("--env-file", str(file), wait=False)
+        assert server.process.wait(20) == 1
+        assert "line 2: NAME=VALUE is expected" in server.log_text()
+        assert "ps3cret" not in server.log_text()
+
+    def test_that_is_not_there_ends_the_start(self, start_server, directory: Path):
+        server = start_server("--env-file", str(directory / "none"), wait=False)
+        assert server.process.wait(20) == 1
+        assert "No such file or directory" in server.log_text()
 
 
 class TestBuiltInPlugins:
