@@ -1,7 +1,7 @@
 """A caller: one key on one attached plugin, with everything worked out that does not change from call to call."""
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
@@ -134,11 +134,16 @@ def _networks(key: KeyRecord) -> tuple[Network, ...]:
 
 
 def is_address_allowed(caller: Caller, address: str) -> bool:
-    """Say whether the address lies in one of the caller's ranges; an unreadable address does not."""
+    """Say whether the address lies in one of the caller's ranges; an unreadable address does not.
+
+    An IPv4 address as a socket for both families shows it (`::ffff:192.0.2.1`) is that IPv4 address.
+    """
     try:
-        found = ip_address(address)
+        found: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:
         return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
     return any(found in network for network in caller.networks)
 
 

@@ -81,6 +81,8 @@ def read_access_config(config: Mapping[str, Any] | None, *, limits_only: bool = 
     names = given.get("key_headers")
     if names is None:
         names = DEFAULT_KEY_HEADERS
+    elif names == {}:
+        names = ()  # what an empty list is in Lua's JSON
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError("key_headers: a list of header names is required")
     return AccessConfig(

@@ -2,8 +2,10 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
+from gateway_contract import headers as names
 from gateway_contract.headers import RECEIPT, REDACTED
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, verify_receipt
@@ -19,6 +21,19 @@ RECEIPT_HEADER = RECEIPT.lower()
 # Kong refuses `response.get_header` in the access phase; nginx's variable shows the same header there
 ANSWER_RECEIPT_VARIABLE = "sent_http_x_km_receipt"
 WARN_EVERY_SECONDS = 60.0
+_TOLD_TO_UPSTREAMS = frozenset(
+    name.lower()
+    for name in (
+        names.RECEIPT,
+        names.CONSUMER_ID,
+        names.CONSUMER_CUSTOM_ID,
+        names.CONSUMER_USERNAME,
+        names.CREDENTIAL_IDENTIFIER,
+        names.ACCOUNT,
+        names.PLAN,
+        names.MODE,
+    )
+)
 
 _decisions: dict[Outcome, metrics.Counter] = {
     outcome: metrics.counter("km_gateway_decisions_total", {"outcome": outcome.value}, help_text="decided calls")
@@ -44,6 +59,22 @@ def identity_headers(admitted: Admitted, presented_in: str) -> dict[str, str]:
     if caller.config.hide_key:
         headers[presented_in] = REDACTED
     return headers
+
+
+def cover_lookalikes(upstream_headers: dict[str, str], request_headers: Mapping[str, Any]) -> None:
+    """Overwrite the caller's headers that differ from ours in `_` for `-` only.
+
+    Kong lets both through, and upstreams that read headers as CGI variables (WSGI, Rack, PHP) take one for the
+    other: `X_Km_Account` would say who calls in the place of `X-Km-Account`.
+    """
+    if "_" not in "".join(request_headers):
+        return
+    ours = {name.lower(): value for name, value in upstream_headers.items()}
+    for name in request_headers:
+        if "_" in name:
+            plain_name = name.replace("_", "-")
+            if plain_name in _TOLD_TO_UPSTREAMS:
+                upstream_headers[name] = ours.get(plain_name, REDACTED)
 
 
 def tell_admitted(kong: Any, worker: Worker, admitted: Admitted, upstream_headers: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from kong_plugins.parts.plugin_config import KEY_FIELDS, PRODUCT_FIELDS, read_ac
 from kong_plugins.parts.presented_key import find_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,
+    cover_lookalikes,
     identity_headers,
     is_decided,
     tell_identity,
@@ -55,4 +56,5 @@ class Plugin:
         upstream = identity_headers(decision, presented_in)
         # no receipt yet: whatever the caller sent under its name must not reach the upstream
         upstream[RECEIPT] = REDACTED
+        cover_lookalikes(upstream, headers)
         kong.service.request.set_headers(upstream)

@@ -11,6 +11,7 @@ from kong_plugins.parts.plugin_config import KEY_FIELDS, PRODUCT_FIELDS, read_ac
 from kong_plugins.parts.presented_key import find_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,
+    cover_lookalikes,
     identity_headers,
     is_decided,
     tell_admitted,
@@ -50,4 +51,6 @@ class Plugin:
             return
         if config.consumer:
             tell_identity(kong, decision)
-        tell_admitted(kong, worker, decision, identity_headers(decision, presented_in))
+        upstream = identity_headers(decision, presented_in)
+        cover_lookalikes(upstream, headers)
+        tell_admitted(kong, worker, decision, upstream)

@@ -36,9 +36,9 @@ class Plugin:
     def log(self, kong: Any) -> None:
         """Append the line. What cannot be written is counted and said; the caller has long been answered."""
         record = plain(kong.log.serialize())
-        if isinstance(record, str | bytes):
-            record = json.loads(record)
         try:
+            if isinstance(record, str | bytes):
+                record = _decoded(record)
             self._writer.append(build_usage_line(record, unit_headers=self._unit_headers))
         except UnreadableLineError:
             _lines["unreadable"].inc()
@@ -48,6 +48,17 @@ class Plugin:
             log.exception("a usage line could not be written")
         else:
             _lines["written"].inc()
+
+
+def _decoded(text: str | bytes) -> dict[str, Any]:
+    """Return the log as Kong means it; it sends an empty text where it could not make JSON of it."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        raise UnreadableLineError("JSON") from None
+    if not isinstance(record, dict):
+        raise UnreadableLineError("JSON object")
+    return record
 
 
 def _spool_directory() -> Path:

@@ -12,7 +12,8 @@ from gateway_contract.modes import Mode
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, parse_refusal_note, parse_secrets, verify_receipt
 from gateway_contract.records import AccountStatus, KeyStatus, Quota, Window
-from tests.plugins.fakes import PRODUCT, SECRET, grant, now_ms
+from kong_plugins.plugins import km_key_auth, km_monetize
+from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, grant, now_ms
 
 SERVED_CALLS = [
     "request.get_headers",
@@ -89,6 +90,22 @@ class TestServedCall:
         kong = call(project().text, headers=dict.fromkeys(ours, "mine"))
         assert all(kong.upstream[name] != "mine" for name in ours)
         assert kong.served
+
+    @pytest.mark.parametrize("attached", ["km-monetize", "km-key-auth"])
+    def test_overwrites_names_that_cgi_takes_for_ours(self, worker, project, attached):
+        """WSGI, Rack and PHP read X_Km_Account and X-Km-Account as one; Kong lets underscores through."""
+        account = project()
+        forged = {"X_Km_Account": "acc_2", "x-consumer_id": "1", "X_Km_Plan": "enterprise", "X_Km_Receipt": "1.a"}
+        kong = FakeKong({"apikey": account.text, "x_trace_id": "7", **forged})
+        plugin = {"km-monetize": km_monetize, "km-key-auth": km_key_auth}[attached].Plugin
+        plugin({"api_product": PRODUCT}).access(kong)
+        assert kong.served
+        assert kong.upstream["x_km_account"] == "acc_1"
+        assert kong.upstream["x_km_plan"] == "starter"
+        assert kong.upstream["x-consumer_id"] == kong.upstream[headers.CONSUMER_ID]
+        assert kong.upstream["x_km_receipt"] == headers.REDACTED
+        assert "x_trace_id" not in kong.upstream
+        assert kong.names.count("service.request.set_headers") == 1
 
     def test_counts_units_by_route(self, project, call):
         account = project(grant=grant(route_units={"bulk": 10}))
@@ -334,14 +351,14 @@ class TestIdentifiedRefusal:
     def test_of_a_key_without_any_scope_for_calls(self, project, call):
         self.refused(call(project(scopes=("reports",)).text), 403, Outcome.SCOPE_MISSING)
 
-    @pytest.mark.parametrize("address", ["192.0.2.77", "2001:db8::5"])
+    @pytest.mark.parametrize("address", ["192.0.2.77", "::ffff:192.0.2.77", "2001:db8::5"])
     def test_not_of_an_address_in_the_keys_ranges(self, project, call, address):
         account = project(ip_ranges=("192.0.2.0/24", "2001:db8::/32"))
         kong = call(account.text, address=address)
         assert kong.served
         assert kong.names.count("client.get_forwarded_ip") == 1
 
-    @pytest.mark.parametrize("address", ["198.51.100.1", "2001:db9::5", "", "localhost"])
+    @pytest.mark.parametrize("address", ["198.51.100.1", "::ffff:198.51.100.1", "2001:db9::5", "", "localhost"])
     def test_of_an_address_outside_of_them(self, project, call, address):
         account = project(ip_ranges=("192.0.2.0/24", "2001:db8::/32"))
         self.refused(call(account.text, address=address), 403, Outcome.IP_NOT_ALLOWED)

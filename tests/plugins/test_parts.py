@@ -85,6 +85,9 @@ class TestConfig:
         assert config == read_access_config({"api_product": "weather"})
         assert (config.key_headers, config.bearer, config.hide_key) == (("apikey", "x-api-key"), True, True)
 
+    def test_takes_an_empty_list_as_lua_writes_it(self):
+        assert read_access_config({"api_product": "weather", "key_headers": {}}).key_headers == ()
+
     @pytest.mark.parametrize(
         ("config", "field"),
         [

@@ -73,10 +73,11 @@ class TestUsageMeter:
         unreadable = km_usage_meter._lines["unreadable"].value
         not_written = km_usage_meter._lines["not_written"].value
         plugin = km_usage_meter.Plugin({})
-        plugin.log(FakeKong(log=finished(request={})))
+        for record in (finished(request={}), "", "[]", "{"):
+            plugin.log(FakeKong(log=record))
         spool.mkdir()
         plugin.log(FakeKong(log=finished()))
-        assert km_usage_meter._lines["unreadable"].value == unreadable + 1
+        assert km_usage_meter._lines["unreadable"].value == unreadable + 4
         assert km_usage_meter._lines["not_written"].value == not_written + 1
         assert KEY not in caplog.text
 
