@@ -12,7 +12,14 @@ PLANS = Path(__file__).parents[2] / "plans.yml"
 
 @pytest.fixture
 def stack():
-    """A stack for one test; modules that do no harm override it with one for all their tests."""
+    """A stack for one test, which may kill and empty things in it."""
+    with temporary_stack(fast=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def shared_stack():
+    """One stack for all tests that leave it as sound as they found it; their customers are their own."""
     with temporary_stack(fast=True) as running:
         yield running
 

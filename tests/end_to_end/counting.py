@@ -4,8 +4,13 @@ import asyncio
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import aiohttp
+import redis
+
+from gateway_contract import counters, redis_names
+from gateway_contract.modes import Mode
 
 BROKEN = 0
 
@@ -63,6 +68,15 @@ async def rollup_calls(control, **by) -> int:
     return sum(
         row["calls"] for row in answer["items"] if all(row["by"][name] == str(value) for name, value in by.items())
     )
+
+
+def counters_of(stack, preview):
+    """What the gateway's limit script has counted in the billing period of a preview."""
+    start_ms = round(datetime.fromisoformat(preview["period"]["start"]).timestamp() * 1000)
+    name = redis_names.period_counters(preview["account_id"], preview["subscription_id"], start_ms, Mode.LIVE)
+    with redis.Redis.from_url(stack.redis_url) as store:
+        calls, units = store.hmget(name, counters.CALLS, counters.UNITS)
+    return {"calls": int(calls), "units": int(units)}
 
 
 async def get(url: str, key: str | None = None, **headers: str) -> tuple[int, dict[str, str], str]:

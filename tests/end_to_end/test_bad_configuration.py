@@ -11,7 +11,6 @@ import yaml
 
 from devstack.demo.scenario import create_customer
 from devstack.ports import free_port, is_listening
-from devstack.stack import temporary_stack
 from devstack.stack_layout import REPOSITORY
 from gateway_contract.file_log import EXPRESSION_KEY
 from tests.end_to_end.conftest import PLANS
@@ -20,10 +19,9 @@ from tests.end_to_end.counting import eventually, get
 WIDE = ((5_000, 1_000), (100_000, 60_000))
 
 
-@pytest.fixture(scope="module")
-def stack():
-    with temporary_stack(fast=True) as running:
-        yield running
+@pytest.fixture
+def stack(shared_stack):
+    return shared_stack
 
 
 @pytest.fixture

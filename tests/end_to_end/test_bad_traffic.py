@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from devstack.demo.scenario import create_customer
-from devstack.stack import temporary_stack
 from gateway_contract import redis_names
 from gateway_contract.api_keys import generate_api_key, hash_api_key
 from gateway_contract.modes import Mode
@@ -21,10 +20,9 @@ from tests.end_to_end.counting import NumberedTraffic, events_by_path, eventuall
 WIDE = ((5_000, 1_000), (100_000, 60_000))
 
 
-@pytest.fixture(scope="module")
-def stack():
-    with temporary_stack(fast=True) as running:
-        yield running
+@pytest.fixture
+def stack(shared_stack):
+    return shared_stack
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import ExitStack
-from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +10,16 @@ import yaml
 
 from devstack.demo.scenario import create_customer
 from devstack.stack import temporary_stack
-from gateway_contract import counters, plugins, redis_names
+from gateway_contract import plugins, redis_names
 from gateway_contract.file_log import EXPRESSION_KEY, render_privacy_expression
-from gateway_contract.modes import Mode
-from tests.end_to_end.counting import NumberedTraffic, events_by_path, eventually, get, rollup_calls
+from tests.end_to_end.counting import (
+    NumberedTraffic,
+    counters_of,
+    events_by_path,
+    eventually,
+    get,
+    rollup_calls,
+)
 from tests.end_to_end.recorder import recording_upstream
 
 UNITS = {"tokens": "x-usage-tokens"}
@@ -97,15 +102,6 @@ async def customer_of(control, stack, *, windows, name):
 
     assert await eventually(projected, seconds=20, pause=0.05)
     return customer
-
-
-def counters_of(stack, preview):
-    """What the gateway's limit script has counted in the billing period of a preview."""
-    start_ms = round(datetime.fromisoformat(preview["period"]["start"]).timestamp() * 1000)
-    name = redis_names.period_counters(preview["account_id"], preview["subscription_id"], start_ms, Mode.LIVE)
-    with redis.Redis.from_url(stack.redis_url) as store:
-        calls, units = store.hmget(name, counters.CALLS, counters.UNITS)
-    return {"calls": int(calls), "units": int(units)}
 
 
 async def issue_test_key(control, customer):
