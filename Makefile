@@ -29,7 +29,8 @@ check: $(VENV)/.dev ## linters, types, import contracts, lock files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+	@! grep -nE '://' requirements/*.txt || { echo 'a lock file names an address'; exit 1; }
 
 fmt: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff check --fix-only .

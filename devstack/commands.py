@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from devstack.children import ChildFailedError
-from devstack.overview import overview, until_interrupted, well_known_ports
+from devstack.overview import print_overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
 
 
@@ -36,7 +36,7 @@ def dev(
         console.print(f"[red]km dev:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     try:
-        console.print(overview(stack))
+        print_overview(console, stack)
         console.print("Ctrl-C ends it; the data stays.")
         stopping.wait()
     finally:

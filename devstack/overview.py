@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from rich.table import Table
+from rich.console import Console
 
 from devstack.ports import preferred_port
 from devstack.stack import Stack
@@ -21,20 +21,18 @@ def well_known_ports() -> Ports:
     )
 
 
-def overview(stack: Stack) -> Table:
-    """Return the addresses of a running stack; the token shown is of this local stack only."""
-    table = Table(show_header=False, box=None)
+def print_overview(console: Console, stack: Stack) -> None:
+    """Print the addresses of a running stack, whole, to be copied; the token is of this local stack only."""
     for name, value in (
-        ("sample API through the gateway", f"{stack.proxy_url}/weather/v1/current/oslo"),
+        ("sample API, through the gateway", f"{stack.proxy_url}/weather/v1/current/oslo"),
+        ("REST API and its documentation", f"{stack.control_url}/docs"),
         ("gateway's Admin API", stack.admin_api_url),
-        ("control plane, API documentation", f"{stack.control_url}/docs"),
         ("database", stack.database_url),
         ("Redis", stack.redis_url),
         ("logs", str(stack.data_dir / "logs")),
         ("for km", f"export KM_URL={stack.control_url} KM_TOKEN={stack.admin_token}"),
     ):
-        table.add_row(name, value)
-    return table
+        console.print(f"  {name:<33}{value}", soft_wrap=True, highlight=False, markup=False)
 
 
 def until_interrupted() -> threading.Event:

@@ -17,7 +17,7 @@ from devstack.demo.report import Report
 from devstack.demo.scenario import NOTE, Customer, planned_requests, play, set_up_customers
 from devstack.demo.terminal import print_report
 from devstack.demo.traffic import Traffic
-from devstack.overview import overview, until_interrupted, well_known_ports
+from devstack.overview import print_overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
 
 ROLLUP_SECONDS = 60.0
@@ -103,7 +103,7 @@ def _show_page(html: str, stack: Stack, console: Console, *, keep: bool) -> None
     stopping = until_interrupted() if keep else None
     if keep:
         console.print()
-        console.print(overview(stack))
+        print_overview(console, stack)
     asyncio.run(_serve(html, console, stopping))
 
 
