@@ -128,6 +128,17 @@ class TestQueryCommands:
     def test_the_protocol_that_fails_closed_is_asked_for(self, dumps):
         assert {dump["Protocol"] for dump in dumps.values()} == {"ProtoBuf:1"}
 
+    def test_the_documented_settings_name_them_all_on_one_socket(self):
+        page = (REPOSITORY / "docs" / "kong.md").read_text()
+        (block,) = re.findall(r"^```\n(plugins = .*?)^```$", page, re.DOTALL | re.MULTILINE)
+        documented = settings_from_conf(parse_conf(block))
+        assert documented.plugins == ("bundled", *plugins.ALL)
+        assert [server.query_command.rpartition(" --dump ")[2] for server in documented.servers] == list(
+            plugins.ALL
+        )
+        assert len({server.socket for server in documented.servers}) == 1
+        assert [bool(server.start_command) for server in documented.servers] == [True, False, False, False]
+
     @pytest.mark.parametrize("name", plugins.ALL)
     def test_kong_can_load_it(self, dumps, name):
         (info,) = (dump["Plugins"][0] for dump in dumps.values() if dump["Plugins"][0]["Name"] == name)
