@@ -21,10 +21,11 @@ from kong_plugins.parts.telling import (
 )
 from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
 
-__all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "version"]
+__all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "version", "waits_for_kong"]
 
 version = "0.1.0"
 priority = plugins.PRIORITIES[plugins.KEY_AUTH]
+waits_for_kong = False
 Schema = PRODUCT_FIELDS + KEY_FIELDS
 
 

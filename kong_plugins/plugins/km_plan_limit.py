@@ -13,12 +13,13 @@ from kong_plugins.parts.plugin_config import PRODUCT_FIELDS, read_access_config
 from kong_plugins.parts.telling import is_admitted_before, tell_admitted, tell_refused
 from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
 
-__all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "version"]
+__all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "version", "waits_for_kong"]
 
 log = logging.getLogger(__name__)
 
 version = "0.1.0"
 priority = plugins.PRIORITIES[plugins.PLAN_LIMIT]
+waits_for_kong = False
 Schema = PRODUCT_FIELDS
 
 

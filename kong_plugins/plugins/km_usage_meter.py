@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 version = "0.1.0"
 priority = plugins.PRIORITIES[plugins.USAGE_METER]
+waits_for_kong = False
 Schema = UNIT_FIELDS
 
 _lines = {

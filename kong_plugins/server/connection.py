@@ -34,6 +34,7 @@ from kong_plugins.server.plugin_host import Handler, PluginHost
 
 LONGEST_CALL: Final = 16 * 1024 * 1024
 DRAIN_SECONDS: Final = 5.0
+MOST_DEFERRED: Final = 32  # their answers have to fit into the socket's buffer while nobody reads them
 END_OF_EVENT: Final = wire.frame(b"")
 
 FAILURE_STATUS: Final = 503
@@ -58,6 +59,9 @@ timeouts = metrics.counter("km_pluginserver_timeouts_total", help_text="events t
 garbage = metrics.counter("km_pluginserver_protocol_errors_total", help_text="connections closed for nonsense")
 unknown = metrics.counter("km_pluginserver_unknown_instances_total", help_text="events of instances not known")
 refused = metrics.counter("km_pluginserver_refused_instances_total", help_text="instances that could not start")
+unanswered = metrics.counter(
+    "km_pluginserver_unanswered_calls_total", help_text="calls at an event's end that Kong did not answer any more"
+)
 accepted = metrics.counter("km_pluginserver_connections_total", help_text="connections accepted")
 
 
@@ -72,8 +76,10 @@ class Connection(FrameSocket):
         self._greenlet: Any = None
         self._sent_exit = False
         self._lost = False
-        self._awaits_reply = False
-        self._replies_to_skip = 0
+        self._defers = False
+        self._deferred: list[bytes] = []  # calls of the event at hand that were not sent yet
+        self._outstanding = 0  # calls of the event at hand that Kong has not answered yet
+        self._replies_to_skip = 0  # the same of an event that has ended
         self.in_event = False
         self.deadline = 0.0  # when to interrupt, by the monotonic clock; 0 is never
         self.stopping = False
@@ -83,7 +89,7 @@ class Connection(FrameSocket):
         """Answer calls until the connection ends, either side closes it, or the worker stops."""
         self._greenlet = getcurrent()
         try:
-            while not self.stopping:
+            while not self.stopping or self.is_busy:
                 frame = self.read(LONGEST_CALL)
                 if frame is None:
                     return
@@ -99,6 +105,7 @@ class Connection(FrameSocket):
             garbage.inc()
             self._host.limiter.log(logging.ERROR, "garbage", "connection closed", error=error)
         finally:
+            unanswered.inc(self._replies_to_skip)
             self.close()
 
     def interrupt_if_overdue(self, now: float) -> None:
@@ -116,7 +123,7 @@ class Connection(FrameSocket):
     @property
     def is_busy(self) -> bool:
         """Say whether Kong waits for an answer here."""
-        return self.in_event or self.has_begun
+        return self.in_event or self._replies_to_skip > 0 or self.has_begun
 
     # the channel of the `kong` object
 
@@ -126,29 +133,52 @@ class Connection(FrameSocket):
         if not self.in_event or getcurrent() is not self._greenlet:
             raise PdkError(f"{method.name} was called outside its event or from another greenlet")
         method.calls.inc()
-        try:
-            if self._awaits_reply:
-                self.read()  # a plugin went on after its time was over: this answers the call it was at
-            self.write(method.frame + wire.pack_frame_length(len(argument)) + argument)
-            self._awaits_reply = True
-            reply = self.read()
-        except ConnectionLostError:
-            self._lost = True
-            raise
-        if reply is None:
-            self._lost = True
-            raise ConnectionLostError("Kong ended the request")
-        self._awaits_reply = False
-        return reply
+        data = method.frame + wire.pack_frame_length(len(argument)) + argument
+        if self._defers and method.is_void and len(self._deferred) < MOST_DEFERRED:
+            self._deferred.append(data)
+            return b""
+        # a plugin that went on after its time was over may have left some
+        self._read_replies()
+        return self._exchange(data)
 
     def exit(self, argument: bytes) -> None:
         if not self.in_event or getcurrent() is not self._greenlet:
             raise PdkError("kong.response.exit was called outside its event or from another greenlet")
         if not self._sent_exit:
+            if self._deferred:
+                # Kong has to have answered them before the connection is closed behind the exit
+                self._exchange(self._deferred.pop())
             self._sent_exit = True
             EXIT.calls.inc()
             self.write(EXIT.frame + wire.frame(argument))
         raise ResponseSent
+
+    def _exchange(self, call: bytes) -> bytes:
+        """Send what was deferred and one call more, in one piece, and return the answer to the last."""
+        count = len(self._deferred) + 1
+        data = b"".join([*self._deferred, call]) if self._deferred else call
+        self._deferred.clear()
+        try:
+            self.write(data)
+        except ConnectionLostError:
+            self._lost = True
+            raise
+        self._outstanding = count
+        return self._read_replies()
+
+    def _read_replies(self) -> bytes:
+        """Read all answers that are still to come and return the last."""
+        reply: bytes | None = b""
+        try:
+            while self._outstanding:
+                reply = self.read()
+                if reply is None:
+                    raise ConnectionLostError("Kong ended the request")  # noqa: TRY301 - one place notes the loss
+                self._outstanding -= 1
+        except ConnectionLostError:
+            self._lost = True
+            raise
+        return reply or b""
 
     # calls of Kong's
 
@@ -172,6 +202,7 @@ class Connection(FrameSocket):
         if started > handler.touch_at:
             self._host.touch(handler, started)
         self.deadline = started + self._timeout
+        self._defers = handler.defers
         self.in_event = True
         error: BaseException | None = None
         try:
@@ -201,11 +232,13 @@ class Connection(FrameSocket):
         if self.broken_off:
             handler.count_of("lost").inc()
             return False
-        if self._awaits_reply:
-            # a log event that ran out of time: Kong's answer to its last call is still to come
-            self._awaits_reply = False
-            self._replies_to_skip += 1
-        self.write(END_OF_EVENT + wire.frame(answer))
+        # what was deferred, and the last call of a log event that ran out of time: Kong answers them first
+        self._replies_to_skip = self._outstanding + len(self._deferred)
+        self._outstanding = 0
+        self._deferred.append(END_OF_EVENT + wire.frame(answer))
+        data = b"".join(self._deferred)
+        self._deferred.clear()
+        self.write(data)
         (handler.ok if error is None else handler.count_of(_result_of(error))).inc()
         return True
 
@@ -215,7 +248,7 @@ class Connection(FrameSocket):
         if self.broken_off:
             return False
         self.write(EXIT.frame + wire.frame(_FAILURE))
-        if self._awaits_reply:
+        if self._outstanding:
             # Kong is still at the plugin's last call. Closing now would break its write, and it would repeat the
             # whole event; it reads the refusal next.
             self.deadline = time.monotonic() + DRAIN_SECONDS

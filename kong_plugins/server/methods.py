@@ -85,13 +85,14 @@ ARGUMENT_AND_RESULT: Final[dict[str, tuple[str, str]]] = {
 
 
 class Method:
-    """One callable method: its name framed once, and the counter of its calls."""
+    """One callable method. `is_void` says that Kong answers it with nothing."""
 
-    __slots__ = ("calls", "frame", "name")
+    __slots__ = ("calls", "frame", "is_void", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.frame = wire.frame(name.encode())
+        self.is_void = ARGUMENT_AND_RESULT[name][1] == "Empty"
         self.calls = metrics.counter(PDK_CALLS, {"method": name}, help_text="calls of Kong's PDK, by method")
 
 

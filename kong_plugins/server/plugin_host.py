@@ -35,13 +35,25 @@ _ID_ATTEMPTS: Final = 1000
 class Handler:
     """What one event of one instance runs, with the metrics it counts into."""
 
-    __slots__ = ("admits", "answered", "instance_id", "ok", "phase", "plugin", "run", "seconds", "touch_at")
+    __slots__ = (
+        "admits",
+        "answered",
+        "defers",
+        "instance_id",
+        "ok",
+        "phase",
+        "plugin",
+        "run",
+        "seconds",
+        "touch_at",
+    )
 
-    def __init__(self, *, instance_id: int, plugin: str, phase: str, run: Phase) -> None:
+    def __init__(self, *, instance_id: int, plugin: str, phase: str, run: Phase, defers: bool = False) -> None:
         self.instance_id = instance_id
         self.plugin = plugin
         self.phase = phase
         self.run = run
+        self.defers = defers
         self.admits = phase in PHASES_THAT_ADMIT
         self.touch_at = 0.0
         self.ok = self.count_of("ok")
@@ -168,7 +180,8 @@ class PluginHost:
         except PluginLoadError as error:
             self.limiter.log(logging.ERROR, ("make", stored.plugin), "plugin cannot be used", error=error)
             return Handler(instance_id=instance_id, plugin=stored.plugin, phase=phase, run=_raiser(error))
-        handler = Handler(instance_id=instance_id, plugin=stored.plugin, phase=phase, run=run)
+        defers = not self._module(stored.plugin).waits_for_kong
+        handler = Handler(instance_id=instance_id, plugin=stored.plugin, phase=phase, run=run, defers=defers)
         self._handlers[call] = handler
         return handler
 

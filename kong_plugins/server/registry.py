@@ -21,8 +21,9 @@ BUILT_IN: Final = {name: f"kong_plugins.plugins.{name.replace('-', '_')}" for na
 
 @dataclass(frozen=True, slots=True)
 class PluginModule:
-    """An imported plugin: `Plugin`, and if it has them `Schema`, `version`, `priority`, and two hooks.
+    """An imported plugin: `Plugin`, and if it has them `Schema`, `version`, `priority`, and more of ours.
 
+    `waits_for_kong = False` says that it need not know at once that a call which returns nothing was carried out.
     `start_worker()` runs once in every worker process before its first event, `stop_worker()` at its
     graceful end.
     """
@@ -42,6 +43,10 @@ class PluginModule:
     @property
     def priority(self) -> int:
         return int(getattr(self.module, "priority", 0) or 0)
+
+    @property
+    def waits_for_kong(self) -> bool:
+        return bool(getattr(self.module, "waits_for_kong", True))
 
     @property
     def version(self) -> str:

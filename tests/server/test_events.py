@@ -228,3 +228,112 @@ def test_the_socket_is_open_to_kongs_user_and_nobody_sees_the_instances(shared_s
     private = shared_server.directory / "km.sock.instances"
     assert private.stat().st_mode & 0o777 == 0o700
     assert all(one.stat().st_mode & 0o077 == 0 for one in private.iterdir())
+
+
+GET_HEADERS, SET_HEADERS, SHARE = (
+    "kong.request.get_headers",
+    "kong.service.request.set_headers",
+    "kong.ctx.shared.set",
+)
+
+
+class TestPluginThatDoesNotWait:
+    """`waits_for_kong = False`: calls that Kong answers with nothing travel with what comes next."""
+
+    @pytest.fixture
+    def server(self, start_server: StartServer) -> RunningServer:
+        return start_server("--event-timeout-seconds", "1", workers=1, plugins="hasty")
+
+    def begin(self, client: KongClient, do: str, phase: str = "access") -> socket.socket:
+        """Start an event and answer its first call."""
+        instance = client.start_instance("hasty", {"do": do})
+        connection = client.connect_anew()
+        client.send(connection, _event(instance, phase))
+        assert client.read(connection).decode() == GET_HEADERS
+        client.read(connection)
+        client.send(connection, b"")
+        return connection
+
+    def read_calls(self, client: KongClient, connection: socket.socket, count: int) -> list[str]:
+        """Read that many calls and answer none."""
+        calls = []
+        for _ in range(count):
+            calls.append(client.read(connection).decode())
+            client.read(connection)
+        return calls
+
+    def test_has_its_last_calls_and_the_end_of_the_event_sent_at_once(self, server: RunningServer):
+        client = server.client()
+        connection = self.begin(client, "nothing")
+        assert self.read_calls(client, connection, 2) == [SET_HEADERS, SHARE]
+        assert client.read(connection) == b""
+        assert messages.decode("RpcReturn", client.read(connection)) == {"sequence": 9}
+
+    def test_has_the_answers_skipped_and_the_connection_used_again(self, server: RunningServer):
+        client = server.client()
+        for _ in range(20):
+            outcome = client.request("hasty", {"do": "nothing"}, "access", pdk({}))
+            assert outcome.names == [GET_HEADERS, SET_HEADERS, SHARE]
+        assert len(client.opened) == 1
+        assert server.metric("km_pluginserver_unanswered_calls_total") == 0
+
+    def test_gets_the_answer_to_what_it_asks(self, server: RunningServer):
+        outcome = server.client().request("hasty", {"do": "ask"}, "access", pdk({}, request_get_method="PUT"))
+        assert outcome.names[1:] == [SET_HEADERS, SHARE, "kong.request.get_method", "kong.response.set_headers"]
+        assert outcome.argument("kong.response.set_headers") == {"method": "PUT"}
+
+    def test_exits_once_kong_has_answered_all_calls_before(self, server: RunningServer):
+        """Kong answers each; writing to a closed connection would make it answer 500."""
+        outcome = server.client().request("hasty", {"do": "exit"}, "access", pdk({}))
+        assert outcome.names == [GET_HEADERS, SET_HEADERS, SHARE, "kong.response.exit"]
+        assert outcome.exit["status"] == 403
+
+    @pytest.mark.parametrize("do", ["raise", "stall"])
+    def test_fails_closed(self, server: RunningServer, do: str):
+        client = server.client()
+        instance = client.start_instance("hasty", {"do": do})
+        outcome = client.handle_event(instance, "access", pdk({}, request_get_method="GET"))
+        assert is_refusal(outcome)
+        # what it had set before it failed was not sent, or has been answered
+        assert (SET_HEADERS in outcome.names) == (do == "stall")
+
+    @pytest.mark.parametrize("do", ["raise", "stall"])
+    def test_ends_a_log_event_all_the_same(self, server: RunningServer, do: str):
+        client = server.client()
+        instance = client.start_instance("hasty", {"do": do})
+        for _ in range(2):
+            outcome = client.handle_event(instance, "log", pdk({}, request_get_method="GET"))
+            assert outcome.names[:3] == [GET_HEADERS, SET_HEADERS, SHARE]
+            assert outcome.exit is None
+        assert len(client.opened) == 1
+
+    def test_runs_out_of_time_while_kong_is_slow_to_answer(self, server: RunningServer):
+        """The refusal follows the calls; Kong answers those and reads on."""
+        client = server.client()
+        connection = self.begin(client, "ask")
+        assert self.read_calls(client, connection, 3) == [SET_HEADERS, SHARE, "kong.request.get_method"]
+        client.send(connection, b"")
+        assert client.read(connection) == b"kong.response.exit"
+        assert messages.decode("ExitArgs", client.read(connection))["status"] == 503
+        client.send(connection, b"")
+        connection.close()
+
+    def test_is_not_cut_off_by_a_stop_before_kong_has_answered(self, server: RunningServer):
+        client = server.client()
+        connection = self.begin(client, "nothing")
+        assert self.read_calls(client, connection, 2) == [SET_HEADERS, SHARE]
+        assert client.read(connection) == b""
+        client.read(connection)
+        server.process.terminate()
+        eventually(lambda: not server.socket.exists(), "the master has told the worker")
+        for _ in range(2):
+            client.send(connection, b"")  # a closed connection would refuse this
+        assert connection.recv(1) == b""
+        assert server.process.wait(20) == 0
+
+    def test_is_counted_where_kong_goes_without_an_answer(self, server: RunningServer):
+        client = server.client()
+        connection = self.begin(client, "nothing")
+        self.read_calls(client, connection, 2)
+        connection.close()
+        eventually(lambda: server.metric("km_pluginserver_unanswered_calls_total") == 2, "it was counted")
