@@ -31,7 +31,10 @@ from control_plane.gateway_sync.sweep import SweepReport, rebuild
 GRACE_SECONDS = 20.0
 HTTP_GRACE_SECONDS = 10
 CHECK_TIMEOUT_SECONDS = 3.0
-POOL_SIZE = 15
+# Requests and workers have connections apart: whatever callers do, usage goes on being counted.
+REQUEST_POOL_SIZE = 15
+WORKER_POOL_SIZE = 10
+REQUEST_STATEMENT_TIMEOUT_MS = 30_000
 # Batches of events become garbage as a whole and hold no cycles: looking for cycles in them is lost time.
 GC_THRESHOLDS = (100_000, 50, 100)
 
@@ -67,17 +70,25 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
     if part != SERVE and settings.clickhouse_dsn.startswith("chdb:"):
         raise StartError("KM_CLICKHOUSE_DSN: the embedded event store serves one process: use `km serve`")
     gc.set_threshold(*GC_THRESHOLDS)
-    engine = create_engine(settings.database_url, pool_size=POOL_SIZE)
+    engine = create_engine(
+        settings.database_url,
+        pool_size=REQUEST_POOL_SIZE,
+        application_name="km-requests",
+        statement_timeout_ms=REQUEST_STATEMENT_TIMEOUT_MS,
+    )
     schema = SchemaWatch(settings.database_url)
     await _require_schema(schema, engine)
     listener = _listen(settings)
-    sessions = session_factory(engine)
-    supervisor = Supervisor(components.workers(settings, sessions) if part.workers else [])
-    async with _stores(settings, engine) as (history, client):
+    workers_engine = create_engine(
+        settings.database_url, pool_size=WORKER_POOL_SIZE, application_name="km-workers"
+    )
+    workers = components.workers(settings, session_factory(workers_engine)) if part.workers else []
+    supervisor = Supervisor(workers)
+    async with _stores(settings, engine, workers_engine) as (history, client):
         services = Services(
-            sessions=sessions,
+            sessions=session_factory(engine),
             history=history,
-            rebuild=partial(_rebuild, settings, engine, client),
+            rebuild=partial(_rebuild, settings, workers_engine, client),
             gateway=components.gateway_config(settings),
             checks=_checks(engine, schema, client, history, supervisor),
         )
@@ -134,7 +145,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _stores(settings: Settings, engine: AsyncEngine) -> AsyncIterator[tuple[EventHistory, Redis]]:
+async def _stores(settings: Settings, *engines: AsyncEngine) -> AsyncIterator[tuple[EventHistory, Redis]]:
     history = EventHistory(components.event_store_config(settings))
     client = create_redis(settings.redis_url)
     try:
@@ -142,7 +153,8 @@ async def _stores(settings: Settings, engine: AsyncEngine) -> AsyncIterator[tupl
     finally:
         await history.close()
         await client.aclose()
-        await engine.dispose()
+        for engine in engines:
+            await engine.dispose()
 
 
 async def _rebuild(settings: Settings, engine: AsyncEngine, client: Redis, now: datetime) -> SweepReport:

@@ -80,8 +80,15 @@ def _print_changes(diff: dict[str, Any], *, nothing: str, as_json: bool) -> None
     if as_json:
         print_json(diff)
         return
+    created = {
+        change["code"]
+        for change in diff["changes"]
+        if (change["kind"], change["entity_type"]) == ("create", "plan")
+    }
     for change in diff["changes"]:
-        typer.echo(change["text"])
+        # that a new plan has a first version goes without saying
+        if change["kind"] != "new_version" or change["code"] not in created:
+            typer.echo(change["text"])
     if not diff["changes"]:
         typer.echo(nothing)
     for name in diff["left_alone"]:

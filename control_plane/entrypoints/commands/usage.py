@@ -40,7 +40,7 @@ def usage(
 ) -> None:
     """Show usage of an account, or of all: calls, units and what is billable."""
     path = f"/accounts/{account}/usage" if account else "/usage"
-    groups = [group.strip() for group in by.split(",")]
+    groups = list(dict.fromkeys(group.strip() for group in by.split(",")))
     answer = get(path, group_by=groups, start=start, end=end, product=product, key_id=key, mode=mode)
     if as_json:
         print_json(answer)
@@ -48,11 +48,13 @@ def usage(
     rows = answer["items"]
     print_rows([_named(row) for row in rows], (*groups, *COLUMNS))
     if answer["open_hours"]:
-        typer.echo(f"{answer['open_hours']} hours can still change.", err=True)
+        hours = "hour" if answer["open_hours"] == 1 else "hours"
+        typer.echo(f"{answer['open_hours']} {hours} can still change.", err=True)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:
-    by = dict(row["by"])
+    # a call without a valid key has no account, key or product
+    by = {name: value or "-" for name, value in row["by"].items()}
     if "key" in by:
         by["key"] = row["key_name"] or by["key"]
     return {**by, **row}
