@@ -12,8 +12,7 @@ from starlette.exceptions import HTTPException
 
 from control_plane.accounts.model import Role
 from control_plane.accounts.operations import authenticate_token
-from control_plane.admin_api.database import Database
-from control_plane.admin_api.services import Now
+from control_plane.admin_api.services import Given, Now
 from control_plane.foundation.errors import NotAllowedError
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
@@ -59,7 +58,7 @@ def reads_only(endpoint: Endpoint) -> Endpoint:
 
 async def authenticated(
     request: Request,
-    session: Database,
+    services: Given,
     now: Now,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
@@ -69,7 +68,11 @@ async def authenticated(
         UnauthenticatedError: no token, unknown, expired or revoked.
         RoleNotAllowedError: the role may not change things and the method would.
     """
-    token = await authenticate_token(session, credentials.credentials, now) if credentials else None
+    if credentials is None:
+        raise UnauthenticatedError
+    # a transaction of its own: noting the use locks the token's row, and what follows may take minutes
+    async with services.sessions() as session, session.begin():
+        token = await authenticate_token(session, credentials.credentials, now)
     if token is None:
         raise UnauthenticatedError
     caller = Caller(token_id=token.id, role=Role(token.role))

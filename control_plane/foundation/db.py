@@ -19,6 +19,8 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
+CONNECT_TIMEOUT_SECONDS = 10
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """`timestamptz` that takes and gives only aware UTC datetimes; a naive one raises."""
@@ -51,14 +53,29 @@ def is_any_of(column: InstrumentedAttribute[str], values: Collection[str]) -> Co
     return column == any_(cast(sorted(values), ARRAY(Text())))
 
 
-def create_engine(url: str, *, pool_size: int = 10, application_name: str = "kong-monetize") -> AsyncEngine:
-    """Return an engine for a `postgresql+psycopg://` URL; sessions run in UTC."""
+def create_engine(
+    url: str,
+    *,
+    pool_size: int = 10,
+    application_name: str = "kong-monetize",
+    statement_timeout_ms: int = 0,
+) -> AsyncEngine:
+    """Return an engine for a `postgresql+psycopg://` URL; sessions run in UTC.
+
+    It opens at most twice `pool_size` connections. A statement that takes longer than `statement_timeout_ms`,
+    waiting for locks included, is cancelled (0: never).
+    """
+    options = f"-c timezone=UTC -c statement_timeout={statement_timeout_ms}"
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
         pool_pre_ping=True,
-        connect_args={"options": "-c timezone=UTC", "application_name": application_name},
+        connect_args={
+            "options": options,
+            "application_name": application_name,
+            "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        },
     )
 
 

@@ -3,17 +3,21 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import httpx
 from fastapi import FastAPI
 from sqlalchemy import event, func, select
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from control_plane.accounts.operations import create_token, revoke_token
 from control_plane.accounts.tables import Account
 from control_plane.admin_api.access import authenticated
+from control_plane.admin_api.app import create_app
+from control_plane.admin_api.services import Services
+from control_plane.gateway_sync.sweep import SweepReport
 
 ClientOf = Callable[[str], httpx.AsyncClient]
 
@@ -156,6 +160,43 @@ class TestOneTransaction:
             *(client.post("/admin/v1/accounts", json={"name": f"Account {number}"}) for number in range(20))
         )
         assert [answer.json()["name"] for answer in answers] == [f"Account {number}" for number in range(20)]
+
+
+class TestLongRequests:
+    async def test_hold_up_no_other_request_of_their_token(
+        self, services: Services, tokens: dict[str, str], sessions: async_sessionmaker[AsyncSession]
+    ):
+        started, finish = asyncio.Event(), asyncio.Event()
+
+        async def slow_rebuild(_now: datetime) -> SweepReport:
+            started.set()
+            await finish.wait()
+            return SweepReport(keys=0, accounts=0, counters=0, written=0, seconds=1.0)
+
+        transport = httpx.ASGITransport(create_app(replace(services, rebuild=slow_rebuild)))
+        headers = {"Authorization": f"Bearer {tokens['owner']}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://km", headers=headers) as client:
+            long_one = asyncio.create_task(client.post("/admin/v1/rebuild"))
+            try:
+                async with asyncio.timeout(20):
+                    await started.wait()
+                    # the first request of a minute notes the token's use; the next must not wait for it to end
+                    assert (await client.get("/admin/v1/accounts")).status_code == 200
+                    assert await idle_transactions(sessions) == 0
+            finally:
+                finish.set()
+                assert (await long_one).status_code == 200
+
+
+async def idle_transactions(sessions: async_sessionmaker[AsyncSession]) -> int:
+    async with sessions() as session:
+        found = await session.scalar(
+            sql(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+        )
+    return int(found or 0)
 
 
 class TestRequestId:

@@ -4,13 +4,18 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
+import redis
 
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.valkey import EmbeddedValkey
+from gateway_contract import usage_lines
+from gateway_contract.redis_names import usage_stream
 from tests.control_plane.cli.conftest import STARTS_WITHIN_SECONDS, ServerProcess, run_km
 
 
@@ -90,6 +95,55 @@ class TestRunning:
         assert key not in log
         assert server.env["KM_TOKEN"] not in log
         assert all(json.loads(line) for line in log.splitlines())
+
+
+class TestManyRequests:
+    def test_that_all_wait_keep_no_usage_from_being_counted(
+        self, server: ServerProcess, valkey_server: EmbeddedValkey
+    ):
+        dsn = server.env["KM_DATABASE_URL"].replace("postgresql+psycopg://", "postgresql://", 1)
+        headers = {"Authorization": f"Bearer {server.env['KM_TOKEN']}"}
+        with (
+            psycopg.connect(dsn) as blocker,
+            psycopg.connect(dsn, autocommit=True) as looker,
+            ThreadPoolExecutor(45) as callers,
+        ):
+            blocker.execute("LOCK TABLE api_tokens IN ACCESS EXCLUSIVE MODE")
+            waiting = [
+                callers.submit(httpx.get, f"{server.url}/admin/v1/accounts", headers=headers, timeout=120)
+                for _ in range(45)
+            ]
+            wait_for(lambda: waiting_for_a_lock(looker) >= 20, what="the requests do not wait")
+            add_usage_line(valkey_server.url)
+            wait_for(
+                lambda: looker.execute("SELECT count(*) FROM usage_hourly").fetchone()[0] > 0,
+                what="usage is not counted while requests wait",
+            )
+            blocker.rollback()
+            assert {answer.result().status_code for answer in waiting} <= {200, 503}
+
+
+def waiting_for_a_lock(connection: psycopg.Connection) -> int:
+    found = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return found.fetchone()[0]
+
+
+def add_usage_line(redis_url: str) -> None:
+    """Ship one call of nobody."""
+    line = {"v": 1, "id": "f" * 32, "at": time.time_ns() // 1_000_000, "st": 401, "ra": "-.no_key"}
+    raw = json.dumps(line).encode()
+    fields = {
+        usage_lines.FIELD_SHIPPER: "node_a",
+        usage_lines.FIELD_SEGMENT: "seg-1",
+        usage_lines.FIELD_START: 0,
+        usage_lines.FIELD_END: len(raw) + 1,
+        usage_lines.FIELD_SHIPPED_UP_TO_MS: 0,
+        usage_lines.FIELD_LINES: raw,
+    }
+    with redis.Redis.from_url(redis_url) as client:
+        client.xadd(usage_stream(0), fields)
 
 
 class TestRedisOutage:
