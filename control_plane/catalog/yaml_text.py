@@ -35,7 +35,8 @@ def load_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         field = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ValidationFailedError(field, error.problem or "is not YAML") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        # ValueError: a date that is not in the calendar, a number of more digits than Python reads
         raise ValidationFailedError("", "is not YAML that can be read") from error
 
 

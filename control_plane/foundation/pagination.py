@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from control_plane.foundation.clock import as_utc
 from control_plane.foundation.errors import ValidationFailedError
 
 MAX_PAGE_SIZE = 200
@@ -38,7 +39,7 @@ def decode_cursor(cursor: str, *kinds: type) -> tuple[str | int | datetime, ...]
         padded = cursor + "=" * (-len(cursor) % 4)
         plain = json.loads(base64.urlsafe_b64decode(padded.encode()))
         values = tuple(_as_kind(value, kind) for value, kind in zip(plain, kinds, strict=True))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValidationFailedError("cursor", "is not a cursor that this list has given out") from error
     return values
 
@@ -56,7 +57,10 @@ def _as_kind(value: object, kind: type) -> str | int | datetime:
     if kind is datetime and isinstance(value, str):
         moment = datetime.fromisoformat(value)
         if moment.tzinfo is not None:
-            return moment
-    elif (kind is str and isinstance(value, str)) or (kind is int and type(value) is int):
+            return as_utc(moment)
+    elif kind is str and isinstance(value, str):
+        value.encode()  # half a character is a ValueError here, not in the store
+        return value
+    elif kind is int and type(value) is int and 0 <= value < 2**63:
         return value
     raise ValueError(f"{value!r} is not a {kind.__name__}")

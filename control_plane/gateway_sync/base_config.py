@@ -91,7 +91,7 @@ def parse_base_config(text: str) -> dict[str, Any]:
     """
     try:
         document = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader with one more check
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise KongConfigError("kong.yml", f"cannot be read as YAML: {error}") from error
     if not isinstance(document, dict):
         raise KongConfigError("kong.yml", "must be a mapping with _format_version, services, routes and plugins")

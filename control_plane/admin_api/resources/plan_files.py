@@ -1,5 +1,7 @@
 """Plans as code: comparing a plan file with the catalogue, and applying it."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -18,6 +20,8 @@ from control_plane.foundation.errors import ValidationFailedError
 router = APIRouter(prefix="/plans", tags=["plans"])
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 MAX_DOCUMENTS = 50
+# one at a time, and not among the threads in which the event store is asked
+_reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="km-plan-file")
 
 
 class PlanFileForm(StrictBody):
@@ -66,6 +70,11 @@ _BODY: dict[str, Any] = {
 async def _plan_file(request: Request) -> PlanFile:
     body = await request.body()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # a large file takes half a minute to read: the loop that counts usage must not stand still for it
+    return await asyncio.get_running_loop().run_in_executor(_reader, _read, body, media_type)
+
+
+def _read(body: bytes, media_type: str) -> PlanFile:
     try:
         if media_type == "application/json":
             form = PlanFileForm.model_validate_json(body)

@@ -1,5 +1,8 @@
 """Whatever is wrong with a body, the answer names the field and nothing changes."""
 
+import asyncio
+import base64
+import json
 from datetime import datetime
 
 import httpx
@@ -288,3 +291,44 @@ class TestPlanFiles:
     async def test_another_media_type_is_refused(self, client: httpx.AsyncClient):
         answer = await client.post("/admin/v1/plans/apply", content=b"x", headers={"content-type": "text/html"})
         assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+
+    async def test_numbers_and_dates_that_cannot_be_are_refused(self, client: httpx.AsyncClient):
+        for plan_file in (f"plans: {'9' * 5000}", "plans: 2026-13-45"):
+            answer = await client.post(
+                "/admin/v1/plans/diff", content=plan_file, headers={"Content-Type": "application/yaml"}
+            )
+            assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+
+    async def test_a_long_one_holds_up_nobody_else(self, client: httpx.AsyncClient):
+        text = "plans:\n" + "- {code: a, name: b, api_product: c}\n" * 4000
+        headers = {"Content-Type": "application/yaml"}
+        long_one = asyncio.create_task(client.post("/admin/v1/plans/diff", content=text, headers=headers))
+        answered = 0
+        while not long_one.done():
+            assert (await client.get("/healthz")).status_code == 200
+            answered += 1
+            await asyncio.sleep(0.01)
+        assert (await long_one).status_code == 422
+        assert answered > 10
+
+
+CURSORS = [
+    ["9999-12-31T23:59:59-14:00", "acc_x"],
+    ["0001-01-01T00:00:00+14:00", "acc_x"],
+    ["2026-01-01T00:00:00Z", "\ud800"],
+    [1, "\ud800"],
+    [-1, "x"],
+    [2**63, "x"],
+    [10**400, "x"],
+    [True, "x"],
+    7,
+]
+
+
+class TestCursors:
+    @pytest.mark.parametrize("path", ["accounts", "audit", "unattributed-events"])
+    async def test_that_no_list_has_given_out_are_refused(self, client: httpx.AsyncClient, path: str):
+        for values in CURSORS:
+            cursor = base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
+            answer = await client.get(f"/admin/v1/{path}", params={"cursor": cursor})
+            assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "cursor"), values
