@@ -9,6 +9,7 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Row = Mapping[str, Any]
+WIDEST = 100_000  # columns: no limit at all
 
 
 def print_json(value: Any) -> None:
@@ -57,13 +58,20 @@ def cell(row: Row, path: str) -> str:
 
 
 def _print_table(rows: list[Row], columns: Sequence[str], title: str) -> None:
+    """Print for people, one line a row: ids and times stay whole, so that they can be copied.
+
+    A terminal that is too narrow wraps the lines itself.
+    """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         numeric = bool(rows) and all(isinstance(row.get(column), int) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row, column) for column in columns))
-    Console(highlight=False, markup=False).print(table if rows else "nothing")
+    console = Console(highlight=False, markup=False)
+    unlimited = console.options.update(max_width=WIDEST)
+    console.width = max(console.width, table.__rich_measure__(console, unlimited).maximum)
+    console.print(table if rows else "nothing")
