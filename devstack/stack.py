@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import psycopg
 
 from devstack.children import ChildFailedError
+from devstack.data_lock import sole_use_of
 from devstack.kong_files import render_base_config, render_gateway_conf
 from devstack.ports import is_listening
 from devstack.stack_layout import DATABASE, REPOSITORY, Ports, StackLayout, write_private
@@ -151,6 +152,7 @@ class Stack(StackLayout):
     # --- inside
 
     def _start(self) -> None:
+        self._leaving.enter_context(sole_use_of(self.data_dir))
         self._prepare_files()
         with ThreadPoolExecutor() as pool:
             stores = [

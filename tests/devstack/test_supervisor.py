@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from devstack.children import ChildFailedError, is_running
+from devstack.data_lock import sole_use_of
 from devstack.kong_files import render_gateway_conf
 from devstack.ports import free_port, is_listening, preferred_port
 from devstack.stack import Stack
@@ -169,6 +170,14 @@ class TestModules:
 
 
 class TestStackStart:
+    def test_a_second_one_in_the_same_directory_touches_nothing(self, tmp_path: Path):
+        with sole_use_of(tmp_path):
+            with pytest.raises(ChildFailedError, match=f"another stack runs in {tmp_path}"):
+                Stack(tmp_path).start()
+            assert [path.name for path in tmp_path.iterdir()] == ["stack.lock"]
+        with sole_use_of(tmp_path):
+            pass
+
     def test_a_start_that_fails_leaves_nothing_running(self, tmp_path: Path):
         bad = tmp_path / "kong.yml"
         bad.write_text("_format_version: '3.0'\nservices: [{name: up, host: h, hots: x}]\n")
