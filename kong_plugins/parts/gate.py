@@ -22,6 +22,7 @@ from kong_plugins.parts.record_cache import KnownKey, Missing, RecordCache
 from kong_plugins.parts.redis_clock import RedisClock
 from kong_plugins.parts.redis_connection import RedisLinkError
 from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.spool_guard import SpoolGuard
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,14 @@ class Gate:
         clock: RedisClock,
         stale_max_seconds: float,
         news_confirm: Callable[[float], float] = float,
+        spool: SpoolGuard,
     ) -> None:
         self._link = link
         self._cache = cache
         self._clock = clock
         self._stale_max_seconds = stale_max_seconds
         self._news_confirm = news_confirm
+        self._spool = spool
         self._local = LocalWindows()
 
     def decide(self, text: str, attachment: Attachment, request: Request) -> Decision:
@@ -123,6 +126,8 @@ class Gate:
 
     def _consume(self, caller: Caller) -> Decision | None:
         """Run the limit script; None where it says that the records are old."""
+        if self._spool.trouble and self._spool.refuses():
+            return Refused(Outcome.UNAVAILABLE)
         try:
             answer = ask_limit_script(self._link, caller.command)
         except RedisLinkError as error:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 from kong_plugins.parts.redis_endpoint import RedisEndpoint, RedisUrlError, parse_redis_url
@@ -10,6 +11,8 @@ from kong_plugins.parts.redis_endpoint import RedisEndpoint, RedisUrlError, pars
 DEFAULT_STALE_MAX_SECONDS = 60.0
 DEFAULT_CACHED_KEYS = 30_000  # about 6 kB each
 MAX_STALE_SECONDS = 86_400.0
+DEFAULT_SPOOL_RESERVE_MB = 64
+_MEGABYTE = 1024 * 1024
 
 
 class SettingsError(Exception):
@@ -18,16 +21,22 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """`stale_max_seconds` is how long a known key goes on while Redis is away."""
+    """`stale_max_seconds` is how long a known key goes on while Redis is away.
+
+    `spool_dir` is watched where it is set; `serves_without_spool`: calls go on where it cannot be relied on.
+    """
 
     redis: RedisEndpoint
     secrets: tuple[bytes, ...] = field(repr=False)
     stale_max_seconds: float = DEFAULT_STALE_MAX_SECONDS
     cached_keys: int = DEFAULT_CACHED_KEYS
+    spool_dir: Path | None = None
+    spool_reserve_bytes: int = DEFAULT_SPOOL_RESERVE_MB * _MEGABYTE
+    serves_without_spool: bool = False
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettings:
-    """Read `KM_REDIS_URL`, `KM_GATEWAY_SECRET`, `KM_STALE_MAX_SECONDS` and `KM_CACHED_KEYS`.
+    """Read `KM_REDIS_URL`, `KM_GATEWAY_SECRET`, `KM_STALE_MAX_SECONDS`, `KM_CACHED_KEYS` and `KM_SPOOL_*`.
 
     Raises:
         SettingsError: naming the variable that is missing or wrong.
@@ -41,6 +50,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
         secrets = parse_secrets(_required(env, "KM_GATEWAY_SECRET"))
     except WeakSecretError as error:
         raise SettingsError(f"KM_GATEWAY_SECRET: {error}") from None
+    reserve_mb = _number(env, "KM_SPOOL_RESERVE_MB", default=DEFAULT_SPOOL_RESERVE_MB, at_least=0, at_most=1e9)
     return GatewaySettings(
         redis=endpoint,
         secrets=secrets,
@@ -48,6 +58,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
             env, "KM_STALE_MAX_SECONDS", default=DEFAULT_STALE_MAX_SECONDS, at_least=0, at_most=MAX_STALE_SECONDS
         ),
         cached_keys=int(_number(env, "KM_CACHED_KEYS", default=DEFAULT_CACHED_KEYS, at_least=100, at_most=1e7)),
+        spool_dir=_directory(env, "KM_SPOOL_DIR"),
+        spool_reserve_bytes=int(reserve_mb * _MEGABYTE),
+        serves_without_spool=_choice(env, "KM_SPOOL_FULL", ("refuse", "serve")) == "serve",
     )
 
 
@@ -55,6 +68,19 @@ def _required(env: Mapping[str, str], name: str) -> str:
     value = env.get(name, "").strip()
     if not value:
         raise SettingsError(f"{name} is not set")
+    return value
+
+
+def _directory(env: Mapping[str, str], name: str) -> Path | None:
+    value = env.get(name, "").strip()
+    return Path(value) if value else None
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return the value; the first choice is the default."""
+    value = env.get(name, "").strip() or choices[0]
+    if value not in choices:
+        raise SettingsError(f"{name} must be one of: {', '.join(choices)}")
     return value
 
 

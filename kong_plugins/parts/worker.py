@@ -17,10 +17,11 @@ from kong_plugins.parts.record_cache import RecordCache
 from kong_plugins.parts.redis_clock import RedisClock
 from kong_plugins.parts.redis_link import RedisLink
 from kong_plugins.parts.settings import GatewaySettings, read_settings
+from kong_plugins.parts.spool_guard import SpoolGuard
 
 
 class Worker:
-    """Everything the phases need. `start` listens for news; without it the worker works all the same."""
+    """Everything the phases need. `start` listens for news and watches the spool; it works without too."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
@@ -29,20 +30,28 @@ class Worker:
         self.news = News(settings.redis, self.cache)
         self.clock = RedisClock()
         self.signer = ReceiptSigner(settings.secrets[0])
+        self.spool = SpoolGuard(
+            settings.spool_dir,
+            reserve_bytes=settings.spool_reserve_bytes,
+            serves_all_the_same=settings.serves_without_spool,
+        )
         self.gate = Gate(
             link=self.link,
             cache=self.cache,
             clock=self.clock,
             stale_max_seconds=settings.stale_max_seconds,
             news_confirm=self.news.confirm,
+            spool=self.spool,
         )
 
     def start(self) -> None:
         """Harmless when started already."""
         self.news.start()
+        self.spool.start()
 
     def stop(self) -> None:
         """End greenlets and connections; harmless when stopped already."""
+        self.spool.stop()
         self.news.stop()
         self.link.close()
 

@@ -40,6 +40,8 @@ class TestSettings:
             ("KM_STALE_MAX_SECONDS", "nan"),
             ("KM_STALE_MAX_SECONDS", "-1"),
             ("KM_CACHED_KEYS", "1"),
+            ("KM_SPOOL_RESERVE_MB", "pa55word"),
+            ("KM_SPOOL_FULL", "pa55word"),
         ],
     )
     def test_name_the_wrong_variable_and_never_show_it(self, name, value):
