@@ -22,7 +22,7 @@ from control_plane.gateway_sync.projection_state import Marker, begin_sweep, fin
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
 from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads, keys_after
-from control_plane.gateway_sync.usage_reads import HOUR, callable_subscriptions, hour_usage, key_shares
+from control_plane.gateway_sync.usage_reads import HOUR, hour_usage, key_shares, live_subscriptions
 from control_plane.keys.tables import ApiKey
 
 Made = TypeVar("Made")
@@ -30,6 +30,8 @@ Made = TypeVar("Made")
 log = structlog.get_logger(__name__)
 
 PAGE = 1000
+# an account's usage of a year is far more than its record
+USAGE_PAGE = 100
 LONGEST_PERIODS = {"month": timedelta(days=32), "year": timedelta(days=367)}
 # any fixed number: holders of this PostgreSQL lock sweep, one at a time
 SWEEP_LOCK = 0x6B6D_7377
@@ -212,7 +214,7 @@ class _Sweep:
         return done
 
     async def _read_account_ids(self, last_id: str) -> SnapshotPage[str]:
-        statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(PAGE)
+        statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(USAGE_PAGE)
         async with self._sessions() as session:
             ids = (await session.scalars(statement)).all()
         return SnapshotPage(ids, len(ids), ids[-1] if ids else None)
@@ -228,7 +230,7 @@ class _Sweep:
 
     async def _restore(self, account_ids: Sequence[str]) -> int:
         async with consistent_reads(self._sessions) as session:
-            subscriptions = await callable_subscriptions(session, account_ids)
+            subscriptions = await live_subscriptions(session, account_ids)
             if not subscriptions:
                 return 0
             shares = await key_shares(session, account_ids)

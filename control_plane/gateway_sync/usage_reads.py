@@ -13,8 +13,8 @@ from control_plane.catalog.model import DEFAULT_BILLABLE_BELOW
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
-from control_plane.gateway_sync.snapshots import CALLABLE_STATUSES
 from control_plane.keys.tables import ApiKey
+from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.modes import Mode
@@ -71,10 +71,10 @@ async def subscriptions_during_hour(
     )
 
 
-async def callable_subscriptions(session: AsyncSession, account_ids: Collection[str]) -> list[CounterSubscription]:
-    """Return the subscriptions under which the accounts can make calls today."""
+async def live_subscriptions(session: AsyncSession, account_ids: Collection[str]) -> list[CounterSubscription]:
+    """Return the accounts' subscriptions that are not over; a paused one may go on with what it has used."""
     return await _subscriptions(
-        session, is_any_of(Subscription.account_id, account_ids), Subscription.status.in_(CALLABLE_STATUSES)
+        session, is_any_of(Subscription.account_id, account_ids), Subscription.status.not_in(sorted(OVER))
     )
 
 

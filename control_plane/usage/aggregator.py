@@ -70,6 +70,12 @@ WITH free AS (
 UPDATE touched_hours AS mark SET touched_at = :now
 FROM free WHERE NOT free.is_done AND mark.account_id = free.account_id AND mark.hour = free.hour
 """)
+_PUT_LAST = text("""
+UPDATE touched_hours AS mark SET touched_at = :now
+FROM (SELECT account_id, hour FROM touched_hours ORDER BY touched_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS first
+WHERE mark.account_id = first.account_id AND mark.hour = first.hour
+RETURNING mark.account_id, mark.hour
+""")
 _ROW_COLUMNS = (
     "calls",
     "units",
@@ -247,12 +253,21 @@ async def run_aggregator(
     stop: asyncio.Event,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Keep the rollups up to date until `stop`. Failures are counted, logged and tried again."""
+    """Keep the rollups up to date until `stop`. Failures are counted, logged and tried again.
+
+    After a failure fewer hours are taken at once, and one that fails alone goes to the end of the queue: an hour
+    too large for a query, or spoiled, holds up no other for long.
+    """
     pauses = Pauses(stop)
     reported = 0.0
+    limit = config.hours_per_pass
     while not stop.is_set():
         try:
-            done = await aggregate_touched(sessions, store, now=clock(), limit=config.hours_per_pass)
+            if limit == 0:
+                await _put_first_last(sessions, clock())
+                limit = 1
+            done = await aggregate_touched(sessions, store, now=clock(), limit=limit)
+            taken, limit = limit, min(config.hours_per_pass, limit * 2)
             if time.monotonic() - reported > 1.0:
                 reported = time.monotonic()
                 async with sessions() as session:
@@ -262,8 +277,15 @@ async def run_aggregator(
             pauses.reset()
         except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
             metrics.FAILURES.labels("aggregator", "recompute").inc()
-            log.warning("the aggregator failed and tries again", error=repr(error))
+            log.warning("the aggregator failed and tries again", hours_at_once=limit, error=repr(error))
+            limit //= 2
             await pauses.wait()
             continue
-        if done < config.hours_per_pass:
+        if done < taken:
             await sleep_unless(stop, config.pause_seconds)
+
+
+async def _put_first_last(sessions: async_sessionmaker[AsyncSession], now: datetime) -> None:
+    async with sessions() as session, session.begin():
+        for account_id, hour in await session.execute(_PUT_LAST, {"now": now}):
+            log.error("an hour cannot be recomputed; others go first", account_id=account_id, hour=str(hour))

@@ -37,6 +37,7 @@ class GroupBy(StrEnum):
 
 TIME_GROUPS = frozenset({GroupBy.HOUR, GroupBy.DAY, GroupBy.WEEK, GroupBy.MONTH})
 MAX_GROUPS = 4
+MAX_FIGURES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,8 @@ async def usage_summary(
     Groups of time come in order, then those with the most calls first. Account '' holds the calls of nobody.
 
     Raises:
-        ValidationFailedError: `start` or `end` is not a full hour, or there are no groups or too many.
+        ValidationFailedError: `start` or `end` is not a full hour, there are no groups or too many, or they come
+            to more than 20,000 figures.
     """
     _check_hours(start, end)
     wanted_groups = list(dict.fromkeys(group_by))
@@ -114,7 +116,11 @@ async def usage_summary(
     for column, value in wanted.items():
         if value is not None:
             statement = statement.where(column == value)
-    rows = (await session.execute(statement)).all()
+    rows = (await session.execute(statement.limit(MAX_FIGURES + 1))).all()
+    if len(rows) > MAX_FIGURES:
+        raise ValidationFailedError(
+            "group_by", f"gives more than {MAX_FIGURES:,} figures: take a shorter span, or fewer or coarser groups"
+        )
     names: dict[str, str] = {}
     if GroupBy.KEY in wanted_groups:
         names = await _key_names(session, {row.by_key for row in rows})

@@ -6,6 +6,7 @@ from control_plane.foundation.clock import to_ms
 from control_plane.foundation.period import period_containing
 from control_plane.gateway_sync.settlement import settle_sealed_hours
 from control_plane.gateway_sync.sweep import rebuild
+from control_plane.subscriptions.operations import change_status
 from gateway_contract.counters import (
     CALLS,
     UNITS,
@@ -171,6 +172,16 @@ class TestRestoreCounters:
         assert await counters.read(counters.key_name) == expected
         assert report.counters == 2
         assert await gateway.client.pexpiretime(counters.name) == to_ms(counters.period.end + timedelta(days=40))
+
+    async def test_a_paused_subscription_goes_on_with_what_it_has_used(self, shop, gateway, now, past, ada):
+        await shop.add_usage(ada, past, units=40, revision=3, sealed=True)
+        async with shop.sessions() as session, session.begin():
+            await change_status(
+                session, subscription_id=ada.subscription_id, status="paused", actor="test", now=now
+            )
+        await gateway.client.flushall()
+        await self.rebuild(shop, gateway, now)
+        assert (await Counters(gateway, ada, now).read())[UNITS] == 40
 
     async def test_is_repeatable(self, shop, gateway, now, past, ada):
         await shop.add_usage(ada, past, units=40, revision=3, sealed=True)

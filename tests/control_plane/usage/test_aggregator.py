@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.usage.aggregator import aggregate_touched
+from control_plane.usage.aggregator import AggregatorConfig, aggregate_touched, run_aggregator
 from control_plane.usage.operations import touch_hours
 from control_plane.usage.tables import TouchedHour, UsageHour, UsageHourly
 from gateway_contract.modes import Mode
@@ -192,6 +192,33 @@ class TestRaces:
                 await aggregate_touched(sessions, store, now=noon)
         assert await aggregate() == 1
         assert await total(sessions, "calls") == 2
+
+    async def test_an_hour_that_cannot_be_read_holds_up_no_other(
+        self, gateway, collect, sessions, store, monkeypatch, noon
+    ):
+        await gateway.ship(gateway.calls(1, account="acc_bad"))
+        await collect()
+        await gateway.ship([call for n in range(5) for call in gateway.calls(1, account=f"acc_{n}")])
+        await collect()
+        read, stop = store.hour_figures, asyncio.Event()
+
+        def read_but_one(hours, **more):
+            if any(key.account_id == "acc_bad" for key in hours):
+                raise OSError("memory limit exceeded")
+            return read(hours, **more)
+
+        monkeypatch.setattr(store, "hour_figures", read_but_one)
+        config = AggregatorConfig(pause_seconds=0.01)
+        running = asyncio.create_task(run_aggregator(config=config, sessions=sessions, store=store, stop=stop))
+        try:
+            async with asyncio.timeout(30):
+                while await total(sessions, "calls") < 5:
+                    await asyncio.sleep(0.05)
+        finally:
+            stop.set()
+            await running
+        async with sessions() as session:
+            assert [mark.account_id for mark in await session.scalars(select(TouchedHour))] == ["acc_bad"]
 
 
 class TestPhases:

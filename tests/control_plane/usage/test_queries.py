@@ -6,6 +6,7 @@ import pytest
 
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.keys.tables import ApiKey
+from control_plane.usage import queries
 from control_plane.usage.queries import GroupBy, billable_units, usage_summary
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -88,6 +89,13 @@ class TestUsageSummary:
         async with sessions() as session:
             with pytest.raises(ValidationFailedError, match="groups"):
                 await usage_summary(session, start=noon, end=noon + HOUR, group_by=groups)
+
+    async def test_refuses_to_answer_without_end(self, usage, sessions, noon, monkeypatch):
+        monkeypatch.setattr(queries, "MAX_FIGURES", 4)
+        assert len(await summary(sessions, noon, GroupBy.STATUS)) == 4
+        monkeypatch.setattr(queries, "MAX_FIGURES", 3)
+        with pytest.raises(ValidationFailedError, match="group_by: gives more than 3 figures"):
+            await summary(sessions, noon, GroupBy.STATUS)
 
     async def test_takes_hours_from_start_up_to_end(self, usage, sessions, noon):
         assert await summary(sessions, noon, GroupBy.PRODUCT, start=noon, end=noon + HOUR) == {"weather": 9}
