@@ -9,7 +9,21 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Identity, Index, Text, cast, func, insert, literal, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Identity,
+    Index,
+    Text,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,7 +44,10 @@ class Topic(StrEnum):
 
 class OutboxRow(Base):
     __tablename__ = "outbox"
-    __table_args__ = (Index("ix_outbox_waiting", "topic", "id", postgresql_where=text("done_at IS NULL")),)
+    __table_args__ = (
+        Index("ix_outbox_waiting", "topic", "id", postgresql_where=text("done_at IS NULL")),
+        Index("ix_outbox_done", "done_at", postgresql_where=text("done_at IS NOT NULL")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     topic: Mapped[str]
@@ -90,3 +107,24 @@ async def finish(session: AsyncSession, ids: Collection[int], now: datetime) -> 
             .values(done_at=now)
             .execution_options(synchronize_session=False)
         )
+
+
+async def forget_done(session: AsyncSession, *, before: datetime, limit: int) -> int:
+    """Delete up to `limit` rows that were done before a moment, the oldest first; returns how many.
+
+    Rows that wait are never touched, however old. Several workers may do this at once.
+    """
+    oldest = (
+        select(OutboxRow.id)
+        .where(OutboxRow.done_at < before)
+        .order_by(OutboxRow.done_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    deleted = await session.execute(
+        delete(OutboxRow)
+        .where(OutboxRow.id.in_(oldest.scalar_subquery()))
+        .returning(OutboxRow.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(deleted.all())

@@ -1,8 +1,8 @@
-"""The projector's loops: changes, settlements and sweeps, and the listener that wakes the first two."""
+"""The projector's loops: changes, settlements, sweeps, tidying up, and the listener that wakes the first two."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 import psycopg
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.db import create_engine, session_factory
-from control_plane.foundation.outbox import CHANNEL, OutboxRow, Topic
+from control_plane.foundation.outbox import CHANNEL, OutboxRow, Topic, forget_done
 from control_plane.gateway_sync import metrics, projection, settlement
 from control_plane.gateway_sync.config import ProjectorConfig
 from control_plane.gateway_sync.loops import Wake, run_forever
@@ -25,6 +25,10 @@ from control_plane.gateway_sync.sweep import SweepInterruptedError, sweep, sweep
 log = structlog.get_logger(__name__)
 
 LISTEN_SECONDS = 1.0
+# news of a week tells what happened; there is a row for every account and hour
+KEEP_DONE = timedelta(days=7)
+FORGET_AT_ONCE = 5000
+FORGET_PAUSE_SECONDS = 60.0
 
 
 async def run_projector(config: ProjectorConfig, stop: asyncio.Event) -> None:
@@ -46,6 +50,7 @@ async def run_projector(config: ProjectorConfig, stop: asyncio.Event) -> None:
         ("projection", projector.project, changes),
         ("settlement", projector.settle, hours),
         ("sweep", projector.sweep_when_due, Wake()),
+        ("outbox", projector.forget_done, Wake()),
         ("listener", listen, idle),
     ]
     try:
@@ -87,6 +92,11 @@ class _Projector:
                 if mine:
                     await self._sweep(reason, restore=not state.complete, now=now)
         return self._config.poll_seconds
+
+    async def forget_done(self) -> float:
+        async with self._sessions() as session, session.begin():
+            forgotten = await forget_done(session, before=utc_now() - KEEP_DONE, limit=FORGET_AT_ONCE)
+        return FORGET_PAUSE_SECONDS if forgotten < FORGET_AT_ONCE else self._config.poll_seconds
 
     def _reason_to_sweep(self, state: ProjectionState, now: datetime) -> str | None:
         if state.marker is None:

@@ -139,7 +139,7 @@ async def positions_to_publish(
         SELECT position.shipper_id, position.segment, position.end_offset
         FROM shipper_positions AS position JOIN shippers USING (shipper_id)
         WHERE shippers.retired_at IS NULL
-            AND (CAST(:after AS timestamptz) IS NULL OR position.updated_at > :after)
+            AND position.updated_at > coalesce(CAST(:after AS timestamptz), '-infinity')
         """),
         {"after": updated_after},
     )

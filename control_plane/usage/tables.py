@@ -18,7 +18,7 @@ class ShipperPosition(Base):
     """How far one spool segment was committed."""
 
     __tablename__ = "shipper_positions"
-    __table_args__ = (CheckConstraint("end_offset >= 0", name="end_offset"),)
+    __table_args__ = (CheckConstraint("end_offset >= 0", name="end_offset"), Index(None, "updated_at"))
 
     shipper_id: Mapped[str] = mapped_column(primary_key=True)
     segment: Mapped[str] = mapped_column(primary_key=True)

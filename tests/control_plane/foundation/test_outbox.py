@@ -2,11 +2,22 @@
 
 import asyncio
 from collections import Counter
+from datetime import timedelta
 
 import psycopg
 import pytest
+from sqlalchemy import select
 
-from control_plane.foundation.outbox import CHANNEL, OutboxRow, Topic, claim, enqueue, enqueue_many, finish
+from control_plane.foundation.outbox import (
+    CHANNEL,
+    OutboxRow,
+    Topic,
+    claim,
+    enqueue,
+    enqueue_many,
+    finish,
+    forget_done,
+)
 
 TOPICS = [Topic.KEY_CHANGED]
 
@@ -110,3 +121,20 @@ class TestEnqueue:
         async with sessions() as session:
             rows = await claim(session, topics=TOPICS, limit=100_000)
             assert len({row.entity_id for row in rows}) == count
+
+
+class TestForgetting:
+    async def test_takes_the_oldest_that_are_done_and_none_that_wait(self, sessions, now):
+        async with sessions() as session, session.begin():
+            await enqueue_many(session, topic="t", entity_ids=[f"e{n}" for n in range(6)], now=now)
+            rows = await claim(session, topics=["t"], limit=5)
+            for day, row in enumerate(rows):
+                await finish(session, [row.id], now + timedelta(days=day))
+        forgotten = []
+        for _ in range(3):
+            async with sessions() as session, session.begin():
+                forgotten.append(await forget_done(session, before=now + timedelta(days=3), limit=2))
+        async with sessions() as session:
+            left = [row.entity_id for row in await session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
+        assert forgotten == [2, 1, 0]
+        assert left == ["e3", "e4", "e5"]
