@@ -64,6 +64,7 @@ def set_up(level: str) -> None:
     """Send every logger's lines through the one handler."""
     handler = StderrHandler()
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(PluginLines())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
     logging.raiseExceptions = False
@@ -89,6 +90,12 @@ class Limiter:
         self, level: int, key: object, message: str, *, error: BaseException | None = None, **fields: object
     ) -> None:
         """Log unless the key has had its lines; the next line let through says how many were not."""
+        suppressed = self.admit(key)
+        if suppressed is not None:
+            log(level, message, error=error, **(fields | {"suppressed": suppressed} if suppressed else fields))
+
+    def admit(self, key: object) -> int | None:
+        """Return None where the key has had its lines, else how many were kept back before this one."""
         now = time.monotonic()
         window = self._windows.get(key)
         suppressed = 0
@@ -99,10 +106,23 @@ class Limiter:
                 self._windows.clear()
             window = self._windows[key] = [now, 0]
         window[1] += 1
-        if window[1] <= self._lines:
-            if suppressed:
-                fields["suppressed"] = suppressed
-            log(level, message, error=error, **fields)
+        return suppressed if window[1] <= self._lines else None
+
+
+class PluginLines(logging.Filter):
+    """The same for what plugins and libraries log, by the place in their code; this package limits itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = Limiter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == _logger.name:
+            return True
+        suppressed = self._limiter.admit((record.pathname, record.lineno))
+        if suppressed:
+            record.fields = {"suppressed": suppressed}
+        return suppressed is not None
 
 
 def describe_exception(error: BaseException) -> dict[str, Any]:

@@ -314,6 +314,13 @@ class TestLog:
                 process.terminate()
                 process.communicate()
 
+    def test_is_not_flooded_by_a_plugin(self, start_server: StartServer):
+        server = start_server(workers=1)
+        for _ in range(2):
+            server.client().request("probe", {"do": "log_often"}, "access", pdk({}))
+        lines = [line["msg"] for line in server.log_lines() if line["logger"] == "probe"]
+        assert lines == [f"again and again: {number}" for number in range(5)]
+
     def test_has_a_greenlets_failure_as_a_line_of_its_own(self, shared_server: RunningServer):
         shared_server.client().request("probe", {"do": "spawn"}, "access", pdk({"apikey": "quoted"}))
         lines = eventually(lambda: shared_server.messages("a greenlet ended on an exception"))

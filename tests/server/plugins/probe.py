@@ -1,6 +1,7 @@
 """A kong-pdk style plugin that does what its configuration says."""
 
 import contextlib
+import logging
 import os
 import time
 from pathlib import Path
@@ -55,6 +56,10 @@ class Plugin:
 
     def do_raise(self, kong):
         raise ValueError(kong.request.get_header("apikey") or "no key")
+
+    def do_log_often(self, kong):
+        for number in range(100):
+            logging.getLogger("probe").warning("again and again: %d", number)
 
     def do_raise_first(self, kong):
         raise RuntimeError("at once")
