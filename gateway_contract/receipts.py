@@ -44,7 +44,10 @@ class WeakSecretError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One decision on an identified call. `units` are quota units; `decided_at_ms` is Redis time."""
+    """One decision on an identified call. `units` are quota units, 0 of a refused call.
+
+    `decided_at_ms` is Redis time.
+    """
 
     emitter: str
     sequence: int

@@ -20,7 +20,7 @@ class UsageEvent:
     `event_id` decides identity: from the receipt (`emitter-sequence`), or the request id where there is none.
     `occurred_at_ms` is the receipt's Redis time, or Kong's start of the request where there is none.
     Latencies in ms; `upstream_ms` is -1 when the upstream was not called. `bytes_in/out` include headers.
-    `units` are quota units of the call; `dimensions` named units that the upstream reported.
+    `units` are quota units of the call, 0 where refused; `dimensions` named units that the upstream reported.
     An event without account is never billed.
     """
 

@@ -21,9 +21,13 @@ class NotFoundError(KmError):
     """There is no such thing; code `<kind>_not_found`."""
 
     def __init__(self, kind: str, identifier: str) -> None:
-        super().__init__(f"{kind}_not_found", f"There is no {kind.replace('_', ' ')} {identifier}.")
+        super().__init__(f"{kind}_not_found", f"There is no {_in_words(kind)} {identifier}.")
         self.kind = kind
         self.identifier = identifier
+
+
+def _in_words(kind: str) -> str:
+    return kind.replace("_", " ").replace("api ", "API ")
 
 
 class ConflictError(KmError):

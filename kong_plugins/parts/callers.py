@@ -62,14 +62,14 @@ class Caller:
     policy_header: str = ""
 
     def tail(self, outcome: Outcome) -> str:
-        """Return the receipt's tail for this outcome."""
+        """Return the receipt's tail for this outcome. A refused call has no units: it burns no quota."""
         return receipt_tail(
             account_id=self.account.id,
             key_id=self.key.id,
             product=self.config.api_product,
             mode=self.key.mode,
             outcome=outcome,
-            units=self.units,
+            units=self.units if outcome is Outcome.SERVED else 0,
         )
 
 

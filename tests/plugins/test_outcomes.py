@@ -215,7 +215,7 @@ class TestRateLimitedCall:
         call(account.text)
         before = account.counters()
         receipt = receipt_of(call(account.text))
-        assert (receipt.outcome, receipt.call_number) == (Outcome.RATE_LIMITED, 0)
+        assert (receipt.outcome, receipt.call_number, receipt.units) == (Outcome.RATE_LIMITED, 0, 0)
         assert account.counters() == before
 
     def test_by_the_quota_may_come_back_in_the_next_period(self, project, call):

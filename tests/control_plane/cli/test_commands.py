@@ -195,7 +195,7 @@ class TestErrors:
         result = km("invoices", "preview", an_account(km), "nothing")
         assert (result.exit_code, result.stderr) == (
             1,
-            "km: There is no api product nothing. (api_product_not_found)\n",
+            "km: There is no API product nothing. (api_product_not_found)\n",
         )
 
     def test_say_where_the_token_comes_from(self, km: Km, tmp_path: Path):

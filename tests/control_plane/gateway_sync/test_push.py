@@ -161,6 +161,18 @@ class TestPushConfig:
         assert all(row.before == {"config_hash": EMPTY_HASH} for row in rows)
         assert all(row.after["config_hash"] == report.hash for row in rows)
 
+    async def test_a_password_in_an_address_is_shown_to_nobody(self, shop, kongs, config, now):
+        urls = tuple(kong.url.replace("http://", "http://km:hush-hush@") for kong in kongs)
+        config = changed(config, node_urls=urls)
+        report = await push(shop, config, now)
+        assert report.succeeded
+        assert [node.admin_url for node in report.nodes] == [kong.url for kong in kongs]
+        assert "hush-hush" not in repr(report)
+        assert "hush-hush" not in repr(await status(shop, config))
+        async with shop.sessions() as session:
+            rows = await session.scalars(select(AuditRow).where(AuditRow.action == "gateway_node.pushed"))
+            assert not any("hush-hush" in repr(row.after) for row in rows)
+
     async def test_a_refused_configuration_is_given_to_no_other_node(self, shop, kongs, config, now):
         fields = {
             "services": [None, {"routes": [{"paths": "invalid path"}]}],
