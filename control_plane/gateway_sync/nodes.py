@@ -51,6 +51,12 @@ def node_name(admin_url: str) -> str:
     return urlsplit(admin_url).netloc.rpartition("@")[2] or admin_url
 
 
+def public_url(admin_url: str) -> str:
+    """Return the address without the name and password that may stand in it."""
+    parts = urlsplit(admin_url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 async def read_configuration_hash(client: httpx.AsyncClient, admin_url: str) -> NodeReading:
     """Ask a node for its configuration hash; a node that cannot answer gives a reading without one."""
     try:

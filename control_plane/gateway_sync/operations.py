@@ -18,6 +18,7 @@ from control_plane.gateway_sync.nodes import (
     NodeReading,
     PushOutcome,
     node_name,
+    public_url,
     push_text,
     read_configuration_hash,
 )
@@ -74,7 +75,9 @@ async def push_config(session: AsyncSession, *, config: GatewayConfig, actor: st
     return PushReport(
         hash=rendered.hash,
         added=rendered.added,
-        nodes=tuple(NodeResult(node.name, node.admin_url, pushes.get(node.admin_url)) for node in nodes),
+        nodes=tuple(
+            NodeResult(node.name, public_url(node.admin_url), pushes.get(node.admin_url)) for node in nodes
+        ),
     )
 
 
@@ -93,7 +96,7 @@ async def check_nodes(session: AsyncSession, *, config: GatewayConfig, now: date
         node.status, node.detail = judge_reading(node, reading)
         node.checked_at = now
         if node.status == "drifted" and before != "drifted":
-            newly_drifted.append(node.admin_url)
+            newly_drifted.append(public_url(node.admin_url))
     await session.flush()
     for status in ("unknown", "in_sync", "drifted", "unreachable"):
         metrics.NODES.labels(status).set(sum(node.status == status for node in nodes))
@@ -177,7 +180,7 @@ async def _record_push(
         entity_id=node.id,
         before={"config_hash": push.hash_before},
         after={
-            "admin_url": node.admin_url,
+            "admin_url": public_url(node.admin_url),
             "config_hash": push.hash_after,
             "pushed_hash": rendered.hash,
             "outcome": push.outcome.value,

@@ -1,6 +1,8 @@
 """What would be pushed to Kong, and what is known of the nodes. Nothing here asks or changes a node."""
 
+import asyncio
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.catalog.tables import ApiProduct
 from control_plane.gateway_sync.base_config import KongConfigError, parse_base_config
 from control_plane.gateway_sync.config import GatewayConfig
-from control_plane.gateway_sync.nodes import node_name
+from control_plane.gateway_sync.nodes import node_name, public_url
 from control_plane.gateway_sync.render import (
     HEADER,
     ProductRouting,
@@ -62,9 +64,8 @@ async def render_current(session: AsyncSession, *, config: GatewayConfig) -> Ren
     Raises:
         KongConfigError: the base cannot be read or built upon; tells every problem.
     """
-    base = load_base(config)
-    settings = RenderSettings(usage_spool_path=config.usage_spool_path)
-    return render_kong_config(base, await _products(session), settings)
+    # a large kong.yml takes seconds to read: the loop that counts usage must not stand still for it
+    return await asyncio.to_thread(_render, config, await _products(session))
 
 
 async def preview_config(session: AsyncSession, *, config: GatewayConfig) -> ConfigPreview:
@@ -74,9 +75,7 @@ async def preview_config(session: AsyncSession, *, config: GatewayConfig) -> Con
         KongConfigError: as `render_current`.
     """
     rendered = await render_current(session, config=config)
-    before = dump_config(load_base(config)).splitlines(keepends=True)
-    after = rendered.text.removeprefix(HEADER).splitlines(keepends=True)
-    diff = "".join(difflib.unified_diff(before, after, "base", "rendered"))
+    diff = await asyncio.to_thread(_diff, config, rendered)
     return ConfigPreview(text=rendered.text, hash=rendered.hash, added=rendered.added, diff=diff)
 
 
@@ -106,6 +105,17 @@ def load_base(config: GatewayConfig) -> dict[str, Any]:
     return parse_base_config(text)
 
 
+def _render(config: GatewayConfig, products: Sequence[ProductRouting]) -> RenderedConfig:
+    settings = RenderSettings(usage_spool_path=config.usage_spool_path)
+    return render_kong_config(load_base(config), products, settings)
+
+
+def _diff(config: GatewayConfig, rendered: RenderedConfig) -> str:
+    before = dump_config(load_base(config)).splitlines(keepends=True)
+    after = rendered.text.removeprefix(HEADER).splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, "base", "rendered"))
+
+
 async def _products(session: AsyncSession) -> list[ProductRouting]:
     rows = await session.execute(
         select(ApiProduct.code, ApiProduct.service, ApiProduct.routes, ApiProduct.unit_headers)
@@ -121,7 +131,7 @@ async def _products(session: AsyncSession) -> list[ProductRouting]:
 def _status(url: str, row: GatewayNode | None, wanted: str | None) -> NodeStatus:
     return NodeStatus(
         name=node_name(url),
-        admin_url=url,
+        admin_url=public_url(url),
         status="unknown" if row is None else row.status,
         config_hash=None if row is None else row.config_hash,
         pushed_at=None if row is None else row.pushed_at,
