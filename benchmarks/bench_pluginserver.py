@@ -1,7 +1,8 @@
 """km-pluginserver against kong-pdk's own server (gevent, MsgPack): the same plugin, the same answers.
 
 The plugin reads all headers and sets one. Each server has one core, the driver another; it speaks each server's
-protocol with prepared frames and holds 16 connections busy. Prints a table, writes JSON with --json FILE.
+protocol with prepared frames and holds 16 connections busy. Prints a table and writes JSON to
+`benchmarks/results/pluginserver.json`.
 """
 
 import argparse
@@ -118,7 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one round")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "pluginserver.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kmb") as directory:
         plugins = Path(directory, "plugins")
@@ -225,7 +226,7 @@ def drive(name: str, server: Server, path: Path, make: object, seconds: float) -
     return Result(name, events, now - measured_from, cpu / events * 1e6)
 
 
-def report(ours: Result, theirs: Result, file: Path | None) -> None:
+def report(ours: Result, theirs: Result, file: Path) -> None:
     print(f"{'server':<18}{'events/s':>12}{'CPU us/event':>15}{'events/s of one full core':>28}")
     for one in (ours, theirs):
         full = 1e6 / one.cpu_us_per_event
@@ -233,9 +234,9 @@ def report(ours: Result, theirs: Result, file: Path | None) -> None:
     rate_ratio = ours.rate / theirs.rate
     cpu_ratio = theirs.cpu_us_per_event / ours.cpu_us_per_event
     print(f"ratio {rate_ratio:.1f} in events/s, {cpu_ratio:.1f} in events per CPU second (at least 3 wanted)")
-    if file is not None:
-        values = {"ours": asdict(ours), "kong_pdk": asdict(theirs), "ratio": rate_ratio, "cpu_ratio": cpu_ratio}
-        file.write_text(json.dumps({"name": "pluginserver", **values}, indent=1) + "\n")
+    values = {"ours": asdict(ours), "kong_pdk": asdict(theirs), "ratio": rate_ratio, "cpu_ratio": cpu_ratio}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"name": "pluginserver", **values}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
