@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import from_ms, utc_now
+from control_plane.foundation.clock import from_ms, to_ms, utc_now
 from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.usage import metrics
 from control_plane.usage.loops import Pauses, sleep_unless
@@ -51,7 +51,11 @@ RETURNING hours.account_id, hours.hour, hours.revision
 
 @dataclass(frozen=True, slots=True)
 class SealingConfig:
-    """`lateness` after its end an hour may be sealed; a shipper is silent after `shipper_silence`."""
+    """`lateness` after its end an hour may be sealed.
+
+    A shipper is silent when nothing was heard of it for `shipper_silence`, or when what it has shipped up to lies
+    further back than that and the lateness.
+    """
 
     lateness: timedelta = timedelta(seconds=120)
     shipper_silence: timedelta = timedelta(seconds=60)
@@ -70,7 +74,7 @@ class SealedHour:
 
 @dataclass(frozen=True, slots=True)
 class SealingResult:
-    """What was sealed; who was not heard of for too long, and so holds the seal of every hour since."""
+    """What was sealed; who said for too long nothing of what it has shipped, and so holds the seal of hours."""
 
     sealed: tuple[SealedHour, ...]
     silent_shippers: tuple[str, ...]
@@ -87,7 +91,13 @@ async def seal_hours(session: AsyncSession, *, config: SealingConfig, now: datet
             text("SELECT shipper_id, shipped_up_to_ms, last_seen_at FROM shippers WHERE retired_at IS NULL")
         )
     ).all()
-    silent = sorted(row.shipper_id for row in shippers if row.last_seen_at < now - config.shipper_silence)
+    # one that is heard of, but cannot say what it has shipped (a gap, a clock that was set back), holds it as well
+    late_ms = to_ms(now - config.lateness - config.shipper_silence)
+    silent = sorted(
+        row.shipper_id
+        for row in shippers
+        if row.last_seen_at < now - config.shipper_silence or row.shipped_up_to_ms < late_ms
+    )
     until = min([now - config.lateness, *(from_ms(row.shipped_up_to_ms) for row in shippers)])
     limits = {
         "last_hour": until - HOUR,

@@ -92,6 +92,17 @@ class TestSealing:
         async with sessions() as session:
             assert [found.shipper_id for found in await shippers(session)] == ["node_a", "node_gone"]
 
+    async def test_a_shipper_that_is_heard_of_but_does_not_get_on_is_named(
+        self, gateway, make_gateway, collect, seal, noon
+    ):
+        stuck = make_gateway(shipper="node_stuck")
+        now = noon + 2 * HOUR
+        await gateway.ship(gateway.calls(2), shipped_up_to=now)
+        await stuck.add(start=100, end=200, lines=b"", shipped_up_to=now)  # what comes before is missing
+        await collect(now=now)
+        result = await seal(now)
+        assert (result.sealed, result.silent_shippers) == ((), ("node_stuck",))
+
     async def test_waits_for_pending_events(self, gateway, collect, aggregate, seal, sessions, noon):
         await gateway.ship(gateway.calls(2), shipped_up_to=noon + 2 * HOUR)
         await collect()
