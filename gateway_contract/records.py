@@ -75,7 +75,9 @@ class Upgrade:
 class ProductGrant:
     """What an account may do with one API product: its subscription as the gateway needs it.
 
-    `periods` holds the current and the next billing period. `entitlements` are names that premium routes ask for.
+    `periods` holds the current and the next billing period, around the moment at which one ends also the one
+    before: a call belongs to the period that holds its Redis time. `entitlements` are names that premium routes
+    ask for.
     `route_units` gives the quota units of one call by Kong route name (1 where a route is not named).
     """
 

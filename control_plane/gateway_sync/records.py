@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
-from control_plane.foundation.clock import to_ms
+from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.period import Interval, next_period, period_containing
 from gateway_contract.records import (
     AccountRecord,
@@ -21,6 +21,7 @@ from gateway_contract.records import (
 )
 
 UNLIMITED = float("inf")
+CLOCKS_DIFFER_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class AccountSnapshot:
 
 
 def build_account_record(account: AccountSnapshot, *, now: datetime, public_url: str) -> AccountRecord:
-    """Return the account's record with the billing periods current and next at `now`."""
+    """Return the account's record with the billing periods around `now`."""
     return AccountRecord(
         id=account.id,
         name=account.name,
@@ -142,11 +143,18 @@ def upgrade_url(public_url: str, product: str, plan: PlanTerms) -> str:
 
 
 def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period, ...]:
-    """Current and next, but no period that begins when the subscription is over: no call counts in it."""
+    """Current and next, but no period that begins when the subscription is over: no call counts in it.
+
+    Just after a period began, the one before as well: by Redis' clock, which judges calls, it may still run.
+    """
     current, following = _current_and_next(now, subscription.anchor_at, subscription.interval)
-    if subscription.ends_at is not None and to_ms(subscription.ends_at) <= following.start_ms:
-        return (current,)
-    return current, following
+    periods = [current]
+    if to_ms(now) - current.start_ms < CLOCKS_DIFFER_MS:
+        before = from_ms(current.start_ms - 1)
+        periods.insert(0, _current_and_next(before, subscription.anchor_at, subscription.interval)[0])
+    if subscription.ends_at is None or to_ms(subscription.ends_at) > following.start_ms:
+        periods.append(following)
+    return tuple(periods)
 
 
 # A sweep asks for one moment and for anchors on full hours: far fewer of those than subscriptions.

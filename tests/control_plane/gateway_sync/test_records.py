@@ -92,8 +92,19 @@ class TestGrant:
         before = build_grant(
             snapshot, now=datetime(2026, 3, 31, 9, tzinfo=UTC) - timedelta(microseconds=1), public_url=PUBLIC_URL
         )
-        assert at_start.periods[0] == MARCH
+        assert at_start.periods[1] == MARCH
         assert before.periods == (FEBRUARY, MARCH)
+
+    def test_around_a_periods_start_the_one_before_still_counts_where_the_clock_of_redis_is_behind(self):
+        start = datetime(2026, 3, 31, 9, tzinfo=UTC)
+
+        def periods(after: timedelta, **changes) -> tuple[Period, ...]:
+            return build_grant(subscription(**changes), now=start + after, public_url=PUBLIC_URL).periods
+
+        assert periods(timedelta(0))[:2] == (FEBRUARY, MARCH)
+        assert periods(timedelta(seconds=59))[:2] == (FEBRUARY, MARCH)
+        assert periods(timedelta(seconds=60))[0] == MARCH
+        assert periods(timedelta(0), ends_at=start + timedelta(hours=1)) == (FEBRUARY, MARCH)
 
     def test_an_annual_subscription_has_annual_periods(self):
         assert grant(interval="year").periods[0] == period(ANCHOR, ANCHOR.replace(year=2027))
