@@ -1,6 +1,7 @@
 """Stores shared by all tests: real ones, started once, clean for each test."""
 
 import importlib
+import resource
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,15 @@ from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
 
 TEMPLATE = "km_template"
+DESCRIPTORS = 16_384
+
+
+def pytest_configure() -> None:
+    """Allow more descriptors: chDB keeps three for each thread that ever asked it; tests have many threads."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def sqlalchemy_url(dsn: str) -> str:

@@ -53,7 +53,9 @@ class KongClient:
     def connect(self) -> socket.socket:
         while self.pool:
             connection = self.pool.pop()
-            if not select.select([connection], [], [], 0)[0]:
+            poller = select.poll()  # select.select refuses descriptors above 1,023
+            poller.register(connection, select.POLLIN)
+            if not poller.poll(0):
                 return connection
             connection.close()  # nginx drops pooled connections that the other side has closed
         return self.connect_anew()
