@@ -112,17 +112,6 @@ class Stack(StackLayout):
             raise ChildFailedError("the plugin server is not running")
         return pid
 
-    def pids(self) -> dict[str, int]:
-        """Of everything that runs now, by name."""
-        found = {}
-        for name in [*self.names(), PLUGIN_SERVER]:
-            with contextlib.suppress(ChildFailedError):
-                found[name] = self.pid(name)
-        return found
-
-    def names(self) -> list[str]:
-        return [supervised.name for supervised in self._supervisor.all()]
-
     def log_path(self, name: str) -> Path:
         if name == "postgres":
             return self._postgres.data_dir / "postgres.log"

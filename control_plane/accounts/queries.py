@@ -23,12 +23,6 @@ async def account(session: AsyncSession, account_id: str) -> Account:
     return found
 
 
-async def account_ids_after(session: AsyncSession, after_id: str, *, limit: int) -> Sequence[str]:
-    """Return the next ids in order, for going through all accounts ('' begins)."""
-    statement = select(Account.id).where(Account.id > after_id).order_by(Account.id).limit(limit)
-    return (await session.scalars(statement)).all()
-
-
 async def account_page(
     session: AsyncSession, *, limit: int, cursor: str | None = None, search: str | None = None
 ) -> Page[Account]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from gateway_contract.counters import HOUR_MS
-
 # What the store's columns and sums can hold, far above anything a gateway reports.
 MAX_UNITS = 10**12
 MAX_STATUS = 999
@@ -28,11 +26,6 @@ class HourKey(NamedTuple):
 
     account_id: str
     hour_ms: int
-
-
-def hour_start_ms(at_ms: int) -> int:
-    """Return the start of the UTC hour that holds `at_ms`."""
-    return at_ms - at_ms % HOUR_MS
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -9,7 +9,6 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from devstack.demo.ledger import NOBODY
 from devstack.demo.report import Check, InvoiceView, Report, UsageRow
 from devstack.demo.traffic import Refusal
 
@@ -104,8 +103,3 @@ def _checks(checks: tuple[Check, ...]) -> Table:
         verdict = Text("equal", style="green") if check.ok else Text("DIFFERS", style="bold red")
         table.add_row(check.name, f"{check.client:,}", product, verdict)
     return table
-
-
-def nobody_label(account_name: str) -> str:
-    """Return what the report calls the account: callers without one share a name."""
-    return account_name or NOBODY

@@ -143,10 +143,6 @@ def _method(
     return Method(argument, result, phases, run)
 
 
-def _in_access(table: dict[str, tuple[str, str, Callable[[PdkCall, Any], Any]]]) -> dict[str, Method]:
-    return {name: Method(argument, result, ACCESS, run) for name, (argument, result, run) in table.items()}
-
-
 METHODS: Final[dict[str, Method]] = {
     **{
         f"kong.log.{level}": _method("ListValue", "Empty", _write_log(number)) for level, number in _LEVELS.items()
