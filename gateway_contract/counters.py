@@ -3,6 +3,9 @@
 `calls` is the last call number issued, `units` the quota used; per UTC hour, `c:<hour>` admitted calls and
 `u:<hour>` units, `r:<hour>` the revision at which the hour was settled (absent while open). `<hour>` is hours
 since 1970 (UTC). Settling an hour overwrites `u:<hour>` with billed units and moves `units` by the difference.
+
+Where a spend cap counts several prices, `x:<dimension>` and per hour `x:<dimension>:<hour>` hold units of that
+dimension in the same way: what calls have reserved, and once the hour is settled what was billed.
 """
 
 CALLS = "calls"
@@ -25,3 +28,11 @@ def hour_units(hour: int) -> str:
 
 def hour_revision(hour: int) -> str:
     return f"r:{hour}"
+
+
+def dimension_units(dimension: str) -> str:
+    return f"x:{dimension}"
+
+
+def hour_dimension_units(dimension: str, hour: int) -> str:
+    return f"x:{dimension}:{hour}"

@@ -11,6 +11,8 @@ CREDENTIAL_IDENTIFIER = "X-Credential-Identifier"
 ACCOUNT = "X-Km-Account"
 PLAN = "X-Km-Plan"
 MODE = "X-Km-Mode"
+# "true" on calls without a key that go on under the fallback key, as Kong's own auth plugins say it
+ANONYMOUS = "X-Anonymous-Consumer"
 
 # to the caller
 LIMIT = "X-RateLimit-Limit"
@@ -19,6 +21,8 @@ RESET = "X-RateLimit-Reset"
 RETRY_AFTER = "Retry-After"
 RATE_LIMIT = "RateLimit"
 RATE_LIMIT_POLICY = "RateLimit-Policy"
+# only where a plugin runs in `dry_run`: the outcome that the call would have had, and the limit's name
+WOULD_REFUSE = "X-Km-Would-Refuse"
 
 DEFAULT_KEY_HEADERS = ("apikey", "x-api-key")
 REDACTED = "redacted"

@@ -10,10 +10,12 @@ class Outcome(StrEnum):
     # identified, but over a limit (429)
     RATE_LIMITED = "rate_limited"
     QUOTA_EXCEEDED = "quota_exceeded"
+    SPEND_CAP_REACHED = "spend_cap_reached"
     # identified, but not allowed (401, 402, 403)
     KEY_REVOKED = "key_revoked"
     KEY_EXPIRED = "key_expired"
     ACCOUNT_SUSPENDED = "account_suspended"
+    PAYMENT_REQUIRED = "payment_required"
     NOT_SUBSCRIBED = "not_subscribed"
     SCOPE_MISSING = "scope_missing"
     IP_NOT_ALLOWED = "ip_not_allowed"

@@ -1,7 +1,8 @@
 """Key and account records: what the gateway knows of a caller, as the control plane projects it into Redis.
 
 JSON objects. Writers write every field; readers ignore fields they do not know (fields are added, never
-repurposed). A tombstone is a record whose status is `revoked` (key) or `deleted` (account), never a missing one.
+repurposed; one that is missing in an older record has its default). A tombstone is a record whose status is
+`revoked` (key) or `deleted` (account), never a missing one.
 """
 
 import json
@@ -56,10 +57,63 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """`units` a billing period. `hard` refuses at the quota; otherwise the rest is overage."""
+    """`units` a billing period. `hard` refuses at the quota; otherwise the rest is overage, up to `cap_units`."""
 
     units: int
     hard: bool
+    cap_units: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrency:
+    """At most `limit` calls at a time. A call that nobody saw end is given up after `lease_ms`."""
+
+    limit: int
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PriceStep:
+    """Part of a price, in force from unit `above` + 1 on: `base_micro` + `unit_micro` for each `per_units` begun.
+
+    Amounts are whole millionths of a minor unit, rounded up; counting starts behind `above`.
+    """
+
+    above: int
+    base_micro: int
+    unit_micro: int
+    per_units: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MeterPrice:
+    """What units of one dimension cost: of `requests` (quota units) or of one that the upstream reports.
+
+    The last step whose `above` is less than the units counts for all of them; none does for 0 units. Units that
+    were counted before this price came into force, `from_units`, are taken off first. The sum is rounded to minor
+    units, half up: it is one line of the invoice.
+    """
+
+    dimension: str
+    steps: tuple[PriceStep, ...]
+    from_units: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpendCap:
+    """The most that the customer wants to pay for a billing period, `amount_minor` in all.
+
+    Where only requests cost by use, `ceiling_units` says how many units that are, and nothing else is set.
+    Otherwise `prices` may add up to `usage_minor`. `reserves`, by Kong route name, are the most units of each
+    dimension that one call there can turn out to cost.
+    """
+
+    amount_minor: int
+    currency: str
+    ceiling_units: int | None = None
+    usage_minor: int = 0
+    prices: tuple[MeterPrice, ...] = ()
+    reserves: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +133,7 @@ class ProductGrant:
     before: a call belongs to the period that holds its Redis time. `entitlements` are names that premium routes
     ask for.
     `route_units` gives the quota units of one call by Kong route name (1 where a route is not named).
+    `payment_due`: the plan's policy is to refuse calls until a bill is paid.
     """
 
     subscription_id: str
@@ -92,6 +147,9 @@ class ProductGrant:
     route_units: dict[str, int] = field(default_factory=dict)
     redis_down: RedisDownPolicy = RedisDownPolicy.OPEN
     upgrade: Upgrade | None = None
+    concurrency: Concurrency | None = None
+    spend_cap: SpendCap | None = None
+    payment_due: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +259,7 @@ def _grant(value: dict[str, Any]) -> ProductGrant:
         plan_name=value["plan_name"],
         plan_version=int(value["plan_version"]),
         windows=_windows(value["windows"]),
-        quota=None if quota is None else Quota(units=int(quota["units"]), hard=bool(quota["hard"])),
+        quota=None if quota is None else _quota(quota),
         periods=tuple(Period(start_ms=int(p["start_ms"]), end_ms=int(p["end_ms"])) for p in value["periods"]),
         entitlements=tuple(value["entitlements"]),
         route_units={name: int(units) for name, units in value["route_units"].items()},
@@ -209,4 +267,37 @@ def _grant(value: dict[str, Any]) -> ProductGrant:
         upgrade=None
         if upgrade is None
         else Upgrade(plan=upgrade["plan"], name=upgrade["name"], url=upgrade["url"]),
+        concurrency=_concurrency(value.get("concurrency")),
+        spend_cap=_spend_cap(value.get("spend_cap")),
+        payment_due=bool(value.get("payment_due", False)),
     )
+
+
+def _quota(value: dict[str, Any]) -> Quota:
+    cap = value.get("cap_units")
+    return Quota(units=int(value["units"]), hard=bool(value["hard"]), cap_units=None if cap is None else int(cap))
+
+
+def _concurrency(value: dict[str, Any] | None) -> Concurrency | None:
+    return None if value is None else Concurrency(limit=int(value["limit"]), lease_ms=int(value["lease_ms"]))
+
+
+def _spend_cap(value: dict[str, Any] | None) -> SpendCap | None:
+    if value is None:
+        return None
+    ceiling = value["ceiling_units"]
+    return SpendCap(
+        amount_minor=int(value["amount_minor"]),
+        currency=value["currency"],
+        ceiling_units=None if ceiling is None else int(ceiling),
+        usage_minor=int(value["usage_minor"]),
+        prices=tuple(_meter_price(price) for price in value["prices"]),
+        reserves={
+            route: {name: int(units) for name, units in most.items()} for route, most in value["reserves"].items()
+        },
+    )
+
+
+def _meter_price(value: dict[str, Any]) -> MeterPrice:
+    steps = tuple(PriceStep(**{name: int(amount) for name, amount in step.items()}) for step in value["steps"])
+    return MeterPrice(dimension=value["dimension"], steps=steps, from_units=int(value["from_units"]))

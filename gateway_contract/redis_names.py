@@ -43,6 +43,14 @@ def key_counters(account_id: str, key_id: str, period_start_ms: int) -> str:
     return f"{PREFIX}{{{account_id}}}:key:{key_id}:{period_start_ms}"
 
 
+def in_flight(account_id: str, product: str, mode: Mode) -> str:
+    """Sorted set of calls that were admitted and have not ended, scored by the moment (ms) they are given up at.
+
+    Members are `<decided_at_ms>.<call number>`, which the call's receipt repeats to whoever sees it end.
+    """
+    return f"{PREFIX}{{{account_id}}}:in_flight:{product}:{mode.value}"
+
+
 def usage_stream(shard: int) -> str:
     """Stream of usage batches; a shipper stays on one shard."""
     return f"{PREFIX}usage:{shard}"

@@ -21,7 +21,8 @@ class UsageEvent:
     `occurred_at_ms` is the receipt's Redis time, or Kong's start of the request where there is none.
     Latencies in ms; `upstream_ms` is -1 when the upstream was not called. `bytes_in/out` include headers.
     `units` are quota units of the call, 0 where refused; `dimensions` named units that the upstream reported.
-    An event without account is never billed.
+    An event without account is never billed. `flags` say what was noticed; `replayed`: the upstream says that it
+    answered from memory, so the call is not billed where the first one is known.
     """
 
     event_id: str

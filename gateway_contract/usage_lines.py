@@ -15,6 +15,7 @@ never holds a header, a query string or a key. It is not yet attributed: the two
     bi, bo   bytes of request and answer, headers included, as Kong counts them
     lt, lk, lp   latency in ms: whole, Kong's share, upstream's (-1 when the upstream was not called)
     ip  the caller's address
+    rp  the answer header by which the upstream says that it repeated an earlier answer ("" where none)
     u   named billable units the upstream reported: {"tokens": "123"}, raw text as found (judged later)
 
 A stream entry carries a batch of lines:

@@ -106,7 +106,8 @@ def _unit_headers(plugin: Plugin) -> dict[str, str] | None:
     if not isinstance(fields, dict) or set(fields) != {EXPRESSION_KEY}:
         return None
     expression = fields[EXPRESSION_KEY]
-    return parse_privacy_expression(expression) if isinstance(expression, str) else None
+    read = parse_privacy_expression(expression) if isinstance(expression, str) else None
+    return None if read is None else read.units
 
 
 def _missing_units(

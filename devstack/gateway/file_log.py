@@ -7,7 +7,13 @@ from typing import Any
 
 from devstack.gateway.exchange import Exchange, to_json
 from devstack.gateway.schema import Fields, process_record
-from gateway_contract.file_log import EXPRESSION_KEY, UNIT_FIELD_PREFIX, parse_privacy_expression
+from gateway_contract.file_log import (
+    EXPRESSION_KEY,
+    REPLAY_FIELD,
+    UNIT_FIELD_PREFIX,
+    LoggedHeaders,
+    parse_privacy_expression,
+)
 
 NAME = "file-log"
 PRIORITY = 9
@@ -83,12 +89,15 @@ class FileLog:
 
 def apply_privacy_expression(exchange: Exchange, expression: str) -> None:
     """Do what the expression says in Lua. It stays in force for every later plugin of this request, as in Kong."""
-    units = parse_privacy_expression(expression) or {}
+    logged = parse_privacy_expression(expression) or LoggedHeaders()
     values = exchange.serialize_values
     values.extend((name, None) for name in _REMOVED)
     values.append(("path", exchange.path))
     values.append(("km_receipt", exchange.headers.get("x-km-receipt")))
     values.append(("km_receipt_out", exchange.response_headers.get("x-km-receipt")))
-    for dimension, header in units.items():
+    for dimension, header in logged.units.items():
         values.append((UNIT_FIELD_PREFIX + dimension, exchange.response_headers.get(header)))
+    if logged.replay:
+        found = (exchange.response_headers.get(header) for header in logged.replay)
+        values.append((REPLAY_FIELD, next((value for value in found if value is not None), None)))
     values.append((EXPRESSION_KEY, None))

@@ -89,7 +89,13 @@ class TestRecords:
         assert records.encode_record(key) == GOLDEN["key_record"]["json"]
         assert records.encode_record(account) == GOLDEN["account_record"]["json"]
         assert key.windows == (records.Window(5, 1000),)
-        assert account.products["weather"].quota == records.Quota(50000, hard=False)
+        assert account.products["weather"].quota == records.Quota(50000, hard=False, cap_units=90000)
+
+    def test_records_of_an_older_control_plane_are_read(self):
+        account = records.decode_account_record(GOLDEN["older_account_record"]["json"])
+        grant = account.products["weather"]
+        assert grant.quota == records.Quota(50000, hard=False)
+        assert (grant.concurrency, grant.spend_cap, grant.payment_due) == (None, None, False)
 
     def test_unknown_fields_are_ignored(self):
         value = json.loads(GOLDEN["key_record"]["json"]) | {"new": 1}
@@ -112,6 +118,7 @@ class TestRedisNames:
         assert redis_names.window_state("acc_1", "sub_1", 1000, Mode.LIVE, "log") == names["window_state"]
         assert redis_names.period_counters("acc_1", "sub_1", 1793491200000, Mode.TEST) == names["period_counters"]
         assert redis_names.key_counters("acc_1", "key_1", 1793491200000) == names["key_counters"]
+        assert redis_names.in_flight("acc_1", "weather", Mode.TEST) == names["in_flight"]
         assert redis_names.usage_stream(3) == names["usage_stream"]
         assert redis_names.shipper_epoch("shp_1") == names["shipper_epoch"]
         assert redis_names.shipper_positions("shp_1") == names["shipper_positions"]
@@ -119,7 +126,14 @@ class TestRedisNames:
         assert names["channel"] == redis_names.INVALIDATIONS_CHANNEL
 
     def test_what_one_script_touches_is_in_one_slot(self):
-        tagged = ("account_record", "account_versions", "window_state", "period_counters", "key_counters")
+        tagged = (
+            "account_record",
+            "account_versions",
+            "window_state",
+            "period_counters",
+            "key_counters",
+            "in_flight",
+        )
         assert {name.split("{")[1].split("}")[0] for name in map(GOLDEN["redis_names"].get, tagged)} == {"acc_1"}
 
     def test_counter_fields_stay(self):
@@ -129,6 +143,8 @@ class TestRedisNames:
         assert counters.hour_calls(hour) == fields["calls"]
         assert counters.hour_units(hour) == fields["units"]
         assert counters.hour_revision(hour) == fields["revision"]
+        assert counters.dimension_units("tokens") == fields["dimension"]
+        assert counters.hour_dimension_units("tokens", hour) == fields["hour_dimension"]
 
 
 class TestPrivacyExpression:
@@ -137,14 +153,16 @@ class TestPrivacyExpression:
         assert file_log.render_privacy_expression() == known["plain"]
         units = {"tokens": "X-Usage-Tokens", "compute_ms": "X-Compute-Ms"}
         assert file_log.render_privacy_expression(units) == known["units"]
+        replay = ("Idempotent-Replayed", "X-Replayed")
+        assert file_log.render_privacy_expression(units, replay) == known["replay"]
 
     def test_it_is_recognised_with_its_unit_headers(self):
         known = GOLDEN["privacy_expression"]
-        assert file_log.parse_privacy_expression(known["plain"]) == {}
-        assert file_log.parse_privacy_expression(known["units"]) == {
-            "tokens": "x-usage-tokens",
-            "compute_ms": "x-compute-ms",
-        }
+        assert file_log.parse_privacy_expression(known["plain"]) == file_log.LoggedHeaders()
+        units = {"tokens": "x-usage-tokens", "compute_ms": "x-compute-ms"}
+        assert file_log.parse_privacy_expression(known["units"]) == file_log.LoggedHeaders(units)
+        replay = ("idempotent-replayed", "x-replayed")
+        assert file_log.parse_privacy_expression(known["replay"]) == file_log.LoggedHeaders(units, replay)
 
     @pytest.mark.parametrize(
         "change", [(" return nil", " return 1"), ("km_receipt'", "km_recipe'"), ("nil)", "1)")]
