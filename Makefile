@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check fmt lock bench clean install install-demo
+.PHONY: help demo dev test check fmt lock docs bench bench-gateway soak clean install install-demo
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -38,6 +38,17 @@ fmt: $(VENV)/.dev ## format and mend what can be mended
 
 bench: $(VENV)/.dev ## measure speed; prints tables, writes benchmarks/results/*.json
 	@$(BIN)/python benchmarks/run.py
+
+bench-gateway: $(VENV)/.dev ## the gateway's part of it: plugin server, events, limits, a million keys
+	@$(BIN)/python benchmarks/run.py gateway
+
+SOAK_MINUTES ?= 30
+SOAK_SEED ?= 1
+soak: $(VENV)/.dev ## 30 minutes of traffic with random faults; fails on one lost, doubled or wrongly served call
+	@$(BIN)/python -m devstack.soak --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED)
+
+docs: $(VENV)/.dev ## write generated tables into docs/ anew
+	@$(BIN)/python docs/tables.py
 
 lock: $(VENV)/.uv ## pin every dependency with hashes, without index addresses
 	$(UV) pip compile requirements/bootstrap.in --universal --python-version 3.11 --generate-hashes \
