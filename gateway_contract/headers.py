@@ -25,4 +25,6 @@ RATE_LIMIT_POLICY = "RateLimit-Policy"
 WOULD_REFUSE = "X-Km-Would-Refuse"
 
 DEFAULT_KEY_HEADERS = ("apikey", "x-api-key")
+# by which an upstream says that it repeated an earlier answer
+DEFAULT_REPLAY_HEADERS = ("idempotent-replayed",)
 REDACTED = "redacted"

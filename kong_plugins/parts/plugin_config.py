@@ -1,4 +1,4 @@
-"""What an operator writes under `config:` of a plugin, as Kong's schema and as a value."""
+"""What an operator writes under `config:` of a plugin, as a value. Its fields: `plugin_schema`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,36 +10,6 @@ from gateway_contract.plugins import API_PRODUCT_FIELD
 
 class ConfigError(ValueError):
     """A plugin's configuration is wrong; the message names the field."""
-
-
-SchemaField = dict[str, dict[str, Any]]
-
-PRODUCT_FIELDS: list[SchemaField] = [
-    {API_PRODUCT_FIELD: {"type": "string", "required": True, "match": "^[a-z0-9][a-z0-9_-]*$"}},
-]
-KEY_FIELDS: list[SchemaField] = [
-    {
-        "key_headers": {
-            "type": "array",
-            "elements": {"type": "string", "match": "^[A-Za-z0-9-]+$"},
-            "default": list(DEFAULT_KEY_HEADERS),
-        },
-    },
-    {"bearer": {"type": "boolean", "default": True}},
-    {"hide_key": {"type": "boolean", "default": True}},
-    {"consumer": {"type": "boolean", "default": True}},
-    {"sandbox_upstream": {"type": "string"}},
-    {"entitlement": {"type": "string"}},
-]
-UNIT_FIELDS: list[SchemaField] = [
-    {
-        "unit_headers": {
-            "type": "map",
-            "keys": {"type": "string", "match": "^[a-z][a-z0-9_]*$"},
-            "values": {"type": "string", "match": "^[A-Za-z0-9-]+$"},
-        },
-    },
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from kong_plugins.parts.attachment import attach
 from kong_plugins.parts.decisions import Refused
 from kong_plugins.parts.identity import share_identity
 from kong_plugins.parts.kong_request import KongRequest, read_headers
-from kong_plugins.parts.plugin_config import KEY_FIELDS, PRODUCT_FIELDS, read_access_config
+from kong_plugins.parts.plugin_config import read_access_config
+from kong_plugins.parts.plugin_schema import KEY_FIELDS, PRODUCT_FIELDS
 from kong_plugins.parts.presented_key import find_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,

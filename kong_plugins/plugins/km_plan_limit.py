@@ -9,7 +9,8 @@ from kong_plugins.parts.attachment import attach
 from kong_plugins.parts.decisions import Refused
 from kong_plugins.parts.identity import shared_identity
 from kong_plugins.parts.kong_request import KongRequest
-from kong_plugins.parts.plugin_config import PRODUCT_FIELDS, read_access_config
+from kong_plugins.parts.plugin_config import read_access_config
+from kong_plugins.parts.plugin_schema import PRODUCT_FIELDS
 from kong_plugins.parts.telling import is_admitted_before, tell_admitted, tell_refused
 from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
 

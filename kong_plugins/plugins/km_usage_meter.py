@@ -8,7 +8,8 @@ from typing import Any
 
 from gateway_contract import plugins
 from kong_plugins.parts.kong_request import plain
-from kong_plugins.parts.plugin_config import UNIT_FIELDS, read_meter_config
+from kong_plugins.parts.plugin_config import read_meter_config
+from kong_plugins.parts.plugin_schema import UNIT_FIELDS
 from kong_plugins.parts.settings import SettingsError
 from kong_plugins.parts.spool_writer import SpoolWriteError, SpoolWriter
 from kong_plugins.parts.usage_lines import UnreadableLineError, build_usage_line
