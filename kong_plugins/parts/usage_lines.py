@@ -3,8 +3,8 @@
 A whitelist: what is not named here never leaves the gateway. Kong's log arrives in two forms, which give the
 same line:
 
-* *file-log* with the privacy expression (`gateway_contract.file_log`): `path`, `km_receipt`, `km_receipt_out` and
-  `km_unit_<dimension>` stand beside Kong's own fields, headers and URI are gone;
+* *file-log* with the privacy expression (`gateway_contract.file_log`): `path`, `km_receipt`, `km_receipt_out`,
+  `km_unit_<dimension>` and `km_replayed` stand beside Kong's own fields, headers and URI are gone;
 * *serialized* (`kong.log.serialize` in the log phase): everything is still in it, keys included.
 
 Receipts are taken as they were found and judged by the collector, with three exceptions that become "": a text
@@ -16,7 +16,7 @@ ours is not for this side to guess: the request's receipt attributes the call as
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -78,6 +78,7 @@ class UsageLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     lp: int
     ip: str
     u: dict[str, str]
+    rp: str = ""
 
 
 class _Request(msgspec.Struct, gc=False):
@@ -112,6 +113,7 @@ class _KongLog(msgspec.Struct, gc=False):
     path: str | None = None
     km_receipt: str | None = None
     km_receipt_out: str | None = None
+    km_replayed: str | None = None
     service: _Named | None = None
     route: _Named | None = None
     source: str | None = None
@@ -129,13 +131,16 @@ _raw_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
-def build_usage_line(log: Mapping[str, Any], *, unit_headers: Mapping[str, str]) -> dict[str, Any]:
+def build_usage_line(
+    log: Mapping[str, Any], *, unit_headers: Mapping[str, str], replay_headers: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return the usage line of Kong's log of one request, in either form.
 
     Args:
         log: what Kong serialized, decoded from JSON.
         unit_headers: dimension (`tokens`) -> the upstream's answer header, for the serialized form. The
             file-log form names its dimensions itself.
+        replay_headers: in lower case, likewise for the serialized form; the first one that is there counts.
 
     Raises:
         UnreadableLineError: a field is missing or of the wrong kind.
@@ -145,10 +150,12 @@ def build_usage_line(log: Mapping[str, Any], *, unit_headers: Mapping[str, str])
     except msgspec.ValidationError as error:
         raise UnreadableLineError(_field_of(error)) from None
     named = {name: value for name, value in log.items() if name.startswith(UNIT_FIELD_PREFIX)}
-    return msgspec.structs.asdict(_usage_line(kong_log, named, unit_headers))
+    return msgspec.structs.asdict(_usage_line(kong_log, named, unit_headers, replay_headers))
 
 
-def read_usage_line(raw: bytes, *, unit_headers: Mapping[str, str] | None = None) -> UsageLine:
+def read_usage_line(
+    raw: bytes, *, unit_headers: Mapping[str, str] | None = None, replay_headers: Iterable[str] = ()
+) -> UsageLine:
     """Return the usage line of one JSON text: Kong's log in either form, or a usage line already built.
 
     Bytes that are not UTF-8 become U+FFFD (Kong decodes `%ff` in paths, and such a call is billed like any
@@ -159,11 +166,11 @@ def read_usage_line(raw: bytes, *, unit_headers: Mapping[str, str] | None = None
     """
     try:
         try:
-            return _read(raw, unit_headers or {})
+            return _read(raw, unit_headers or {}, replay_headers)
         except msgspec.ValidationError:
             raise
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return _read(_repaired(raw), unit_headers or {})
+            return _read(_repaired(raw), unit_headers or {}, replay_headers)
     except msgspec.ValidationError as error:
         raise UnreadableLineError(_field_of(error)) from None
     except (msgspec.DecodeError, RecursionError):
@@ -175,7 +182,7 @@ def encode_usage_line(line: UsageLine | Mapping[str, Any]) -> bytes:
     return _encoder.encode(line)
 
 
-def _read(raw: bytes, unit_headers: Mapping[str, str]) -> UsageLine:
+def _read(raw: bytes, unit_headers: Mapping[str, str], replay_headers: Iterable[str]) -> UsageLine:
     if raw.startswith(_BUILT_START):
         return _checked(_usage_line_decoder.decode(raw))
     try:
@@ -193,7 +200,7 @@ def _read(raw: bytes, unit_headers: Mapping[str, str]) -> UsageLine:
             for name, value in fields.items()
             if name.startswith(UNIT_FIELD_PREFIX)
         }
-    return _usage_line(kong_log, named, unit_headers)
+    return _usage_line(kong_log, named, unit_headers, replay_headers)
 
 
 def _repaired(raw: bytes) -> bytes:
@@ -205,18 +212,22 @@ def _repaired(raw: bytes) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _usage_line(log: _KongLog, named_units: Mapping[str, Any], unit_headers: Mapping[str, str]) -> UsageLine:
+def _usage_line(
+    log: _KongLog, named_units: Mapping[str, Any], unit_headers: Mapping[str, str], replay_headers: Iterable[str]
+) -> UsageLine:
     request, response, latencies = log.request, log.response, log.latencies
     if log.started_at < 0:
         raise UnreadableLineError("started_at")
     if log.path is not None:
         path, receipt, receipt_out = log.path, log.km_receipt, log.km_receipt_out
         units = _named_units(named_units) if named_units else {}
+        replayed = log.km_replayed
     elif request.uri is not None:
         path = request.uri
         receipt = _single(request.headers, _RECEIPT_HEADER, "request.headers")
         receipt_out = _single(response.headers, _RECEIPT_HEADER, "response.headers")
         units = _header_units(response.headers, unit_headers)
+        replayed = _first_of(response.headers, replay_headers)
     else:
         raise UnreadableLineError("path")
     return UsageLine(
@@ -238,6 +249,7 @@ def _usage_line(log: _KongLog, named_units: Mapping[str, Any], unit_headers: Map
         lp=round(latencies.proxy),
         ip=log.client_ip or "",
         u=units,
+        rp=_unit(replayed) if replayed else "",
     )
 
 
@@ -249,6 +261,8 @@ def _checked(line: UsageLine) -> UsageLine:
     line.m, line.sv, line.rt = line.m[:MAX_METHOD_LENGTH], line.sv[:MAX_NAME_LENGTH], line.rt[:MAX_NAME_LENGTH]
     if line.u:
         line.u = {_dimension(name): _unit(value) for name, value in line.u.items()}
+    if line.rp:
+        line.rp = _unit(line.rp)
     return line
 
 
@@ -311,6 +325,20 @@ def _header_units(headers: Mapping[str, Any] | None, unit_headers: Mapping[str, 
             raise UnreadableLineError(f"response.headers.{header.lower()}")
         units[_dimension(dimension)] = _unit(value)
     return units
+
+
+def _first_of(headers: Mapping[str, Any] | None, names: Iterable[str]) -> str | None:
+    """The first of these headers that is there; of a repeated one its first value, as Kong's PDK gives it."""
+    for name in names:
+        value = None if headers is None else headers.get(name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise UnreadableLineError(f"response.headers.{name}")
+        return value
+    return None
 
 
 def _dimension(name: str) -> str:

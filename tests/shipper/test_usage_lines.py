@@ -34,10 +34,14 @@ def serialized(*, request: dict[str, Any] | None = None, response: dict[str, Any
     return log
 
 
-def both_ways(log: dict[str, Any], unit_headers: dict[str, str] | None = None) -> dict[str, Any]:
+def both_ways(
+    log: dict[str, Any], unit_headers: dict[str, str] | None = None, replay_headers: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The line of a log, which must be the same from the mapping and from its bytes."""
-    built = build_usage_line(log, unit_headers=unit_headers or {})
-    read = read_usage_line(json.dumps(log).encode(), unit_headers=unit_headers or {})
+    built = build_usage_line(log, unit_headers=unit_headers or {}, replay_headers=replay_headers)
+    read = read_usage_line(
+        json.dumps(log).encode(), unit_headers=unit_headers or {}, replay_headers=replay_headers
+    )
     assert json.loads(encode_usage_line(read)) == built
     return built
 
@@ -53,6 +57,12 @@ class TestRecordedLines:
 
         assert json.loads(encode_usage_line(read_usage_line(encode_usage_line(expected)))) == expected
         assert json.loads(encode_usage_line(read_usage_line(shuffled))) == expected
+
+    @pytest.mark.parametrize("expected", GOLDEN)
+    def test_a_line_from_before_there_was_a_replay_header_is_still_read(self, expected: dict[str, Any]) -> None:
+        old = {name: value for name, value in expected.items() if name != "rp"}
+
+        assert json.loads(encode_usage_line(read_usage_line(encode_usage_line(old)))) == expected
 
 
 class TestWhitelist:
@@ -142,6 +152,35 @@ class TestUnits:
 
     def test_a_long_text_is_not_cut_to_a_number(self) -> None:
         assert both_ways(file_log(km_unit_tokens="1" * 65))["u"] == {"tokens": TOO_LONG_UNIT}
+
+
+class TestReplayHeader:
+    NAMES = ("idempotent-replayed", "x-from-cache")
+
+    @pytest.mark.parametrize("text", ["true", "True", "false", "", "yes"])
+    def test_comes_as_raw_text_from_either_form(self, text: str) -> None:
+        assert both_ways(file_log(km_replayed=text))["rp"] == text
+        assert (
+            both_ways(serialized(response={"idempotent-replayed": text}), replay_headers=self.NAMES)["rp"] == text
+        )
+
+    def test_the_first_header_that_is_there_counts_and_of_a_repeated_one_the_first_value(self) -> None:
+        later = serialized(response={"x-from-cache": ["true", "false"]})
+        both = serialized(response={"x-from-cache": "true", "idempotent-replayed": "false"})
+
+        assert both_ways(later, replay_headers=self.NAMES)["rp"] == "true"
+        assert both_ways(both, replay_headers=self.NAMES)["rp"] == "false"
+
+    def test_is_empty_where_there_is_none_or_nobody_asked(self) -> None:
+        assert both_ways(serialized(), replay_headers=self.NAMES)["rp"] == ""
+        assert both_ways(file_log(km_replayed=None))["rp"] == ""
+        assert both_ways(serialized(response={"idempotent-replayed": "true"}))["rp"] == ""
+
+    def test_holds_no_key_and_is_not_cut_to_something_else(self) -> None:
+        assert KEY not in json.dumps(both_ways(file_log(km_replayed=KEY)))
+        assert both_ways(file_log(km_replayed="true" * 17))["rp"] == TOO_LONG_UNIT
+        built = both_ways(file_log()) | {"rp": KEY}
+        assert KEY.encode() not in encode_usage_line(read_usage_line(encode_usage_line(built)))
 
 
 class TestUnreadable:
