@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway_contract.headers import DEFAULT_KEY_HEADERS
+from gateway_contract.headers import DEFAULT_KEY_HEADERS, DEFAULT_REPLAY_HEADERS
 from gateway_contract.plugins import API_PRODUCT_FIELD
 
 
@@ -16,6 +16,7 @@ class ConfigError(ValueError):
 class AccessConfig:
     """Of the plugins that decide. `key_headers` in lower case; "" where an option is not set.
 
+    `dry_run`: limits refuse nothing, they only say what they would have refused.
     `route_id` is Kong's, where the plugin is attached to one route. `limits_only` is no option: it stands for a
     plugin that leaves scopes, addresses, entitlements and sandboxes to another one.
     """
@@ -27,15 +28,22 @@ class AccessConfig:
     consumer: bool = True
     sandbox_upstream: str = ""
     entitlement: str = ""
+    dry_run: bool = False
     route_id: str = ""
     limits_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MeterConfig:
-    """Of km-usage-meter: answer header by dimension."""
+    """Of km-usage-meter: answer header by dimension, and those by which the upstream tells of a replay.
+
+    `replay_headers` in lower case and in the order in which they are looked for; the first one found counts.
+    `concurrency`: calls that end here are released from the account's calls in flight.
+    """
 
     unit_headers: dict[str, str] = field(default_factory=dict)
+    replay_headers: tuple[str, ...] = DEFAULT_REPLAY_HEADERS
+    concurrency: bool = False
 
 
 def read_access_config(config: Mapping[str, Any] | None, *, limits_only: bool = False) -> AccessConfig:
@@ -63,23 +71,36 @@ def read_access_config(config: Mapping[str, Any] | None, *, limits_only: bool = 
         consumer=_flag(given, "consumer"),
         sandbox_upstream=_text(given, "sandbox_upstream"),
         entitlement=_text(given, "entitlement"),
+        dry_run=_flag(given, "dry_run", default=False),
         route_id=_text(given, "route_id"),
         limits_only=limits_only,
     )
 
 
 def read_meter_config(config: Mapping[str, Any] | None) -> MeterConfig:
-    """Raises ConfigError where `unit_headers` is no mapping of texts."""
-    given = (config or {}).get("unit_headers") or {}
-    if not isinstance(given, Mapping) or not all(isinstance(header, str) for header in given.values()):
+    """Raises ConfigError where `unit_headers` is no mapping of texts, or `replay_headers` no list of them."""
+    given = config or {}
+    units = given.get("unit_headers") or {}
+    if not isinstance(units, Mapping) or not all(isinstance(header, str) for header in units.values()):
         raise ConfigError("unit_headers: a mapping of dimensions to header names is required")
-    return MeterConfig(unit_headers={str(dimension): header for dimension, header in given.items()})
+    replay = given.get("replay_headers")
+    if replay is None:
+        replay = DEFAULT_REPLAY_HEADERS
+    elif replay == {}:
+        replay = ()  # what an empty list is in Lua's JSON
+    if not isinstance(replay, list | tuple) or not all(isinstance(header, str) for header in replay):
+        raise ConfigError("replay_headers: a list of header names is required")
+    return MeterConfig(
+        unit_headers={str(dimension): header for dimension, header in units.items()},
+        replay_headers=tuple(sorted({header.lower() for header in replay})),
+        concurrency=_flag(given, "concurrency", default=False),
+    )
 
 
-def _flag(config: Mapping[str, Any], name: str) -> bool:
+def _flag(config: Mapping[str, Any], name: str, *, default: bool = True) -> bool:
     value = config.get(name)
     if value is None:
-        return True
+        return default
     if not isinstance(value, bool):
         raise ConfigError(f"{name}: true or false is required")
     return value

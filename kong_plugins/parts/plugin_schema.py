@@ -112,6 +112,16 @@ KEY_FIELDS: list[SchemaField] = [
         },
     },
 ]
+LIMIT_FIELDS: list[SchemaField] = [
+    {
+        "dry_run": {
+            "description": "Refuse nothing for a limit: say in `X-Km-Would-Refuse` and in a metric what would "
+            "have been refused. Who calls, and whether they may, is judged all the same.",
+            "type": "boolean",
+            "default": False,
+        },
+    },
+]
 UNIT_FIELDS: list[SchemaField] = [
     {
         "unit_headers": {
@@ -128,6 +138,14 @@ UNIT_FIELDS: list[SchemaField] = [
             "type": "array",
             "elements": {"type": "string", "match": "^[A-Za-z0-9-]+$"},
             "default": list(DEFAULT_REPLAY_HEADERS),
+        },
+    },
+    {
+        "concurrency": {
+            "description": "Take calls that have ended out of the calls in flight. Needed wherever a plan limits "
+            "concurrency; needs `KM_REDIS_URL` and `KM_GATEWAY_SECRET`.",
+            "type": "boolean",
+            "default": False,
         },
     },
 ]

@@ -8,7 +8,7 @@ from kong_plugins.parts.attachment import attach
 from kong_plugins.parts.decisions import Refused
 from kong_plugins.parts.kong_request import KongRequest, read_headers
 from kong_plugins.parts.plugin_config import read_access_config
-from kong_plugins.parts.plugin_schema import KEY_FIELDS, PRODUCT_FIELDS
+from kong_plugins.parts.plugin_schema import KEY_FIELDS, LIMIT_FIELDS, PRODUCT_FIELDS
 from kong_plugins.parts.presented_key import find_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,
@@ -26,7 +26,7 @@ __all__ = ["Plugin", "Schema", "priority", "start_worker", "stop_worker", "versi
 version = "0.1.0"
 priority = plugins.PRIORITIES[plugins.MONETIZE]
 waits_for_kong = False
-Schema = PRODUCT_FIELDS + KEY_FIELDS
+Schema = PRODUCT_FIELDS + KEY_FIELDS + LIMIT_FIELDS
 
 
 class Plugin:

@@ -10,7 +10,7 @@ from kong_plugins.parts.decisions import Refused
 from kong_plugins.parts.identity import shared_identity
 from kong_plugins.parts.kong_request import KongRequest
 from kong_plugins.parts.plugin_config import read_access_config
-from kong_plugins.parts.plugin_schema import PRODUCT_FIELDS
+from kong_plugins.parts.plugin_schema import LIMIT_FIELDS, PRODUCT_FIELDS
 from kong_plugins.parts.telling import is_admitted_before, tell_admitted, tell_refused
 from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 version = "0.1.0"
 priority = plugins.PRIORITIES[plugins.PLAN_LIMIT]
 waits_for_kong = False
-Schema = PRODUCT_FIELDS
+Schema = PRODUCT_FIELDS + LIMIT_FIELDS
 
 
 class Plugin:

@@ -32,7 +32,7 @@ class Plugin:
     """One attachment. One PDK call for each request; served, refused or broken off."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        self._unit_headers = read_meter_config(config).unit_headers
+        self._config = read_meter_config(config)
         self._writer = SpoolWriter(_spool_directory())
 
     def log(self, kong: Any) -> None:
@@ -41,7 +41,13 @@ class Plugin:
         try:
             if isinstance(record, str | bytes):
                 record = _decoded(record)
-            self._writer.append(build_usage_line(record, unit_headers=self._unit_headers))
+            self._writer.append(
+                build_usage_line(
+                    record,
+                    unit_headers=self._config.unit_headers,
+                    replay_headers=self._config.replay_headers,
+                )
+            )
         except UnreadableLineError:
             _lines["unreadable"].inc()
             log.exception("a request's log cannot be read")

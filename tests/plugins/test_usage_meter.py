@@ -59,6 +59,15 @@ class TestUsageMeter:
         assert (values["ru"], values["ra"], values["u"]) == ("1.up", "1.back", {"tokens": "42"})
         assert (values["p"], values["st"], values["rt"]) == ("/v1/items", 200, "km")
 
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [({}, "true"), ({"replay_headers": ["X-From-Cache"]}, "HIT"), ({"replay_headers": {}}, "")],
+    )
+    def test_says_what_the_configured_header_says_of_a_replay(self, spool, config, expected):
+        response = {"headers": {"idempotent-replayed": "true", "x-from-cache": "HIT"}, "status": 200, "size": 1}
+        km_usage_meter.Plugin(config).log(FakeKong(log=finished(response=response)))
+        assert json.loads(spool.read_text())["rp"] == expected
+
     def test_writes_no_header_no_query_and_no_key(self, spool):
         km_usage_meter.Plugin({}).log(FakeKong({headers.RECEIPT: "x"}, log=finished()))
         text = spool.read_text()
