@@ -9,7 +9,10 @@ from control_plane.foundation.db import Base
 
 
 class Account(Base):
-    """`gateway_version` grows, under the row's lock, with every change that shows in the gateway's record."""
+    """`gateway_version` grows, under the row's lock, with every change that shows in the gateway's record.
+
+    `external_id` is what another system calls the account: a consumer's custom id or name, a customer number.
+    """
 
     __tablename__ = "accounts"
     __table_args__ = (
@@ -17,9 +20,11 @@ class Account(Base):
         CheckConstraint("status IN ('active', 'suspended', 'deleted')", name="status"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint("gateway_version >= 1", name="gateway_version"),
+        CheckConstraint("char_length(external_id) BETWEEN 1 AND 200", name="external_id"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str | None] = mapped_column(unique=True)
     name: Mapped[str]
     email: Mapped[str | None]
     status: Mapped[str] = mapped_column(default="active", server_default="active")

@@ -40,6 +40,7 @@ class Topic(StrEnum):
     HOUR_SEALED = "hour.sealed"
     CONFIG_CHANGED = "config.changed"
     PRODUCT_CHANGED = "product.changed"
+    UPGRADE_HINT_VOID = "upgrade_hint.void"
 
 
 class OutboxRow(Base):

@@ -1,8 +1,9 @@
-"""Kong nodes that configuration is pushed to."""
+"""Kong nodes that configuration is pushed to, and which plan would have fitted each subscription."""
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.foundation.db import Base
@@ -24,3 +25,21 @@ class GatewayNode(Base):
     status: Mapped[str] = mapped_column(default="unknown", server_default="unknown")
     checked_at: Mapped[datetime | None]
     detail: Mapped[str | None]
+
+
+class UpgradeHint(Base):
+    """Which plan would have fitted the 30 days before `computed_at`; `fitting_plan` None: nothing larger is sold.
+
+    It holds for one plan version and quota (`plan_version_id`, `quota_override`): after a change it is void until
+    it is computed anew. `demand` and `offers` say why (see `upgrade_hints`).
+    """
+
+    __tablename__ = "upgrade_hints"
+
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)
+    computed_at: Mapped[datetime]
+    plan_version_id: Mapped[str]
+    quota_override: Mapped[int | None] = mapped_column(BigInteger)
+    fitting_plan: Mapped[str | None]
+    demand: Mapped[dict[str, Any]]
+    offers: Mapped[list[dict[str, Any]]]

@@ -13,7 +13,8 @@ class ApiKey(Base):
     """One API key; only its SHA-256 is here. `windows`: [{"limit", "window_ms"}].
 
     `gateway_version` grows, under the row's lock, with every change. A key past `expires_at` stays `active`:
-    the gateway judges expiry itself.
+    the gateway judges expiry itself. `origin` is `imported` for keys of any form that another gateway gave out;
+    short ones have no `hint`, which would give too much of them away.
     """
 
     __tablename__ = "api_keys"
@@ -27,6 +28,8 @@ class ApiKey(Base):
         CheckConstraint("status IN ('active', 'revoked')", name="status"),
         CheckConstraint("(status = 'revoked') = (revoked_at IS NOT NULL)", name="revoked_at"),
         CheckConstraint("gateway_version >= 1", name="gateway_version"),
+        CheckConstraint("origin IN ('issued', 'imported')", name="origin"),
+        CheckConstraint("hint IS NOT NULL OR origin = 'imported'", name="hint"),
         Index(None, "account_id", "created_at"),
     )
 
@@ -35,7 +38,8 @@ class ApiKey(Base):
     name: Mapped[str]
     mode: Mapped[str]
     key_hash: Mapped[str] = mapped_column(unique=True)
-    hint: Mapped[str]
+    hint: Mapped[str | None]
+    origin: Mapped[str] = mapped_column(default="issued", server_default="issued")
     scopes: Mapped[list[str]]
     windows: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
     quota_units: Mapped[int | None] = mapped_column(BigInteger)
