@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import psycopg
 
-from devstack.children import ChildFailedError
+from devstack.children import ChildFailedError, descendants
 from devstack.data_lock import sole_use_of
 from devstack.kong_files import render_base_config, render_gateway_conf
 from devstack.ports import is_listening
@@ -44,11 +44,16 @@ class Stack(StackLayout):
         kong_config: Path | None = None,
         settings: Mapping[str, str] | None = None,
         plugin_workers: int = 1,
+        record_upstream: bool = False,
     ) -> None:
-        """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process."""
+        """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process.
+
+        With `record_upstream` the sample API writes down each request that reaches it, in `upstream_journal`.
+        """
         super().__init__(data_dir, ports=ports or Ports(), settings=settings or {})
         self._kong_config = kong_config or REPOSITORY / "kong.yml"
         self._plugin_workers = plugin_workers
+        self._record_upstream = record_upstream
         self._supervisor = Supervisor()
         self._leaving = contextlib.ExitStack()
         self._postgres = EmbeddedPostgres(self.data_dir / "postgres", port=self.ports.postgres, fast=fast)
@@ -92,6 +97,18 @@ class Stack(StackLayout):
             return pid
         return self._supervisor[name].kill()
 
+    def hold(self, name: str) -> None:
+        """SIGKILL to one process (not `pluginserver`), which stays down until `release`."""
+        self._supervisor[name].hold()
+
+    def release(self, name: str) -> None:
+        """Have a process that was held started again; `wait_ready` says when it is back."""
+        self._supervisor[name].release()
+
+    def plugin_worker_pids(self) -> list[int]:
+        """Of the plugin server's workers, without its master. Raises ChildFailedError while there is no master."""
+        return descendants(self.pid(PLUGIN_SERVER))
+
     def send_signal(self, name: str, number: int) -> None:
         """Such as SIGSTOP, to pause a process, and SIGCONT."""
         os.kill(self.pid(name), number)
@@ -112,9 +129,14 @@ class Stack(StackLayout):
             raise ChildFailedError("the plugin server is not running")
         return pid
 
+    @property
+    def database_dir(self) -> Path:
+        """PostgreSQL's own files; they may lie outside `data_dir`."""
+        return self._postgres.data_dir
+
     def log_path(self, name: str) -> Path:
         if name == "postgres":
-            return self._postgres.data_dir / "postgres.log"
+            return self.database_dir / "postgres.log"
         if name == "valkey":
             return self._valkey.data_dir / "valkey.log"
         return self.data_dir / "logs" / f"{'gateway' if name == PLUGIN_SERVER else name}.log"
@@ -193,7 +215,10 @@ class Stack(StackLayout):
 
     def _upstream(self) -> Command:
         port = self.ports.upstream
-        return self._command("upstream", ["devstack.upstream", "--port", str(port)], lambda: is_listening(port))
+        argv = ["devstack.upstream", "--port", str(port)]
+        if self._record_upstream:
+            argv += ["--journal", str(self.upstream_journal)]
+        return self._command("upstream", argv, lambda: is_listening(port))
 
     def _gateway(self) -> Command:
         argv = ["devstack.gateway", "--conf", str(self.data_dir / "kong.conf")]

@@ -66,6 +66,16 @@ class StackLayout:
         return self.data_dir / "spool"
 
     @property
+    def upstream_journal(self) -> Path:
+        """What reached the sample API, one request a line, where the stack was told to record it."""
+        return self.data_dir / "logs" / "upstream-journal.jsonl"
+
+    @property
+    def gateway_secret(self) -> str:
+        """What receipts are signed with, made at the first start."""
+        return self._secrets["gateway_secret"]
+
+    @property
     def admin_token(self) -> str:
         """API token of the owner role, made at the first start."""
         return self._secrets["admin_token"]

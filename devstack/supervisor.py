@@ -83,6 +83,7 @@ class Supervised:
         self.last_error = ""
         self._stopping = threading.Event()
         self._ready = threading.Event()
+        self._held = threading.Event()
         self._watcher: threading.Thread | None = None
 
     def start(self) -> None:
@@ -106,6 +107,16 @@ class Supervised:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def hold(self) -> None:
+        """SIGKILL, and leave it down until `release`. Returns when it has ended."""
+        self._ready.clear()
+        self._held.set()
+        wait_until(self.process.has_ended, timeout_seconds=READY_SECONDS, what=f"the end of {self.name}")
+
+    def release(self) -> None:
+        """Have a process that was held started again; `wait_ready` says when it is back."""
+        self._held.clear()
+
     def send_signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
@@ -116,11 +127,16 @@ class Supervised:
 
     def _watch(self) -> None:
         while not self._stopping.wait(0.05):
+            if self._held.is_set():
+                self._keep_down()
+                continue
             if not self.process.has_ended():
                 continue
             self._ready.clear()
             if self._stopping.wait(RESTART_SECONDS):
                 return
+            if self._held.is_set():
+                continue
             self.restarts += 1
             try:
                 self.process.start()
@@ -128,6 +144,12 @@ class Supervised:
                 self.last_error = str(error)
             else:
                 self._ready.set()
+
+    def _keep_down(self) -> None:
+        self._ready.clear()
+        if not self.process.has_ended():
+            with contextlib.suppress(ChildFailedError, ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGKILL)
 
 
 class Supervisor:

@@ -7,13 +7,17 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 FORECAST_DAYS = 5
 MAX_HISTORY_LINES = 10_000
@@ -31,6 +35,7 @@ def weather_app() -> Starlette:
             Route("/v1/tokens", tokens),
             Route("/v1/status/{code:int}", status, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/v1/slow", slow),
+            Route("/v1/answers/{name}", answer_as_asked, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             Route("/v1/echo", echo, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         ]
     )
@@ -89,6 +94,15 @@ async def slow(request: Request) -> Response:
     return JSONResponse({"waited_ms": wait_ms})
 
 
+async def answer_as_asked(request: Request) -> Response:
+    """Answers with `?status=` (200) after `?ms=` (0); `?tokens=` are reported as used. The name is the caller's."""
+    asked = request.query_params
+    code = min(max(int(asked.get("status", "200")), MIN_STATUS), MAX_STATUS)
+    await asyncio.sleep(min(int(asked.get("ms", "0")), MAX_SLOW_MS) / 1000)
+    headers = {"X-Usage-Tokens": asked["tokens"]} if "tokens" in asked else {}
+    return JSONResponse({"name": request.path_params["name"]}, status_code=code, headers=headers)
+
+
 async def echo(request: Request) -> Response:
     """Everything the upstream received: a presented key must not be among it."""
     body = await request.body()
@@ -108,12 +122,33 @@ def _temperature(city: str, *, day: int) -> float:
     return round(-15 + digest[0] * 50 / 255, 1)
 
 
+class Journal:
+    """Writes down each request before it is answered: time, method, path and headers, as JSON, one a line."""
+
+    def __init__(self, app: ASGIApp, path: Path) -> None:
+        self._app = app
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            entry = {
+                "at_ms": round(time.time() * 1000),
+                "method": scope["method"],
+                "path": scope["path"],
+                "headers": {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            }
+            os.write(self._file, json.dumps(entry).encode() + b"\n")
+        await self._app(scope, receive, send)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.upstream", description="The sample Weather API.")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
+    parser.add_argument("--journal", type=Path, help="file to which every request is appended")
     options = parser.parse_args()
+    app: ASGIApp = weather_app()
     uvicorn.run(
-        weather_app(),
+        Journal(app, options.journal) if options.journal else app,
         host="127.0.0.1",
         port=options.port,
         access_log=False,

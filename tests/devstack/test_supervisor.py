@@ -62,6 +62,18 @@ class TestSupervisor:
         assert sleeper.starts()[1] == supervisor["sleeper"].process.pid
         assert supervisor["sleeper"].restarts == 1
 
+    def test_one_that_is_held_stays_down_until_it_is_released(self, supervisor: Supervisor, tmp_path: Path):
+        sleeper = Sleeper(tmp_path)
+        supervisor.start("sleeper", CommandProcess(sleeper.command))
+        supervisor["sleeper"].hold()
+        assert not is_running(sleeper.starts()[0])
+        with pytest.raises(ChildFailedError):
+            supervisor["sleeper"].wait_ready(timeout_seconds=1.5)
+        assert len(sleeper.starts()) == 1
+        supervisor["sleeper"].release()
+        supervisor["sleeper"].wait_ready()
+        assert len(sleeper.starts()) == 2
+
     def test_one_that_ends_by_itself_comes_back_too(self, supervisor: Supervisor, tmp_path: Path):
         sleeper = Sleeper(tmp_path, "echo $$ >> starts; sleep 0.2")
         supervisor.start("sleeper", CommandProcess(sleeper.command))
