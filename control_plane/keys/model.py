@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 
 from control_plane.foundation.errors import ValidationFailedError
 from gateway_contract.records import FULL_SCOPE, READ_ONLY_SCOPE
@@ -12,6 +13,13 @@ MAX_SCOPES = 32
 MAX_IP_RANGES = 100
 MAX_QUOTA_UNITS = 2**53 - 1  # what a Lua number counts exactly
 _CUSTOM_SCOPE = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
+
+
+class KeyOrigin(StrEnum):
+    """Where a key was made: here, or by another gateway, whose keys have any form."""
+
+    ISSUED = "issued"
+    IMPORTED = "imported"
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:

@@ -21,7 +21,7 @@ from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.foundation.text import clean_name
 from control_plane.foundation.unset import UNSET, Unset
 from control_plane.foundation.windows import check_windows, windows_from_json, windows_to_json
-from control_plane.keys.model import check_expiry, check_ip_ranges, check_quota_units, check_scopes
+from control_plane.keys.model import KeyOrigin, check_expiry, check_ip_ranges, check_quota_units, check_scopes
 from control_plane.keys.tables import ApiKey
 from gateway_contract.api_keys import api_key_hint, generate_api_key, hash_api_key
 from gateway_contract.modes import Mode
@@ -202,6 +202,7 @@ async def _issue(
     key.id = new_id("key", now)
     key.key_hash = hash_api_key(text)
     key.hint = api_key_hint(text)
+    key.origin = KeyOrigin.ISSUED.value
     key.status = KeyStatus.ACTIVE.value
     key.gateway_version = 1
     key.created_at = now

@@ -26,7 +26,7 @@ from control_plane.admin_api.forms import (
 from control_plane.admin_api.services import Now
 from control_plane.foundation.windows import MAX_WINDOWS
 from control_plane.keys import operations, queries
-from control_plane.keys.model import MAX_IP_RANGES, MAX_SCOPES
+from control_plane.keys.model import MAX_IP_RANGES, MAX_SCOPES, KeyOrigin
 from control_plane.keys.operations import IssuedKey
 from control_plane.keys.tables import ApiKey
 from gateway_contract.modes import Mode
@@ -88,7 +88,11 @@ class KeyAnswer(Answer):
     account_id: str
     name: str
     mode: Mode
-    hint: str = Field(description="Its beginning and its last four characters.", examples=["km_live_…9aZq"])
+    hint: str | None = Field(
+        description="Its beginning and last four characters; of imported keys the last four, null for short ones.",
+        examples=["km_live_…9aZq"],
+    )
+    origin: str = Field(description="`issued` here, or `imported` from another gateway.")
     status: str = Field(description="`active` or `revoked`; an expired key stays `active`.")
     scopes: list[str]
     windows: list[WindowForm]
@@ -97,6 +101,13 @@ class KeyAnswer(Answer):
     expires_at: Moment | None
     created_at: Moment
     revoked_at: Moment | None
+
+
+class KeyDetailAnswer(KeyAnswer):
+    key_hash: str | None = Field(
+        description="The key's SHA-256, by which a plugin's `anonymous` option names it; it opens nothing. "
+        "Null for imported keys: a weak one could be guessed from it."
+    )
 
 
 class IssuedKeyAnswer(BaseModel):
@@ -150,9 +161,11 @@ async def list_keys(
 
 
 @router.get("/keys/{key_id}")
-async def get_key(key_id: KeyId, session: Database) -> KeyAnswer:
+async def get_key(key_id: KeyId, session: Database) -> KeyDetailAnswer:
     """Return one key; never its text."""
-    return answer(await queries.key(session, key_id))
+    key = await queries.key(session, key_id)
+    key_hash = key.key_hash if key.origin == KeyOrigin.ISSUED else None
+    return KeyDetailAnswer(**answer(key).model_dump(), key_hash=key_hash)
 
 
 @router.patch("/keys/{key_id}")

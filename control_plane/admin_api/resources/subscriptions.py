@@ -56,6 +56,13 @@ class OverrideLimits(StrictBody):
     quota_units: Units | None = None
 
 
+class ChangeStatus(StrictBody):
+    status: Annotated[
+        Literal["active", "past_due", "paused"],
+        Field(description="`past_due`: a payment failed; `paused`: no calls until it is `active` again."),
+    ]
+
+
 class PhaseAnswer(BaseModel):
     """One plan version for [starts_at, ends_at)."""
 
@@ -214,6 +221,17 @@ async def keep_subscription(
     """Take a cancellation at period end back. Without one nothing changes."""
     row = await operations.withdraw_cancellation(
         session, subscription_id=subscription_id, actor=caller.actor, now=now
+    )
+    return await _one(session, row, now)
+
+
+@router.post("/subscriptions/{subscription_id}/status")
+async def change_status(
+    subscription_id: SubscriptionId, body: ChangeStatus, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """Say that a payment failed or arrived, pause it or resume it; gateways know within a second. Repeatable."""
+    row = await operations.change_status(
+        session, subscription_id=subscription_id, status=body.status, actor=caller.actor, now=now
     )
     return await _one(session, row, now)
 

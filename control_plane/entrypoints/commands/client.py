@@ -44,6 +44,11 @@ def post(path: str, body: dict[str, Any] | None = None, *, timeout_seconds: floa
     return _call("POST", path, timeout_seconds=timeout_seconds, json=_given(body or {}))
 
 
+def post_all(path: str, body: dict[str, Any], *, timeout_seconds: float = TIMEOUT_SECONDS) -> Any:
+    """Return the answer to a POST in which None means null: nothing is left out."""
+    return _call("POST", path, timeout_seconds=timeout_seconds, json=body)
+
+
 def patch(path: str, body: dict[str, Any]) -> Any:
     """Return the answer to a PATCH; None is sent as null, so pass only what is to change."""
     return _call("PATCH", path, json=body)

@@ -16,6 +16,7 @@ FIELDS = (
     "name",
     "mode",
     "hint",
+    "origin",
     "status",
     "scopes",
     "windows",
@@ -65,8 +66,8 @@ def list_(
 
 @app.command("show")
 def show(key: KeyArgument, *, as_json: AsJson = False) -> None:
-    """Show one key; never its text."""
-    print_fields(get(f"/keys/{key}"), FIELDS, as_json=as_json)
+    """Show one key with its hash, which a plugin's `anonymous` option takes; never its text."""
+    print_fields(get(f"/keys/{key}"), (*FIELDS, "key_hash"), as_json=as_json)
 
 
 @app.command("update")

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
-from control_plane.entrypoints.commands.client import get, post
+from control_plane.entrypoints.commands.client import get, post, post_all
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
+from control_plane.entrypoints.commands.values import parse_limits
 
 app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
 FIELDS = (
@@ -73,6 +74,42 @@ def cancel(
 def keep(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
     """Take a cancellation at period end back."""
     _print(post(f"/subscriptions/{subscription}/keep"), as_json=as_json)
+
+
+@app.command("status")
+def status(
+    subscription: SubscriptionArgument,
+    wanted: Annotated[str, typer.Argument(metavar="STATUS", help="active, past_due or paused.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a payment failed or arrived, pause it or resume it."""
+    _print(post(f"/subscriptions/{subscription}/status", {"status": wanted}), as_json=as_json)
+
+
+@app.command("override")
+def override(
+    subscription: SubscriptionArgument,
+    *,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="In place of the plan's, like 5/second; may be repeated.")
+    ] = None,
+    plan_limits: Annotated[bool, typer.Option("--plan-limits", help="Go back to the plan's limits.")] = False,
+    quota_units: Annotated[int | None, typer.Option(min=1, help="In place of the plan's quota.")] = None,
+    plan_quota: Annotated[bool, typer.Option("--plan-quota", help="Go back to the plan's quota.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give one subscription limits of its own; what is not named stays as it is."""
+    if (limit and plan_limits) or (quota_units is not None and plan_quota):
+        raise typer.BadParameter("give either a value of its own or the plan's")
+    body: dict[str, Any] = {}
+    if limit or plan_limits:
+        body["windows"] = parse_limits(limit) if limit else None
+    if quota_units is not None or plan_quota:
+        body["quota_units"] = quota_units
+    if not body:
+        raise typer.BadParameter("give at least one option to change")
+    _print(post_all(f"/subscriptions/{subscription}/override", body), as_json=as_json)
 
 
 @app.command("list")

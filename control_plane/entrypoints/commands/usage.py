@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get, pages
 from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows
 
@@ -61,8 +60,11 @@ def _named(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def events(
-    account: AccountArgument,
+    account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="The account's id.")] = None,
     *,
+    unattributed: Annotated[
+        bool, typer.Option("--unattributed", help="Calls of nobody: no key, a mistyped or an unknown one.")
+    ] = False,
     start: Start = None,
     end: End = None,
     product: Product = None,
@@ -75,9 +77,11 @@ def events(
     at_most: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Show an account's requests, newest first."""
+    """Show an account's requests, or those that belong to nobody, newest first."""
+    if (account is None) is not unattributed:
+        raise typer.BadParameter("give an account, or --unattributed")
     found = pages(
-        f"/accounts/{account}/events",
+        "/unattributed-events" if account is None else f"/accounts/{account}/events",
         at_most=at_most,
         start=start,
         end=end,

@@ -10,6 +10,8 @@ from redis import Redis
 
 from control_plane.admin_api.history import EventHistory
 from control_plane.usage.tables import UsageHourly
+from gateway_contract.api_keys import hash_api_key
+from gateway_contract.records import decode_account_record
 from gateway_contract.redis_names import account_record
 from tests.control_plane.admin_api.conftest import NOW
 
@@ -120,6 +122,45 @@ class TestSubscriptions:
         assert (overridden["windows_override"], overridden["quota_units_override"]) == (body["windows"], 60_000)
         partly = ok(await client.post(path, json={"windows": None}))
         assert (partly["windows_override"], partly["quota_units_override"]) == (None, 60_000)
+
+    async def test_a_late_payment_is_noted_and_taken_back(self, client: httpx.AsyncClient, subscribed: dict):
+        path = f"/admin/v1/subscriptions/{subscribed['id']}/status"
+        for status in ("past_due", "past_due", "paused", "active"):
+            assert ok(await client.post(path, json={"status": status}))["status"] == status
+        entries = ok(await client.get("/admin/v1/audit", params={"entity_id": subscribed["id"]}))["items"]
+        assert [entry["action"] for entry in entries if "past_due" in entry["action"]] == ["subscription.past_due"]
+
+    async def test_steps_that_the_status_machine_lacks_are_refused(
+        self, client: httpx.AsyncClient, subscribed: dict
+    ):
+        path = f"/admin/v1/subscriptions/{subscribed['id']}"
+        ok(await client.post(f"{path}/status", json={"status": "paused"}))
+        late = await client.post(f"{path}/status", json={"status": "past_due"})
+        assert (late.status_code, late.json()["code"]) == (409, "subscription_transition_refused")
+        assert (await client.post(f"{path}/status", json={"status": "ended"})).status_code == 422
+
+    async def test_a_paused_one_reaches_the_gateway(
+        self, client: httpx.AsyncClient, subscribed: dict, services, redis_url: str
+    ):
+        path = f"/admin/v1/subscriptions/{subscribed['id']}/status"
+        products = []
+        for status in ("active", "paused", "active"):
+            ok(await client.post(path, json={"status": status}))
+            await services.rebuild(NOW)
+            with Redis.from_url(redis_url) as redis:
+                record = decode_account_record(redis.get(account_record(subscribed["account_id"])))
+            products.append(list(record.products))
+        assert products == [["weather"], [], ["weather"]]
+
+
+class TestKeyHash:
+    async def test_is_shown_with_one_key_and_in_no_list(self, client: httpx.AsyncClient, subscribed: dict):
+        path = f"/admin/v1/accounts/{subscribed['account_id']}/keys"
+        issued = ok(await client.post(path, json={"name": "anybody", "mode": "live"}), 201)
+        shown = ok(await client.get(f"/admin/v1/keys/{issued['key']['id']}"))
+        assert shown["key_hash"] == hash_api_key(issued["text"])
+        assert (shown["origin"], shown["hint"][-4:]) == ("issued", issued["text"][-4:])
+        assert shown["key_hash"] not in (await client.get(path)).text
 
 
 class TestInvoicePreview:

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from control_plane.entrypoints import cli
+from gateway_contract.api_keys import hash_api_key
 from tests.control_plane.cli.conftest import REPOSITORY, Km, ServerProcess, run_km
 
 API_KEY = re.compile(r"km_(live|test)_[0-9A-Za-z]{38}")
@@ -119,6 +120,19 @@ class TestSubscriptionsAndKeys:
         assert answer(km("subscriptions", "keep", subscription["id"], "--json"))["ends_at"] is None
         assert len(answer(km("subscriptions", "list", account, "--json"))) == 1
 
+    def test_status_and_limits_of_its_own(self, km: Km, catalog: None):
+        subscription = answer(km("subscriptions", "create", an_account(km), "starter", "--json"))["id"]
+        late = answer(km("subscriptions", "status", subscription, "past_due", "--json"))
+        assert late["status"] == "past_due"
+        assert answer(km("subscriptions", "status", subscription, "active", "--json"))["status"] == "active"
+        own = ("--limit", "100/second", "--limit", "2000/minute", "--quota-units", "70000")
+        given = answer(km("subscriptions", "override", subscription, *own, "--json"))
+        assert [window["limit"] for window in given["windows_override"]] == [100, 2000]
+        assert given["quota_units_override"] == 70_000
+        back = answer(km("subscriptions", "override", subscription, "--plan-limits", "--json"))
+        assert (back["windows_override"], back["quota_units_override"]) == (None, 70_000)
+        assert km("subscriptions", "override", subscription).exit_code == 2
+
     def test_a_key_is_shown_once(self, km: Km):
         account = an_account(km)
         issued = km("keys", "issue", account, "--name", "web", "--limit", "5/second", "--ip-range", "10.0.0.0/8")
@@ -133,7 +147,9 @@ class TestSubscriptionsAndKeys:
 
     def test_restrict_rotate_and_revoke(self, km: Km):
         account = an_account(km)
-        key = answer(km("keys", "issue", account, "--json"))["key"]["id"]
+        issued = answer(km("keys", "issue", account, "--json"))
+        key = issued["key"]["id"]
+        assert hash_api_key(issued["text"]) in km("keys", "show", key).stdout
         updated = answer(km("keys", "update", key, "--scope", "read_only", "--json"))
         assert updated["scopes"] == ["read_only"]
         rotated = answer(km("keys", "rotate", key, "--overlap", "24h", "--json"))
@@ -147,6 +163,11 @@ class TestOtherCommands:
         account = an_account(km)
         assert answer(km("usage", account, "--by", "status,endpoint", "--json"))["items"] == []
         assert answer(km("events", account, "--json")) == []
+
+    def test_calls_of_nobody_are_asked_for_by_name(self, km: Km):
+        assert answer(km("events", "--unattributed", "--json")) == []
+        assert km("events").exit_code == 2
+        assert km("events", an_account(km), "--unattributed").exit_code == 2
 
     def test_products_are_made_and_changed(self, km: Km, catalog: None):
         parts = ["--name", "Forecasts", "--service", "weather", "--route", "forecasts"]
