@@ -4,10 +4,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from control_plane.foundation.windows import windows_to_json
-from gateway_contract.records import Window
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
+from gateway_contract.records import Concurrency, Window
 
 REQUESTS_METER = "requests"
 DEFAULT_BILLABLE_BELOW = 500
+EVERY_ROUTE = "*"
 MAX_ENDPOINTS = 500
 
 
@@ -23,7 +25,9 @@ class Endpoint:
 class ProductFacts:
     """An API product. `route_units`: quota units of a call by route (1 where a route is not named).
 
-    `unit_headers`: the upstream's answer header by dimension, `{"tokens": "x-tokens"}`.
+    `unit_headers`: the upstream's answer header by dimension, `{"tokens": "x-tokens"}`. `unit_maximums`: by route,
+    or `*` for all others, the most units of a dimension that one call can report; what reports more counts 0.
+    `replay_header`: by which the upstream says that it repeated an earlier answer, '' where it never does.
     """
 
     code: str
@@ -34,6 +38,8 @@ class ProductFacts:
     endpoints: tuple[Endpoint, ...] = ()
     route_units: dict[str, int] = field(default_factory=dict)
     unit_headers: dict[str, str] = field(default_factory=dict)
+    unit_maximums: dict[str, dict[str, int]] = field(default_factory=dict)
+    replay_header: str = DEFAULT_REPLAY_HEADERS[0]
 
     @property
     def meters(self) -> frozenset[str]:
@@ -49,6 +55,20 @@ class ProductFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProductUsageRules:
+    """How usage of an API product is read; the fields are those of `ProductFacts`."""
+
+    unit_maximums: dict[str, dict[str, int]]
+    replay_header: str
+
+
+def unit_maximum(maximums: dict[str, dict[str, int]], *, route: str, dimension: str) -> int | None:
+    """Return the most units of a dimension that one call of a route can report, None where nobody said."""
+    own = maximums.get(route, {}).get(dimension)
+    return maximums.get(EVERY_ROUTE, {}).get(dimension) if own is None else own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTerms:
     """One price component. `params` are canonical (see catalog.prices); `meter` is None for a flat price."""
 
@@ -60,15 +80,22 @@ class PriceTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanTerms:
-    """What a plan version fixes for ever. `billable_below` None: the default, statuses below 500."""
+    """What a plan version fixes for ever. `billable_below` None: the default, statuses below 500.
+
+    `quota_cap_units`: where a quota that charges refuses after all. `on_past_due`: `serve` or `refuse` calls
+    while a bill is unpaid.
+    """
 
     interval: str
     currency: str
     quota_units: int | None = None
     quota_hard: bool = False
+    quota_cap_units: int | None = None
     windows: tuple[Window, ...] = ()
+    concurrency: Concurrency | None = None
     entitlements: tuple[str, ...] = ()
     redis_down: str = "open"
+    on_past_due: str = "serve"
     billable_below: int | None = None
     by_quote: bool = False
     prices: tuple[PriceTerms, ...] = ()

@@ -21,7 +21,19 @@ from control_plane.foundation.ids import new_id
 from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.foundation.text import clean_name
 
-_KONG_FIELDS = ("service", "routes", "unit_headers")
+_KONG_FIELDS = ("service", "routes", "unit_headers", "replay_header")
+_RECORD_FIELDS = ("routes", "route_units", "unit_maximums")
+_FIELDS = (
+    "name",
+    "description",
+    "service",
+    "routes",
+    "endpoints",
+    "route_units",
+    "unit_headers",
+    "unit_maximums",
+    "replay_header",
+)
 
 
 class CodeTakenError(ConflictError):
@@ -88,7 +100,7 @@ async def update_api_product(
     await session.flush()
     if any(getattr(before, name) != getattr(product, name) for name in _KONG_FIELDS):
         await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=row.id, now=now)
-    if before.route_units != product.route_units:
+    if any(getattr(before, name) != getattr(product, name) for name in _RECORD_FIELDS):
         await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=row.id, now=now)
     await record_change(
         session,
@@ -172,7 +184,7 @@ async def _require_free_routes(session: AsyncSession, product: ProductFacts) -> 
 
 def _write_product(row: ApiProduct, product: ProductFacts) -> None:
     values = product.as_dict()
-    for name in ("name", "description", "service", "routes", "endpoints", "route_units", "unit_headers"):
+    for name in _FIELDS:
         setattr(row, name, values[name])
 
 

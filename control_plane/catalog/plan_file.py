@@ -12,17 +12,19 @@ from control_plane.catalog.plan_schema import ApiProductShape, FileShape, PlanSh
 from control_plane.catalog.rules import (
     check_billable_below,
     check_code,
+    check_concurrency,
     check_currency,
     check_entitlements,
     check_price,
     check_product,
     check_quota,
+    check_quota_cap,
 )
 from control_plane.catalog.yaml_text import load_yaml
 from control_plane.foundation.errors import Problem, ValidationFailedError
 from control_plane.foundation.text import clean_name
 from control_plane.foundation.windows import PER_MS, check_windows
-from gateway_contract.records import Window
+from gateway_contract.records import Concurrency, Window
 
 T = TypeVar("T")
 
@@ -109,6 +111,8 @@ class _Reader:
             endpoints=endpoints,
             route_units=dict(shape.route_units),
             unit_headers=dict(shape.unit_headers),
+            unit_maximums={route: dict(most) for route, most in shape.unit_maximums.items()},
+            replay_header=shape.replay_header,
         )
         return check_product(product, field=path)
 
@@ -140,12 +144,30 @@ class _Reader:
             )
             or (),
             redis_down=shape.redis_down,
+            on_past_due=shape.on_past_due,
             billable_below=self._checked(
                 lambda: check_billable_below(below, field=f"{path}.billable_statuses.below")
             ),
             by_quote=shape.by_quote,
         )
-        return self._with_prices(terms, shape, product, path)
+        return self._with_prices(self._with_caps(terms, shape, path), shape, product, path)
+
+    def _with_caps(self, terms: PlanTerms, shape: PlanShape, path: str) -> PlanTerms:
+        # of a quota that is wrong itself nothing more is said
+        cap = shape.quota.cap if shape.quota and terms.quota_units else None
+        limit = shape.concurrency
+        concurrency = Concurrency(limit.limit, limit.lease_seconds * 1000) if limit else None
+        return replace(
+            terms,
+            quota_cap_units=self._checked(
+                lambda: check_quota_cap(
+                    cap, quota_units=terms.quota_units, quota_hard=terms.quota_hard, field=f"{path}.quota.cap"
+                )
+            ),
+            concurrency=self._checked(
+                lambda: check_concurrency(concurrency, field=f"{path}.concurrency", lease_field="lease_seconds")
+            ),
+        )
 
     def _with_prices(self, terms: PlanTerms, shape: PlanShape, product: ProductFacts, path: str) -> PlanTerms:
         prices = []

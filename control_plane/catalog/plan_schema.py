@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from control_plane.foundation.errors import Problem
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 
 
 def _endpoint(value: object) -> object:
@@ -37,11 +38,19 @@ class ApiProductShape(Shape):
     openapi: str | None = None
     route_units: dict[str, int] = {}
     unit_headers: dict[str, str] = {}
+    unit_maximums: dict[str, dict[str, int]] = {}
+    replay_header: str = DEFAULT_REPLAY_HEADERS[0]
 
 
 class QuotaShape(Shape):
     units: int
     on_exceed: Literal["refuse", "charge"]
+    cap: int | None = None
+
+
+class ConcurrencyShape(Shape):
+    limit: int
+    lease_seconds: int = 60
 
 
 class LimitShape(Shape):
@@ -79,8 +88,10 @@ class PlanShape(Shape):
     currency: str = "USD"
     quota: QuotaShape | None = None
     limits: list[LimitShape] = []
+    concurrency: ConcurrencyShape | None = None
     entitlements: list[str] = []
     redis_down: Literal["open", "closed"] = "open"
+    on_past_due: Literal["serve", "refuse"] = "serve"
     billable_statuses: BillableShape | None = None
     prices: list[PriceShape] = []
 

@@ -6,10 +6,18 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from control_plane.catalog.model import Endpoint, PlanFacts, PlanTerms, PriceTerms, ProductFacts
+from control_plane.catalog.model import (
+    Endpoint,
+    PlanFacts,
+    PlanTerms,
+    PriceTerms,
+    ProductFacts,
+    ProductUsageRules,
+)
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.windows import windows_from_json
+from gateway_contract.records import Concurrency
 
 
 async def api_product(session: AsyncSession, code: str) -> ApiProduct:
@@ -30,6 +38,15 @@ async def api_products(session: AsyncSession, *, archived: bool = False) -> Sequ
     if not archived:
         statement = statement.where(ApiProduct.archived_at.is_(None))
     return (await session.scalars(statement)).all()
+
+
+async def product_usage_rules(session: AsyncSession) -> dict[str, ProductUsageRules]:
+    """Return, by product code, how usage of every API product is read; archived ones too, for late events."""
+    statement = select(ApiProduct.code, ApiProduct.unit_maximums, ApiProduct.replay_header)
+    return {
+        code: ProductUsageRules(unit_maximums=maximums, replay_header=header)
+        for code, maximums, header in await session.execute(statement)
+    }
 
 
 async def plan(session: AsyncSession, code: str) -> Plan:
@@ -106,6 +123,8 @@ def facts_of_product(product: ApiProduct) -> ProductFacts:
         endpoints=tuple(Endpoint(**endpoint) for endpoint in product.endpoints),
         route_units=dict(product.route_units),
         unit_headers=dict(product.unit_headers),
+        unit_maximums={route: dict(most) for route, most in product.unit_maximums.items()},
+        replay_header=product.replay_header,
     )
 
 
@@ -128,9 +147,12 @@ def terms_of_version(version: PlanVersion) -> PlanTerms:
         currency=version.currency,
         quota_units=version.quota_units,
         quota_hard=version.quota_hard,
+        quota_cap_units=version.quota_cap_units,
         windows=windows_from_json(version.windows),
+        concurrency=concurrency_of(version.concurrency_limit, version.concurrency_lease_ms),
         entitlements=tuple(version.entitlements),
         redis_down=version.redis_down,
+        on_past_due=version.on_past_due,
         billable_below=None if version.billable_statuses is None else int(version.billable_statuses["below"]),
         by_quote=version.by_quote,
         prices=tuple(
@@ -140,6 +162,11 @@ def terms_of_version(version: PlanVersion) -> PlanTerms:
             for price in version.prices
         ),
     )
+
+
+def concurrency_of(limit: int | None, lease_ms: int | None) -> Concurrency | None:
+    """Return the two columns as a value."""
+    return None if limit is None or lease_ms is None else Concurrency(limit=limit, lease_ms=lease_ms)
 
 
 _WHOLE = (

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from control_plane.catalog.model import (
+    EVERY_ROUTE,
     MAX_ENDPOINTS,
     REQUESTS_METER,
     Endpoint,
@@ -18,8 +19,13 @@ from control_plane.foundation.money import UnknownCurrencyError, minor_units
 from control_plane.foundation.text import CODE_RULE, clean_name, is_code
 from control_plane.foundation.windows import check_windows
 from gateway_contract.file_log import UnitHeaderError, render_privacy_expression
+from gateway_contract.records import Concurrency
 
 MAX_ROUTE_UNITS = 1_000_000
+MAX_REPORTED_UNITS = 10**12
+MAX_CONCURRENCY = 100_000
+MIN_LEASE_MS = 1_000
+MAX_LEASE_MS = 3_600_000
 MAX_PRICES = 20
 MAX_ENTITLEMENTS = 100
 BILLABLE_BELOW = range(200, 601)
@@ -57,6 +63,7 @@ def check_product(product: ProductFacts, *, field: str = "") -> ProductFacts:
         if not 1 <= units <= MAX_ROUTE_UNITS:
             raise ValidationFailedError(f"{prefix}route_units.{route}", f"must be between 1 and {MAX_ROUTE_UNITS}")
     headers = _checked_unit_headers(product.unit_headers, field=f"{prefix}unit_headers")
+    _check_unit_maximums(product, field=f"{prefix}unit_maximums")
     endpoints = _checked_endpoints(product.endpoints, field=f"{prefix}endpoints")
     return replace(
         product,
@@ -64,6 +71,7 @@ def check_product(product: ProductFacts, *, field: str = "") -> ProductFacts:
         description=product.description.strip(),
         endpoints=endpoints,
         unit_headers=headers,
+        replay_header=check_replay_header(product.replay_header, field=f"{prefix}replay_header"),
     )
 
 
@@ -81,6 +89,10 @@ def check_terms(terms: PlanTerms, *, meters: Collection[str]) -> PlanTerms:
     check_quota(terms.quota_units)
     if terms.quota_units is None and terms.quota_hard:
         raise ValidationFailedError("quota_hard", "needs quota_units")
+    check_quota_cap(terms.quota_cap_units, quota_units=terms.quota_units, quota_hard=terms.quota_hard)
+    check_concurrency(terms.concurrency)
+    if terms.on_past_due not in {"serve", "refuse"}:
+        raise ValidationFailedError("on_past_due", "must be one of serve, refuse")
     check_billable_below(terms.billable_below)
     if len(terms.prices) > MAX_PRICES:
         raise ValidationFailedError("prices", f"must have at most {MAX_PRICES} entries")
@@ -129,11 +141,50 @@ def check_currency(currency: str, *, field: str = "currency") -> str:
     return currency
 
 
+def check_replay_header(header: str, *, field: str = "replay_header") -> str:
+    """Return the header's name in lower case; '' where there is none.
+
+    Raises:
+        ValidationFailedError: not a name that the gateway can read.
+    """
+    try:
+        render_privacy_expression({}, [header] if header else [])
+    except UnitHeaderError as error:
+        raise ValidationFailedError(field, str(error)) from error
+    return header.lower()
+
+
 def check_quota(units: int | None, *, field: str = "quota_units") -> int | None:
     """Raises ValidationFailedError where a quota is not at least 1, or too large to count exactly."""
     if units is not None and not 1 <= units <= MAX_UNITS:
         raise ValidationFailedError(field, f"must be between 1 and {MAX_UNITS}")
     return units
+
+
+def check_quota_cap(
+    cap: int | None, *, quota_units: int | None, quota_hard: bool, field: str = "quota_cap_units"
+) -> int | None:
+    """Raises ValidationFailedError where a cap has no quota below it, or one that refuses by itself."""
+    if cap is None:
+        return None
+    if quota_units is None or quota_hard:
+        raise ValidationFailedError(field, "needs a quota with on_exceed: charge")
+    if not quota_units < cap <= MAX_UNITS:
+        raise ValidationFailedError(field, f"must be greater than the quota's {quota_units} units")
+    return cap
+
+
+def check_concurrency(
+    concurrency: Concurrency | None, *, field: str = "concurrency", lease_field: str = "lease_ms"
+) -> Concurrency | None:
+    """Raises ValidationFailedError where the limit or the lease is out of range."""
+    if concurrency is None:
+        return None
+    if not 1 <= concurrency.limit <= MAX_CONCURRENCY:
+        raise ValidationFailedError(f"{field}.limit", f"must be between 1 and {MAX_CONCURRENCY}")
+    if not MIN_LEASE_MS <= concurrency.lease_ms <= MAX_LEASE_MS:
+        raise ValidationFailedError(f"{field}.{lease_field}", "must be between 1 second and 1 hour")
+    return concurrency
 
 
 def check_billable_below(below: int | None, *, field: str = "billable_below") -> int | None:
@@ -168,6 +219,19 @@ def _checked_unit_headers(headers: dict[str, str], *, field: str) -> dict[str, s
         except UnitHeaderError as error:
             raise ValidationFailedError(f"{field}.{dimension}", str(error)) from error
     return {dimension: header.lower() for dimension, header in headers.items()}
+
+
+def _check_unit_maximums(product: ProductFacts, *, field: str) -> None:
+    for route, maximums in product.unit_maximums.items():
+        if route != EVERY_ROUTE and route not in product.routes:
+            raise ValidationFailedError(f"{field}.{route}", "is not one of the product's routes, nor *")
+        for dimension, most in maximums.items():
+            if dimension not in product.unit_headers:
+                raise ValidationFailedError(f"{field}.{route}.{dimension}", "is not one of the unit_headers")
+            if not 0 <= most <= MAX_REPORTED_UNITS:
+                raise ValidationFailedError(
+                    f"{field}.{route}.{dimension}", f"must be between 0 and {MAX_REPORTED_UNITS}"
+                )
 
 
 def _checked_endpoints(endpoints: tuple[Endpoint, ...], *, field: str) -> tuple[Endpoint, ...]:

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueCon
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.foundation.db import Base
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 
 CODE_CHECK = "code ~ '^[a-z][a-z0-9_-]{0,47}$'"
 
@@ -29,6 +30,7 @@ class ApiProduct(Base):
         ),
         CheckConstraint("jsonb_typeof(route_units) = 'object'", name="route_units"),
         CheckConstraint("jsonb_typeof(unit_headers) = 'object'", name="unit_headers"),
+        CheckConstraint("jsonb_typeof(unit_maximums) = 'object'", name="unit_maximums"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -40,6 +42,10 @@ class ApiProduct(Base):
     endpoints: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
     route_units: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     unit_headers: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    unit_maximums: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    replay_header: Mapped[str] = mapped_column(
+        default=DEFAULT_REPLAY_HEADERS[0], server_default=DEFAULT_REPLAY_HEADERS[0]
+    )
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
 
@@ -87,7 +93,17 @@ class PlanVersion(Base):
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint("quota_units > 0", name="quota_units"),
         CheckConstraint("quota_units IS NOT NULL OR NOT quota_hard", name="quota_hard"),
+        CheckConstraint(
+            "quota_cap_units IS NULL OR (NOT quota_hard AND coalesce(quota_cap_units > quota_units, false))",
+            name="quota_cap_units",
+        ),
         CheckConstraint("jsonb_typeof(windows) = 'array'", name="windows"),
+        CheckConstraint("concurrency_limit > 0", name="concurrency_limit"),
+        CheckConstraint(
+            "(concurrency_limit IS NULL) = (concurrency_lease_ms IS NULL) AND concurrency_lease_ms > 0",
+            name="concurrency_lease_ms",
+        ),
+        CheckConstraint("on_past_due IN ('serve', 'refuse')", name="on_past_due"),
         CheckConstraint("redis_down IN ('open', 'closed')", name="redis_down"),
         Index("uq_plan_versions_published", "plan_id", unique=True, postgresql_where=text("status = 'published'")),
         Index("uq_plan_versions_draft", "plan_id", unique=True, postgresql_where=text("status = 'draft'")),
@@ -101,9 +117,13 @@ class PlanVersion(Base):
     currency: Mapped[str]
     quota_units: Mapped[int | None] = mapped_column(BigInteger)
     quota_hard: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    quota_cap_units: Mapped[int | None] = mapped_column(BigInteger)
     windows: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
+    concurrency_limit: Mapped[int | None]
+    concurrency_lease_ms: Mapped[int | None]
     entitlements: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
     redis_down: Mapped[str] = mapped_column(default="open", server_default="open")
+    on_past_due: Mapped[str] = mapped_column(default="serve", server_default="serve")
     billable_statuses: Mapped[dict[str, Any] | None]
     by_quote: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     created_at: Mapped[datetime]

@@ -6,7 +6,7 @@ A deferred trigger (see the first migration) keeps the phases of a subscription 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.foundation.db import Base
@@ -18,7 +18,9 @@ class Subscription(Base):
     """An account's right to call one API product.
 
     `anchor_at` sets where billing periods begin: always a full hour, so that no hour of usage straddles two
-    periods. `ends_at` may lie ahead (cancelled at period end). `overrides`: {"windows"?, "quota_units"?}.
+    periods. `ends_at` may lie ahead (cancelled at period end). `overrides`: {"windows"?, "quota_units"?,
+    "quota_cap_units"?, "concurrency_limit"?}. `spend_cap_minor`: the most to pay for a billing period, before tax;
+    at `spend_cap_due_at` the gateway must be told of it anew (see `cap_renewal`).
     """
 
     __tablename__ = "subscriptions"
@@ -31,6 +33,8 @@ class Subscription(Base):
         CheckConstraint("ends_at >= started_at", name="ends_at"),
         CheckConstraint(f"{LIVE} OR ends_at IS NOT NULL", name="over_has_end"),
         CheckConstraint("jsonb_typeof(overrides) = 'object'", name="overrides"),
+        CheckConstraint("spend_cap_minor >= 0", name="spend_cap_minor"),
+        CheckConstraint("(spend_cap_minor IS NULL) = (spend_cap_due_at IS NULL)", name="spend_cap_due_at"),
         Index(
             "uq_subscriptions_live",
             "account_id",
@@ -39,6 +43,11 @@ class Subscription(Base):
             postgresql_where=text(LIVE),
         ),
         Index("ix_subscriptions_ending", "ends_at", postgresql_where=text(f"{LIVE} AND ends_at IS NOT NULL")),
+        Index(
+            "ix_subscriptions_spend_cap_due",
+            "spend_cap_due_at",
+            postgresql_where=text(f"{LIVE} AND spend_cap_due_at IS NOT NULL"),
+        ),
         Index(None, "account_id"),
     )
 
@@ -52,6 +61,8 @@ class Subscription(Base):
     canceled_at: Mapped[datetime | None]
     ends_at: Mapped[datetime | None]
     overrides: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    spend_cap_minor: Mapped[int | None] = mapped_column(BigInteger)
+    spend_cap_due_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
     phases: Mapped[list["SubscriptionPhase"]] = relationship(
