@@ -1,4 +1,4 @@
-"""One connection of Kong's: its calls are answered one after the other, events inline in its greenlet.
+"""A connection of Kong's: its calls are answered one after the other, events inline in its greenlet.
 
 How failures are answered is decided here and nowhere else:
 an event of a phase that admits requests gets a 503 through `kong.response.exit`; a log event ends normally;
@@ -6,6 +6,7 @@ an instance nobody knows, or a configuration a plugin refuses, closes the connec
 anew in the first case and answers 500 in the second.
 """
 
+import _socket
 import contextlib
 import json
 import logging
@@ -66,23 +67,29 @@ accepted = metrics.counter("km_pluginserver_connections_total", help_text="conne
 
 
 class Connection(FrameSocket):
-    """Also the channel its `kong` object talks through."""
+    """Serves one connection, then maybe another. Also the channel its `kong` object talks through.
 
-    def __init__(self, sock: Any, *, host: PluginHost, event_timeout_seconds: float) -> None:
-        super().__init__(sock)
+    A refused request ends its connection, so new ones are as frequent as refusals: the object, its greenlet and
+    its `kong` are made once and used again.
+    """
+
+    def __init__(self, *, host: PluginHost, event_timeout_seconds: float) -> None:
+        super().__init__()
         self._host = host
         self._timeout = event_timeout_seconds
+        self._deferred: list[bytes] = []  # calls of the event at hand that were not sent yet
         self._kong = Kong(self)
         self._greenlet: Any = None
-        self._sent_exit = False
-        self._lost = False
-        self._defers = False
-        self._deferred: list[bytes] = []  # calls of the event at hand that were not sent yet
+
+    def open(self, sock: _socket.socket) -> None:
+        super().open(sock)
+        self._sent_exit = self._lost = self._defers = False
+        self._deferred.clear()
         self._outstanding = 0  # calls of the event at hand that Kong has not answered yet
         self._replies_to_skip = 0  # the same of an event that has ended
-        self.in_event = False
+        self.in_event = self.stopping = False
         self.deadline = 0.0  # when to interrupt, by the monotonic clock; 0 is never
-        self.stopping = False
+        self.last_used = time.monotonic()
         accepted.inc()
 
     def serve(self) -> None:
@@ -93,6 +100,7 @@ class Connection(FrameSocket):
                 frame = self.read(LONGEST_CALL)
                 if frame is None:
                     return
+                self.deadline = 0.0
                 if self._replies_to_skip:
                     self._replies_to_skip -= 1
                 elif not self._answer(frame):
@@ -101,6 +109,9 @@ class Connection(FrameSocket):
             return
         except GreenletExit:
             return
+        except EventTimeout:
+            garbage.inc()
+            self._host.limiter.log(logging.ERROR, "half", "connection closed inside a frame that never ended")
         except WireError as error:
             garbage.inc()
             self._host.limiter.log(logging.ERROR, "garbage", "connection closed", error=error)
@@ -117,6 +128,10 @@ class Connection(FrameSocket):
     def stop_if_idle(self) -> None:
         """Close the connection unless an event runs or has been sent; that one is the last. Runs in the hub."""
         self.stopping = True
+        self.end_if_idle()
+
+    def end_if_idle(self) -> None:
+        """Close the connection unless an event runs or has been sent. Runs in the hub."""
         if self.is_waiting and not self.is_busy:
             self._greenlet.throw(GreenletExit())
 
@@ -124,6 +139,17 @@ class Connection(FrameSocket):
     def is_busy(self) -> bool:
         """Say whether Kong waits for an answer here."""
         return self.in_event or self._replies_to_skip > 0 or self.has_begun
+
+    @property
+    def seems_idle(self) -> bool:
+        """Say whether Kong waits for nothing here, without asking the system whether it has sent something."""
+        return self.is_waiting and not self.in_event and not self._replies_to_skip
+
+    def _receive_rest(self) -> bytes:
+        """Give what began outside an event no longer than an event."""
+        if not self.deadline:
+            self.deadline = time.monotonic() + self._timeout
+        return self._receive()
 
     # the channel of the `kong` object
 
@@ -214,7 +240,8 @@ class Connection(FrameSocket):
         finally:
             self.in_event = False
             self.deadline = 0.0
-        handler.seconds.observe(time.monotonic() - started)
+        self.last_used = time.monotonic()
+        handler.seconds.observe(self.last_used - started)
         return self._end_event(handler, answer, error)
 
     def _end_event(self, handler: Handler, answer: bytes, error: BaseException | None) -> bool:

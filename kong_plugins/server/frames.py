@@ -22,16 +22,21 @@ LONGEST_FRAME: Final = 256 * 1024 * 1024  # a whole request body may come in one
 
 
 class FrameSocket:
-    """One connection; only one greenlet may read and write it."""
+    """One connection after the other; only one greenlet may read and write."""
 
-    def __init__(self, sock: _socket.socket) -> None:
-        self._socket = sock
-        self._buffer = bytearray()
+    def __init__(self) -> None:
         self._hub: Any = gevent.get_hub()
-        self._watcher: Any = self._hub.loop.io(sock.fileno(), READ)
-        self._watching = False
+        self._buffer = bytearray()
         self._waiter: Any = None
+        self._watching = False
         self.broken_off = False  # a frame was written in part: nothing more may be written
+
+    def open(self, sock: _socket.socket) -> None:
+        """Take a new connection on, which must not block."""
+        self._socket = sock
+        self._watcher: Any = self._hub.loop.io(sock.fileno(), READ)
+        self._watching = self.broken_off = False
+        self._buffer.clear()
 
     def close(self) -> None:
         """Close the connection; what has been written still arrives."""
@@ -47,7 +52,8 @@ class FrameSocket:
         """
         buffer = self._buffer
         if not buffer:
-            self._wait_readable()
+            if self._watching:  # on a new connection Kong has mostly written before it was accepted
+                self._wait_readable()
             data = self._receive()
             size = len(data)
             if size >= PREFIX and wire.frame_length(data)[0] == size - PREFIX:
@@ -64,7 +70,7 @@ class FrameSocket:
                     payload = bytes(buffer[PREFIX:stop])
                     del buffer[:stop]
                     return payload
-            data = self._receive()
+            data = self._receive_rest()
             if not data:
                 raise ConnectionLostError("Kong closed the connection inside a frame")
             buffer += data
@@ -103,6 +109,10 @@ class FrameSocket:
             return bool(self._socket.recv(1, _socket.MSG_PEEK))
         except OSError:
             return False
+
+    def _receive_rest(self) -> bytes:
+        """Do what `_receive` does, inside a frame."""
+        return self._receive()
 
     def _receive(self) -> bytes:
         """Return some bytes, or none at the end of the connection; waits where there are none yet."""

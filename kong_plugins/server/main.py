@@ -30,11 +30,13 @@ def _dump(name: str, plugins_dir: Path | None) -> int:
 
 
 def _serve(options: Options) -> int:
+    from kong_plugins.server.descriptors import raise_limit
     from kong_plugins.server.env_file import EnvFileError, load_env_file
     from kong_plugins.server.master import Master
     from kong_plugins.server.socket_place import SocketPlaceError
 
     logs.set_up(options.log_level)
+    raise_limit()
     try:
         if options.env_file is not None:
             load_env_file(options.env_file)

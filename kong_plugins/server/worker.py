@@ -1,4 +1,4 @@
-"""A worker process: accepts connections, beats, ends overdue events, stops gracefully.
+"""A worker process: beats, ends overdue events, stops gracefully.
 
 Imported only after gevent has patched the standard library in the new process.
 """
@@ -16,7 +16,9 @@ import gevent
 from gevent import signal_handler
 
 from kong_plugins.server import logs, metrics
+from kong_plugins.server.acceptor import Acceptor
 from kong_plugins.server.connection import Connection
+from kong_plugins.server.descriptors import most_connections
 from kong_plugins.server.instance_files import InstanceFiles
 from kong_plugins.server.options import Options
 from kong_plugins.server.plugin_host import PluginHost
@@ -25,8 +27,6 @@ from kong_plugins.server.shared_board import SharedBoard
 
 BEAT_SECONDS: Final = 0.1
 HOUSEKEEPING_SECONDS: Final = 60.0
-YIELD_SECONDS: Final = 0.002
-ACCEPT_PAUSE_SECONDS: Final = 0.1
 HOOK_SECONDS: Final = 5.0
 TOUCH_SECONDS: Final = 300.0
 
@@ -44,16 +44,12 @@ class Worker:
         master: int,
     ) -> None:
         self._number = number
-        self._listener = listener
-        self._board = board
         self._slot = board.slots[number]
         self._options = options
         self._master = master
         hub: Any = gevent.get_hub()
         hub.print_exception = logs.log_greenlet_failure
         self._loop: Any = hub.loop
-        self._connections: set[Connection] = set()
-        self._accepting: Any = self._loop.io(listener.fileno(), 1)
         self._stopping = gevent.event.Event()
         metrics.attach(self._slot.values, self._slot.names, self._slot.names_used)
         self._host = PluginHost(
@@ -65,6 +61,14 @@ class Worker:
             first_id=first_id,
             touch_seconds=min(TOUCH_SECONDS, options.instance_expiry_seconds / 4),
         )
+        self._acceptor = Acceptor(
+            listener=listener,
+            slot=self._slot,
+            others=[slot for slot in board.slots if slot is not self._slot],
+            most=most_connections(),
+            limiter=self._host.limiter,
+            make=lambda: Connection(host=self._host, event_timeout_seconds=options.event_timeout_seconds),
+        )
 
     def run(self) -> None:
         """Serve until told to stop; returns when the last event has ended or its time is over."""
@@ -73,7 +77,7 @@ class Worker:
         gc.freeze()
         self._slot.beat()
         gevent.spawn(self._beat)
-        self._accepting.start(self._on_connection)
+        self._acceptor.start()
         logs.log(logging.INFO, "worker is ready", worker=self._number)
         self._stopping.wait()
         self._stop()
@@ -83,7 +87,7 @@ class Worker:
         while True:
             self._slot.beat()
             now = time.monotonic()
-            for connection in self._connections:
+            for connection in self._acceptor.connections:
                 if 0.0 < connection.deadline < now:
                     self._loop.run_callback(connection.interrupt_if_overdue, now)
             if os.getppid() != self._master:
@@ -93,60 +97,14 @@ class Worker:
                 tidy_at = now + HOUSEKEEPING_SECONDS
             gevent.sleep(BEAT_SECONDS)
 
-    def _on_connection(self) -> None:
-        """A connection waits. A worker that has more than another lets that one have it, for a moment."""
-        if self._slot.connections > min(slot.connections for slot in self._board.slots):
-            self._accepting.stop()
-            self._later(YIELD_SECONDS)
-            return
-        self._accept()
-
-    def _accept(self) -> bool:
-        """Take one waiting connection; False where none waits or none can be taken."""
-        try:
-            descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - the C socket's own
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            self._host.limiter.log(logging.ERROR, "accept", "no connection can be accepted", error=error)
-            self._accepting.stop()
-            self._later(ACCEPT_PAUSE_SECONDS)
-            return False
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, descriptor)
-        sock.setblocking(False)
-        connection = Connection(sock, host=self._host, event_timeout_seconds=self._options.event_timeout_seconds)
-        self._connections.add(connection)
-        self._slot.connections = len(self._connections)
-        gevent.spawn(self._serve, connection)
-        return True
-
-    def _serve(self, connection: Connection) -> None:
-        try:
-            connection.serve()
-        finally:
-            self._connections.discard(connection)
-            self._slot.connections = len(self._connections)
-
-    def _later(self, seconds: float) -> None:
-        def accept_again() -> None:
-            timer.close()
-            if not self._stopping.is_set():
-                self._accept()
-                self._accepting.start(self._on_connection)
-
-        timer = self._loop.timer(seconds)
-        timer.start(accept_again)
-
     def _stop(self) -> None:
-        self._accepting.stop()
-        while self._accept():  # nobody finds the socket any more; who has found it still gets an answer
-            pass
-        for connection in self._connections:
+        self._acceptor.stop()  # nobody finds the socket any more; who has found it still gets an answer
+        for connection in self._acceptor.connections:
             self._loop.run_callback(connection.stop_if_idle)
         deadline = time.monotonic() + self._options.stop_seconds
         while time.monotonic() < deadline:
             gevent.sleep(0.01)
-            if not any(connection.is_busy for connection in self._connections):
+            if not any(connection.is_busy for connection in self._acceptor.connections):
                 break
         hooks = {
             hook: name
