@@ -155,10 +155,11 @@ def write_records(url: str) -> list[str]:
                 id=f"key_{number:026}", account_id=account, mode=Mode.LIVE, status=KeyStatus.ACTIVE, version=1
             )
             record = AccountRecord(account, "Acme", AccountStatus.ACTIVE, 1, {PRODUCT: grant})
-            client.set(redis_names.key_record(api_keys.hash_api_key(text)), encode_record(key))
+            key_hash = api_keys.hash_api_key(text)
+            client.set(redis_names.key_record(key_hash), encode_record(key))
+            client.set(redis_names.projection_marker(redis_names.key_bucket(key_hash)), "1")
             client.set(redis_names.account_record(account), encode_record(record))
             client.hset(redis_names.account_versions(account), mapping={"account": 1, key.id: 1})
-        client.set(redis_names.PROJECTION_MARKER, "1")
     return texts
 
 

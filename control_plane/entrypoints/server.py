@@ -14,7 +14,6 @@ from functools import partial
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.admin_api.app import create_app, create_health_app
@@ -25,7 +24,7 @@ from control_plane.entrypoints.schema import SchemaWatch
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Supervisor
 from control_plane.foundation.db import create_engine, session_factory
-from control_plane.gateway_sync.redis_scripts import create_redis
+from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.gateway_sync.sweep import SweepReport, rebuild
 
 GRACE_SECONDS = 20.0
@@ -145,7 +144,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _stores(settings: Settings, *engines: AsyncEngine) -> AsyncIterator[tuple[EventHistory, Redis]]:
+async def _stores(settings: Settings, *engines: AsyncEngine) -> AsyncIterator[tuple[EventHistory, RedisClient]]:
     history = EventHistory(components.event_store_config(settings))
     client = create_redis(settings.redis_url)
     try:
@@ -157,12 +156,12 @@ async def _stores(settings: Settings, *engines: AsyncEngine) -> AsyncIterator[tu
             await engine.dispose()
 
 
-async def _rebuild(settings: Settings, engine: AsyncEngine, client: Redis, now: datetime) -> SweepReport:
+async def _rebuild(settings: Settings, engine: AsyncEngine, client: RedisClient, now: datetime) -> SweepReport:
     return await rebuild(engine, client, public_url=settings.public_url, now=now)
 
 
 def _checks(
-    engine: AsyncEngine, schema: SchemaWatch, client: Redis, history: EventHistory, supervisor: Supervisor
+    engine: AsyncEngine, schema: SchemaWatch, client: RedisClient, history: EventHistory, supervisor: Supervisor
 ) -> dict[str, Check]:
     async def postgres() -> str | None:
         return await schema.problem(engine)

@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from redis.asyncio import Redis
-
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.period import BillingPeriod, period_containing
-from control_plane.gateway_sync.redis_scripts import load_script
+from control_plane.foundation.redis import RedisClient
+from control_plane.gateway_sync.redis_scripts import Script
 from control_plane.gateway_sync.usage_reads import CounterSubscription, HourUsage, KeyShare
 from gateway_contract.counters import hour_number
 from gateway_contract.modes import Mode
@@ -67,7 +66,7 @@ def settled_counters(settled: SettledHour) -> dict[str, tuple[int, int]]:
     return counters
 
 
-async def settle_hour(client: Redis, settled: SettledHour) -> int:
+async def settle_hour(client: RedisClient, settled: SettledHour) -> int:
     """Overwrite the hour in the account's counters, at a newer revision only; returns how many were written.
 
     One script, so all of an account's counters move together. Idempotent.
@@ -78,7 +77,7 @@ async def settle_hour(client: Redis, settled: SettledHour) -> int:
     values = [str(hour_number(to_ms(settled.hour))), str(settled.revision)]
     for units, forget_at_ms in counters.values():
         values += [str(units), str(forget_at_ms)]
-    return int(await load_script(client, "settle_hour")(keys=list(counters), args=values))
+    return int(await Script(client, "settle_hour").run(keys=list(counters), args=values))
 
 
 def restored_counters(
@@ -116,18 +115,17 @@ def restored_counters(
         yield name, ends[name], _hours(lines)
 
 
-async def restore_counters(client: Redis, counters: Collection[tuple[str, int, Sequence[HourCount]]]) -> int:
+async def restore_counters(client: RedisClient, counters: Collection[tuple[str, int, Sequence[HourCount]]]) -> int:
     """Bring counters back to at least what is known; returns how many had something to restore. Idempotent."""
-    script = load_script(client, "restore_counters")
-    async with client.pipeline(transaction=False) as pipeline:
-        for name, forget_at_ms, hours in counters:
-            if not hours:
-                continue
-            values = [str(forget_at_ms)]
-            for known in hours:
-                values += [str(known.hour), str(known.calls), str(known.units), str(known.revision)]
-            await script(keys=[name], args=values, client=pipeline)
-        return len(await pipeline.execute())
+    calls = []
+    for name, forget_at_ms, hours in counters:
+        if not hours:
+            continue
+        values = [str(forget_at_ms)]
+        for known in hours:
+            values += [str(known.hour), str(known.calls), str(known.units), str(known.revision)]
+        calls.append(([name], values))
+    return len(await Script(client, "restore_counters").run_each(calls))
 
 
 def _forget_at_ms(period: BillingPeriod) -> int:

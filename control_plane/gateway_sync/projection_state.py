@@ -1,22 +1,31 @@
-"""Whether Redis holds a complete projection: the marker, and what server wrote it."""
+"""Whether Redis holds a complete projection: the markers, and what servers they were written on.
+
+Each bucket of key records has a marker beside it, so whoever loses the records loses the marker too. They are
+written in order and all at once, so of each server only the last one it holds is looked at.
+"""
 
 import json
 import secrets
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from redis.asyncio import Redis
-
 from control_plane.foundation.clock import from_ms
-from control_plane.gateway_sync.redis_scripts import load_script
-from gateway_contract.redis_names import PROJECTION_MARKER, PROJECTION_SWEEP
+from control_plane.foundation.redis import RedisClient, last_name_on_each_server
+from control_plane.gateway_sync.redis_scripts import Script, together
+from gateway_contract.redis_names import KEY_BUCKETS, projection_marker, projection_sweep, slot_of
+
+# A script holds Redis for about 2 us a bucket.
+BUCKETS_PER_SCRIPT = 64
+TOKEN_SECONDS = 86_400
+_MARKERS = tuple((slot_of(name), name) for name in map(projection_marker, KEY_BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What stands in Redis after a full projection. `run_id` is the server's: a new one means it was restarted."""
+    """What a full projection leaves. `run_ids` are the servers': a new one was restarted, or has taken over."""
 
-    run_id: str
+    run_ids: tuple[str, ...]
     completed_at_ms: int
     keys: int
     accounts: int
@@ -28,55 +37,61 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class ProjectionState:
-    """The server that answers, and its marker; None where there is none, or one we cannot read."""
+    """The servers that answer, and the oldest of their markers; None where one has none, or one we cannot read."""
 
-    run_id: str
+    run_ids: tuple[str, ...]
     marker: Marker | None
 
     @property
     def complete(self) -> bool:
-        """Whether this very server was fully projected into, and has not been emptied since."""
-        return self.marker is not None and self.marker.run_id == self.run_id
+        """Whether these very servers were fully projected into, and have not been emptied since."""
+        return self.marker is not None and set(self.run_ids) <= set(self.marker.run_ids)
 
 
-async def read_state(client: Redis) -> ProjectionState:
+async def read_state(client: RedisClient) -> ProjectionState:
     """Return the projection's state in one trip."""
-    async with client.pipeline(transaction=False) as pipeline:
-        pipeline.info("server")
-        pipeline.get(PROJECTION_MARKER)
-        info, text = await pipeline.execute()
-    return ProjectionState(run_id=str(info["run_id"]), marker=_read_marker(text))
+    names = await last_name_on_each_server(client, _MARKERS)
+    answers = await Script(client, "read_marker").run_each([([name], []) for name in names])
+    markers = [_read_marker(text) for _, text in answers]
+    known = [marker for marker in markers if marker is not None]
+    return ProjectionState(
+        run_ids=tuple(sorted({run_id for run_id, _ in answers})),
+        marker=min(known, key=lambda marker: marker.completed_at_ms) if len(known) == len(markers) else None,
+    )
 
 
-async def begin_sweep(client: Redis, *, forget_marker: bool) -> str:
+async def begin_sweep(client: RedisClient, *, forget_marker: bool) -> str:
     """Set a new sweep token and return it; a sweep under an older token will not finish.
 
     With `forget_marker` unknown keys get 503 instead of 401 until the sweep is done: for a Redis whose content
     is in doubt.
     """
     token = secrets.token_hex(16)
-    async with client.pipeline(transaction=True) as pipeline:
-        pipeline.set(PROJECTION_SWEEP, token)
-        if forget_marker:
-            pipeline.delete(PROJECTION_MARKER)
-        await pipeline.execute()
+    args = (token, TOKEN_SECONDS, "1" if forget_marker else "0")
+    await Script(client, "begin_sweep").run_each([(keys, args) for keys in _names_by_script(client)])
     return token
 
 
-async def finish_sweep(client: Redis, token: str, marker: Marker) -> bool:
-    """Write the marker; False when Redis was emptied, restarted or swept anew since the token was set."""
+async def finish_sweep(client: RedisClient, token: str, marker: Marker) -> bool:
+    """Write the markers; False when a server was emptied, restarted, replaced or swept anew since the token."""
     state = await read_state(client)
-    if state.run_id != marker.run_id:
+    if state.run_ids != marker.run_ids:
         return False
-    script = load_script(client, "finish_sweep")
-    return bool(await script(keys=[PROJECTION_MARKER, PROJECTION_SWEEP], args=[token, json.dumps(asdict(marker))]))
+    args = [token, json.dumps(asdict(marker))]
+    answers = await Script(client, "finish_sweep").run_each([(keys, args) for keys in _names_by_script(client)])
+    return all(answers)
+
+
+def _names_by_script(client: RedisClient) -> Iterator[list[str]]:
+    for buckets in together(client, KEY_BUCKETS, projection_marker, most=BUCKETS_PER_SCRIPT):
+        yield [name for bucket in buckets for name in (projection_marker(bucket), projection_sweep(bucket))]
 
 
 def _read_marker(text: str | None) -> Marker | None:
     try:
         value = json.loads(text or "")
         return Marker(
-            run_id=str(value["run_id"]),
+            run_ids=tuple(map(str, value["run_ids"])),
             completed_at_ms=int(value["completed_at_ms"]),
             keys=int(value["keys"]),
             accounts=int(value["accounts"]),

@@ -7,19 +7,18 @@ from typing import cast
 
 import psycopg
 import structlog
-from redis.asyncio import Redis
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.outbox import CHANNEL, OutboxRow, Topic, forget_done
+from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.gateway_sync import metrics, projection, settlement
 from control_plane.gateway_sync.config import ProjectorConfig
 from control_plane.gateway_sync.loops import Wake, run_forever
 from control_plane.gateway_sync.projection_state import ProjectionState, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
-from control_plane.gateway_sync.redis_scripts import create_redis
 from control_plane.gateway_sync.sweep import SweepInterruptedError, sweep, sweep_lock
 
 log = structlog.get_logger(__name__)
@@ -63,7 +62,7 @@ async def run_projector(config: ProjectorConfig, stop: asyncio.Event) -> None:
 
 
 class _Projector:
-    def __init__(self, config: ProjectorConfig, engine: AsyncEngine, client: Redis) -> None:
+    def __init__(self, config: ProjectorConfig, engine: AsyncEngine, client: RedisClient) -> None:
         self._config = config
         self._engine = engine
         self._client = client

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import structlog
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.outbox import OutboxRow, Topic, claim, finish
+from control_plane.foundation.redis import RedisClient
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.counters import SettledHour, settle_hour
 from control_plane.gateway_sync.snapshots import consistent_reads
@@ -24,7 +24,7 @@ BATCH = 100
 
 
 async def settle_sealed_hours(
-    sessions: async_sessionmaker[AsyncSession], client: Redis, *, now: datetime, limit: int = BATCH
+    sessions: async_sessionmaker[AsyncSession], client: RedisClient, *, now: datetime, limit: int = BATCH
 ) -> int:
     """Settle up to `limit` hours that the outbox names; returns how many outbox rows were worked off.
 

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
-from redis.asyncio import Redis
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
@@ -17,6 +16,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from control_plane.accounts.tables import Account
 from control_plane.foundation.clock import floor_hour, to_ms
 from control_plane.foundation.db import session_factory
+from control_plane.foundation.redis import RedisClient
 from control_plane.gateway_sync.counters import restore_counters, restored_counters
 from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
@@ -70,7 +70,7 @@ def _ignore(_progress: SweepProgress) -> None:
 
 async def rebuild(
     engine: AsyncEngine,
-    client: Redis,
+    client: RedisClient,
     *,
     public_url: str,
     now: datetime,
@@ -106,7 +106,7 @@ async def sweep_lock(engine: AsyncEngine, *, wait: bool) -> AsyncIterator[bool]:
 
 async def sweep(
     sessions: async_sessionmaker[AsyncSession],
-    client: Redis,
+    client: RedisClient,
     *,
     public_url: str,
     now: datetime,
@@ -121,13 +121,13 @@ async def sweep(
         SweepInterruptedError: the marker was not written, since what was projected may be gone again.
     """
     started = time.monotonic()
-    run_id = (await read_state(client)).run_id
+    run_ids = (await read_state(client)).run_ids
     token = await begin_sweep(client, forget_marker=restore)
     run = _Sweep(sessions, client, public_url=public_url, now=now, progress=progress)
     counters = await run.restore_all() if restore else 0
     accounts = await run.write_accounts()
     keys = await run.write_keys()
-    marker = Marker(run_id=run_id, completed_at_ms=to_ms(now), keys=keys, accounts=accounts)
+    marker = Marker(run_ids=run_ids, completed_at_ms=to_ms(now), keys=keys, accounts=accounts)
     if not await finish_sweep(client, token, marker):
         raise SweepInterruptedError("Redis was emptied, restarted or swept by another during a full sweep")
     return SweepReport(
@@ -145,7 +145,7 @@ class _Sweep:
     def __init__(
         self,
         sessions: async_sessionmaker[AsyncSession],
-        client: Redis,
+        client: RedisClient,
         *,
         public_url: str,
         now: datetime,

@@ -17,18 +17,18 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.foundation.redis import RedisClient
 from control_plane.usage import metrics
 from control_plane.usage.entries import EntryBatch, SegmentKey, last_id
 from control_plane.usage.loops import Pauses
 from control_plane.usage.model import HourKey
 from control_plane.usage.positions import commit_positions, forget_old_positions, positions_to_publish, touch
 from control_plane.usage.storing import EventWriter
-from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_stream
+from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_shard, usage_stream
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,7 @@ class CollectorConfig:
     """A batch ends at `max_lines`, `max_bytes` or `max_age_seconds`, whichever comes first."""
 
     shard: int = 0
+    shards: int = 1
     max_lines: int = 20_000
     max_bytes: int = 32 * 1024 * 1024
     max_age_seconds: float = 0.2
@@ -67,7 +68,7 @@ class Collector:
         self,
         *,
         config: CollectorConfig,
-        redis: Redis,
+        redis: RedisClient,
         sessions: async_sessionmaker[AsyncSession],
         writer: EventWriter,
         clock: Callable[[], datetime] = utc_now,
@@ -249,13 +250,17 @@ class Collector:
         await self._publish_positions(progress.positions)
 
     async def _publish_positions(self, positions: Mapping[SegmentKey, int]) -> None:
+        """Publish those of our shard; the other shards' collectors publish theirs."""
         by_shipper: dict[str, dict[str, int]] = {}
         for key, end in positions.items():
-            if key.segment:
+            if key.segment and self._is_ours(key):
                 by_shipper.setdefault(key.shipper_id, {})[key.segment] = end
         async with self._pipeline() as pipeline:
             for shipper_id, ends in by_shipper.items():
-                pipeline.hset(shipper_positions(shipper_id), mapping=ends)
+                pipeline.hset(shipper_positions(self._config.shard, shipper_id), mapping=ends)
+
+    def _is_ours(self, key: SegmentKey) -> bool:
+        return usage_shard(key.shipper_id, self._config.shards) == self._config.shard
 
     async def _acknowledge(self, progress: Progress) -> None:
         ids = progress.batch.ids
@@ -281,7 +286,8 @@ class Collector:
         await self._publish_positions(positions)
         async with self._pipeline() as pipeline:
             for key in forgotten:
-                pipeline.hdel(shipper_positions(key.shipper_id), key.segment)
+                shard = usage_shard(key.shipper_id, self._config.shards)
+                pipeline.hdel(shipper_positions(shard, key.shipper_id), key.segment)
         while batch := await self.claim_batch():
             await self._take_steps(Progress(batch, time.monotonic()))
         metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._redis.xlen(self._stream))

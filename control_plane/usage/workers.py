@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
-from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.redis import create_redis
 from control_plane.usage import metrics
 from control_plane.usage.aggregator import AggregatorConfig, run_aggregator
 from control_plane.usage.collector import Collector, CollectorConfig
@@ -76,15 +76,14 @@ async def run_collector(
     store = await open_store_patiently(config.event_store, stop=stop, max_threads=1)
     if store is None:
         return
-    redis = Redis.from_url(
+    redis = create_redis(
         config.redis_url,
-        socket_timeout=config.collector.wait_seconds + REDIS_TIMEOUT_SECONDS,
-        socket_connect_timeout=REDIS_TIMEOUT_SECONDS,
-        socket_read_size=READ_BYTES,
-        health_check_interval=30,
+        timeout_seconds=config.collector.wait_seconds + REDIS_TIMEOUT_SECONDS,
+        decode_responses=False,
+        read_bytes=READ_BYTES,
     )
     collector = Collector(
-        config=replace(config.collector, shard=shard),
+        config=replace(config.collector, shard=shard, shards=config.shards),
         redis=redis,
         sessions=sessions,
         writer=EventWriter(store=store, attribution=catalog.attribution),

@@ -21,7 +21,7 @@ from gateway_contract.records import (
     decode_account_record,
     decode_key_record,
 )
-from gateway_contract.redis_names import PROJECTION_MARKER, account_record, key_record
+from gateway_contract.redis_names import account_record, key_bucket, key_record, projection_marker
 from kong_plugins.parts.bounded_map import BoundedMap
 from kong_plugins.parts.redis_connection import RedisLinkError, encode_command
 from kong_plugins.parts.redis_link import RedisLink
@@ -30,7 +30,6 @@ from kong_plugins.server import metrics
 log = logging.getLogger(__name__)
 
 UNKNOWN_FOR_SECONDS = 1.0
-_MARKER_COMMAND = encode_command("EXISTS", PROJECTION_MARKER)
 
 
 class Missing(StrEnum):
@@ -135,7 +134,11 @@ class RecordCache:
     def _read(self, key_hash: str) -> Found:
         began = self._clock()
         try:
-            text, marker = self._link.ask([encode_command("GET", key_record(key_hash)), _MARKER_COMMAND])
+            # the marker tells an emptied Redis from a key that nobody has
+            marker_name = projection_marker(key_bucket(key_hash))
+            text, marker = self._link.ask(
+                [encode_command("GET", key_record(key_hash)), encode_command("EXISTS", marker_name)]
+            )
             if text is None:
                 return self._nothing_found(key_hash, emptied=not marker)
             record = decode_key_record(text)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, cast
-from zlib import crc32
 
 import redis
 from redis.backoff import NoBackoff
@@ -75,9 +74,10 @@ class UsageStream:
 
     def __init__(self, *, url: str, shipper_id: str, shards: int) -> None:
         self._shipper_id = shipper_id
-        self.name = redis_names.usage_stream(crc32(shipper_id.encode()) % shards)
-        self._epoch_key = redis_names.shipper_epoch(shipper_id)
-        self._positions_key = redis_names.shipper_positions(shipper_id)
+        shard = redis_names.usage_shard(shipper_id, shards)
+        self.name = redis_names.usage_stream(shard)
+        self._epoch_key = redis_names.shipper_epoch(shard, shipper_id)
+        self._positions_key = redis_names.shipper_positions(shard, shipper_id)
         self._epoch = ""
         # The run id of the server that was given the epoch, None while none was.
         self._run_id: str | None = None

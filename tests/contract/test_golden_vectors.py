@@ -120,9 +120,9 @@ class TestRedisNames:
         assert redis_names.key_counters("acc_1", "key_1", 1793491200000) == names["key_counters"]
         assert redis_names.in_flight("acc_1", "weather", Mode.TEST) == names["in_flight"]
         assert redis_names.usage_stream(3) == names["usage_stream"]
-        assert redis_names.shipper_epoch("shp_1") == names["shipper_epoch"]
-        assert redis_names.shipper_positions("shp_1") == names["shipper_positions"]
-        assert names["marker"] == redis_names.PROJECTION_MARKER
+        assert redis_names.shipper_epoch(3, "shp_1") == names["shipper_epoch"]
+        assert redis_names.shipper_positions(3, "shp_1") == names["shipper_positions"]
+        assert redis_names.projection_marker("aba") == names["marker"]
         assert names["channel"] == redis_names.INVALIDATIONS_CHANNEL
 
     def test_what_one_script_touches_is_in_one_slot(self):

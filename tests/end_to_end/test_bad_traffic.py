@@ -60,7 +60,7 @@ class TestMalformedKeys:
             "x" * 5_000,
             "' OR 1=1 --",
         ]
-        asked = Commands(stack.redis_url, redis_names.key_record(""))
+        asked = Commands(stack.redis_url, f"{redis_names.PREFIX}{{key:")
         url = f"{stack.proxy_url}/weather/v1/current/oslo"
         with asked:
             answers = [await get(url, key) for key in malformed]

@@ -184,7 +184,7 @@ class Projected:
         self.client.set(redis_names.account_record(self.account.id), encode_record(self.account))
         versions = {"account": self.account.version, self.key.id: self.key.version}
         self.client.hset(redis_names.account_versions(self.account.id), mapping=versions)
-        self.client.set(redis_names.PROJECTION_MARKER, "1")
+        self.client.set(redis_names.projection_marker(redis_names.key_bucket(self.key_hash)), "1")
 
     def change_key(self, **changes: Any) -> None:
         values = {name: getattr(self.key, name) for name in KeyRecord.__slots__}

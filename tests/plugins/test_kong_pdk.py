@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from gateway_contract import headers, redis_names
+from gateway_contract import headers
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import KeyStatus
 from kong_plugins.parts.spool_writer import METER_FILE_NAME
@@ -108,7 +108,7 @@ class TestUnderKongPdk:
 
         account.change_key(status=KeyStatus.REVOKED)
         assert server.run(monetize, "access", FakeKong({"apikey": account.text})).code == "key_revoked"
-        account.client.delete(redis_names.PROJECTION_MARKER, redis_names.key_record(account.key_hash))
+        account.client.flushall()
         assert account.counters()["calls"] == 2
         account.close()
 

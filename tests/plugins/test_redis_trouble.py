@@ -115,7 +115,7 @@ class TestEmptiedRedis:
         known, missing = project(), project(account="acc_2")
         missing.client.flushall()
         known.write()
-        known.client.delete(redis_names.PROJECTION_MARKER)
+        known.client.delete(*map(redis_names.projection_marker, redis_names.KEY_BUCKETS))
         assert call(known.text).served
         assert call(missing.text).code == "unavailable"
 

@@ -69,7 +69,7 @@ class FakeCollector:
     def __init__(self, url: str, shipper_id: str) -> None:
         self.redis = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=2)
         self.stream = redis_names.usage_stream(0)
-        self.positions_key = redis_names.shipper_positions(shipper_id)
+        self.positions_key = redis_names.shipper_positions(0, shipper_id)
         self.arrivals: Counter[str] = Counter()
         self.texts: dict[str, set[bytes]] = {}
         self.committed: dict[str, int] = {}

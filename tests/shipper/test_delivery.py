@@ -169,7 +169,7 @@ class TestLostInRedis:
         append(bench.live, file_log_lines(range(5)))
         bench.step()
         bench.step()
-        epoch_key = redis_names.shipper_epoch(bench.spool.shipper_id)
+        epoch_key = redis_names.shipper_epoch(0, bench.spool.shipper_id)
         epoch = collector.redis.get(epoch_key)
         server.kill()
         server.restart()

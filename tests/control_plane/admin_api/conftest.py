@@ -14,8 +14,8 @@ from control_plane.accounts.operations import create_token
 from control_plane.admin_api.app import create_app
 from control_plane.admin_api.history import EventHistory
 from control_plane.admin_api.services import Services
+from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.config import GatewayConfig
-from control_plane.gateway_sync.redis_scripts import create_redis
 from control_plane.gateway_sync.sweep import SweepReport, rebuild
 from control_plane.usage.store import EventStoreConfig
 

@@ -17,9 +17,9 @@ from control_plane.catalog.operations import create_api_product, create_plan
 from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.outbox import Topic, enqueue
+from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.projection import project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
-from control_plane.gateway_sync.redis_scripts import create_redis
 from control_plane.keys.operations import issue_key
 from control_plane.subscriptions.operations import subscribe
 from control_plane.subscriptions.tables import SubscriptionPhase

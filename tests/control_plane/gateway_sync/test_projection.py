@@ -18,7 +18,7 @@ from control_plane.subscriptions.tables import Subscription
 from gateway_contract.invalidations import account_invalidation, key_invalidation
 from gateway_contract.modes import Mode
 from gateway_contract.records import AccountStatus, KeyRecord, KeyStatus, Quota, Window
-from gateway_contract.redis_names import INVALIDATIONS_CHANNEL
+from gateway_contract.redis_names import INVALIDATIONS_CHANNEL, key_record
 
 ACTOR = "test"
 PUBLIC_URL = "https://api.example.com"
@@ -224,7 +224,7 @@ class TestOutOfOrder:
         assert after.products["weather"].periods[0].start_ms > before.products["weather"].periods[0].start_ms
 
     async def test_an_unreadable_record_is_replaced(self, shop, gateway, project, now, ada):
-        await gateway.client.set(f"km:1:key:{ada.hashes[0]}", "{broken")
+        await gateway.client.set(key_record(ada.hashes[0]), "{broken")
         await change(shop, update_key, key_id=ada.keys[0], name="new", now=now)
         await project(now)
         assert (await gateway.key(ada.hashes[0])).name == "new"

@@ -8,18 +8,20 @@ import pytest
 from sqlalchemy import text
 
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.config import ProjectorConfig
 from control_plane.gateway_sync.loops import Wake, run_forever
 from control_plane.gateway_sync.projection_state import read_state
 from control_plane.gateway_sync.projector import run_projector
-from control_plane.gateway_sync.redis_scripts import create_redis
 from control_plane.keys.operations import revoke_key
 from gateway_contract.counters import UNITS
 from gateway_contract.modes import Mode
 from gateway_contract.records import KeyStatus, decode_key_record
-from gateway_contract.redis_names import PROJECTION_MARKER, key_record, period_counters
+from gateway_contract.redis_names import KEY_BUCKETS, key_record, period_counters, projection_marker
 
 PUBLIC_URL = "https://api.example.com"
+
+MARKER = projection_marker(KEY_BUCKETS[-1])
 
 
 @asynccontextmanager
@@ -55,12 +57,12 @@ class TestRunProjector:
             await eventually(lambda: gateway.key(ada.hashes[0]))
             bob = await shop.add_customer(utc_now(), name="Bob")
             await eventually(lambda: gateway.key(bob.hashes[0]))
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
 
     async def test_wakes_at_once_for_a_revoked_key(self, shop, gateway, config, eventually, ada):
         """Polling every hour, so only the notification can be what wakes it."""
         async with running(ProjectorConfig(**_values(config) | {"poll_seconds": 3600})):
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
             await eventually(lambda: _is_listening(shop))
             await revoke(shop, ada)
             await eventually(lambda: _is_revoked(gateway, ada))
@@ -70,9 +72,9 @@ class TestRunProjector:
         hour = utc_now().replace(minute=0, second=0, microsecond=0)
         await shop.add_usage(ada, hour, units=12)
         async with running(config):
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
             await gateway.client.flushall()
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
             assert await gateway.key(ada.hashes[0]) is not None
             grant = (await gateway.account(ada.account_id)).products["weather"]
             counters = period_counters(ada.account_id, ada.subscription_id, grant.periods[0].start_ms, Mode.LIVE)
@@ -103,7 +105,7 @@ class TestRunProjector:
 
     async def test_goes_on_after_its_connections_were_cut(self, shop, gateway, config, eventually, ada):
         async with running(config):
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
             async with shop.sessions() as session:
                 await session.execute(
                     text(
@@ -117,7 +119,7 @@ class TestRunProjector:
 
     async def test_sweeps_again_after_the_interval(self, gateway, config, eventually, ada):
         async with running(ProjectorConfig(**_values(config) | {"sweep_seconds": 0.3})):
-            await eventually(lambda: gateway.client.exists(PROJECTION_MARKER))
+            await eventually(lambda: gateway.client.exists(MARKER))
             first = (await read_state(gateway.client)).marker
 
             async def swept_again():

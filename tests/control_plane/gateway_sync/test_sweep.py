@@ -8,9 +8,11 @@ from control_plane.foundation.outbox import OutboxRow
 from control_plane.gateway_sync import sweep as sweep_module
 from control_plane.gateway_sync.projection_state import begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.sweep import SweepInterruptedError, SweepProgress, rebuild, sweep, sweep_lock
-from gateway_contract.redis_names import PROJECTION_MARKER, account_record
+from gateway_contract.redis_names import KEY_BUCKETS, account_record, projection_marker
 
 PUBLIC_URL = "https://api.example.com"
+
+MARKER = projection_marker(KEY_BUCKETS[-1])
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ class TestInterruption:
         with pytest.raises(SweepInterruptedError):
             await run_rebuild(shop, gateway, now, progress=flush)
         await asyncio.gather(*flushes)
-        assert await gateway.client.exists(PROJECTION_MARKER) == 0
+        assert await gateway.client.exists(MARKER) == 0
 
     async def test_of_two_sweeps_only_the_later_finishes(self, shop, gateway, now, customers):
         await run_rebuild(shop, gateway, now)
@@ -104,15 +106,15 @@ class TestInterruption:
         await run_rebuild(shop, gateway, now)
         state = await read_state(gateway.client)
         token = await begin_sweep(gateway.client, forget_marker=False)
-        assert not await finish_sweep(gateway.client, token, replace(state.marker, run_id="0" * 40))
-        assert not replace(state, run_id="0" * 40).complete
+        assert not await finish_sweep(gateway.client, token, replace(state.marker, run_ids=("0" * 40,)))
+        assert not replace(state, run_ids=("0" * 40,)).complete
 
     async def test_a_plain_sweep_keeps_the_marker_while_it_runs(self, shop, gateway, now, customers):
         await run_rebuild(shop, gateway, now)
         lookups = []
 
         def look(_progress):
-            lookups.append(asyncio.ensure_future(gateway.client.exists(PROJECTION_MARKER)))
+            lookups.append(asyncio.ensure_future(gateway.client.exists(MARKER)))
 
         await run_sweep(shop, gateway, now, progress=look)
         assert all(await asyncio.gather(*lookups))

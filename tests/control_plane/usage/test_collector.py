@@ -51,7 +51,7 @@ class TestCollecting:
         assert store.count_events(account_id="acc_2") == 20
         assert await waiting(redis) == 0
         assert await positions(sessions) == {"seg-1": gateway.position}
-        published = await redis.hgetall(shipper_positions("node_a"))
+        published = await redis.hgetall(shipper_positions(0, "node_a"))
         assert published == {b"seg-1": str(gateway.position).encode()}
 
     async def test_marks_each_hour_once_for_each_batch(self, gateway, collect, sessions, noon):
@@ -156,7 +156,7 @@ class TestCrashes:
         assert await waiting(redis) == 0
         assert (await redis.xpending(usage_stream(0), COLLECTOR_GROUP))["pending"] == 0
         assert await positions(sessions) == {"seg-1": gateway.position}
-        assert int(await redis.hget(shipper_positions("node_a"), "seg-1")) == gateway.position
+        assert int(await redis.hget(shipper_positions(0, "node_a"), "seg-1")) == gateway.position
         async with sessions() as session:
             assert await session.scalar(text("SELECT sum(calls) FROM usage_hourly")) == 25
             assert await session.scalar(text("SELECT count(*) FROM touched_hours")) == 0
@@ -196,7 +196,7 @@ class TestCrashes:
         await gateway.ship(gateway.calls(7))  # never collected
         await redis.flushall()
         await collector.collect()  # finds no group, publishes what is committed, makes the group
-        assert int(await redis.hget(shipper_positions("node_a"), "seg-1")) == committed
+        assert int(await redis.hget(shipper_positions(0, "node_a"), "seg-1")) == committed
         gateway.position = committed
         await gateway.ship(gateway.calls(7))
         await collect()
@@ -302,7 +302,7 @@ class TestPositions:
         await gateway.ship(gateway.calls(3))
         await collect(now=noon + timedelta(hours=25))
         assert await positions(sessions) == {"seg-2": gateway.position}
-        assert set(await redis.hkeys(shipper_positions("node_a"))) == {b"seg-2"}
+        assert set(await redis.hkeys(shipper_positions(0, "node_a"))) == {b"seg-2"}
 
 
 class TestHeartbeats:
