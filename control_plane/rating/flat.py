@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import Charge, Quantity
+from control_plane.rating.model import Charge, CostStep, Quantity, Share
 from control_plane.rating.params import read_amount, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_share
 
@@ -26,3 +26,6 @@ class Flat:
         if not used.share.is_whole:
             formula += f" {TIMES} {format_share(used.share)}"
         return Charge(formula=formula, quantity=1, unit_amount=self.amount, amount=used.share.of(self.amount))
+
+    def steps(self, _share: Share) -> tuple[CostStep, ...]:
+        return ()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from control_plane.rating.model import EXACT, ZERO, Charge, Quantity
+from control_plane.rating.model import EXACT, ZERO, Charge, CostStep, Quantity, Share
 from control_plane.rating.tiers import Tier, read_tiers, tier_formula, use_tier
 from control_plane.rating.words import TIMES, format_amount, format_units
 
@@ -33,6 +33,13 @@ class Graduated:
             amount=amount,
             tiers=uses,
         )
+
+    def steps(self, share: Share) -> tuple[CostStep, ...]:
+        steps: list[CostStep] = []
+        for tier in self.tiers:
+            before = steps[-1].cost(tier.above) if steps else ZERO
+            steps.append(CostStep(tier.above, EXACT.add(before, share.of(tier.flat_amount)), tier.unit_amount))
+        return tuple(steps)
 
 
 def _units_in(tier: Tier, units: int) -> int:

@@ -86,6 +86,22 @@ class Charge:
     tiers: tuple[TierUse, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CostStep:
+    """What units cost from unit `above` + 1 on, all of them together: `base` + `unit_amount` for each `per_units`
+    begun above `above`. Exact, in the currency's major unit.
+    """
+
+    above: int
+    base: Decimal
+    unit_amount: Decimal
+    per_units: int = 1
+
+    def cost(self, units: int) -> Decimal:
+        begun = -(-(units - self.above) // self.per_units)
+        return EXACT.add(self.base, EXACT.multiply(self.unit_amount, Decimal(begun)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatedLine:
     """One line of an invoice. `exact_amount` (major unit) was rounded once, half up, to `amount_minor`."""
@@ -114,4 +130,11 @@ class PriceModel(Protocol):
 
     def charge(self, used: Quantity) -> Charge:
         """Return what the quantity costs. Pure; the same quantity always gives the same charge."""
+        ...
+
+    def steps(self, share: Share) -> tuple[CostStep, ...]:
+        """Return the same amounts as a table: the last step whose `above` is less than the units gives them all.
+
+        No units cost nothing. A price that is not due by use has no steps.
+        """
         ...

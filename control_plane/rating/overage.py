@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import EXACT, ZERO, Charge, Quantity, TierUse
+from control_plane.rating.model import EXACT, ZERO, Charge, CostStep, Quantity, Share, TierUse
 from control_plane.rating.params import read_amount, read_units, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_units
 
@@ -51,6 +51,9 @@ class Overage:
             amount=amount,
             tiers=tuple(tier for tier in (free, paid) if tier.quantity),
         )
+
+    def steps(self, _share: Share) -> tuple[CostStep, ...]:
+        return (CostStep(self.included, ZERO, self.unit_amount),)
 
     def _formula(self, used: Quantity, *, above: int) -> str:
         if not above:

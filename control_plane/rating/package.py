@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import EXACT, Charge, Quantity
+from control_plane.rating.model import EXACT, ZERO, Charge, CostStep, Quantity, Share
 from control_plane.rating.params import read_amount, read_units, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_units
 
@@ -32,3 +32,6 @@ class Package:
             unit_amount=self.amount,
             amount=EXACT.multiply(Decimal(packages), self.amount),
         )
+
+    def steps(self, _share: Share) -> tuple[CostStep, ...]:
+        return (CostStep(0, ZERO, self.amount, self.size),)

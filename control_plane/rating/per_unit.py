@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import EXACT, Charge, Quantity
+from control_plane.rating.model import EXACT, ZERO, Charge, CostStep, Quantity, Share
 from control_plane.rating.params import read_amount, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_units
 
@@ -28,3 +28,6 @@ class PerUnit:
             unit_amount=self.unit_amount,
             amount=EXACT.multiply(Decimal(used.units), self.unit_amount),
         )
+
+    def steps(self, _share: Share) -> tuple[CostStep, ...]:
+        return (CostStep(0, ZERO, self.unit_amount),)

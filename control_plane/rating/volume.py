@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import Charge, Quantity
+from control_plane.rating.model import EXACT, Charge, CostStep, Quantity, Share
 from control_plane.rating.tiers import Tier, read_tiers, tier_formula, use_tier
 
 
@@ -28,4 +29,14 @@ class Volume:
             unit_amount=tier.unit_amount,
             amount=use.amount,
             tiers=(use,) if used.units else (),
+        )
+
+    def steps(self, share: Share) -> tuple[CostStep, ...]:
+        return tuple(
+            CostStep(
+                tier.above,
+                EXACT.add(EXACT.multiply(Decimal(tier.above), tier.unit_amount), share.of(tier.flat_amount)),
+                tier.unit_amount,
+            )
+            for tier in self.tiers
         )
