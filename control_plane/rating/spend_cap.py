@@ -20,9 +20,10 @@ from gateway_contract.records import MeterPrice, PriceStep, SpendCap
 REQUESTS = "requests"
 MAX_CAP_MINOR = 10**12
 MAX_UNITS = 2**53 - 1
-_MICRO = 6
+_MICRO_DIGITS = 6
+_MICRO = 1_000_000
 # an amount beyond every cap is as good as any larger one, and stays a number that the gateway can count with
-_BEYOND_MICRO = (MAX_CAP_MINOR + 1) * 10**_MICRO
+_BEYOND_MICRO = (MAX_CAP_MINOR + 1) * _MICRO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ def table_cost_minor(price: MeterPrice, units: int) -> int:
         return 0
     step = price.steps[place - 1]
     begun = -(-(units - step.above) // step.per_units)
-    return (step.base_micro + step.unit_micro * begun + 10**_MICRO // 2) // 10**_MICRO
+    return (step.base_micro + step.unit_micro * begun + _MICRO // 2) // _MICRO
 
 
 def _tables(version: VersionCharges) -> list[tuple[str, tuple[CostStep, ...]]]:
@@ -192,7 +193,7 @@ def _counted(others: Iterable[VersionCharges], meter: str) -> int:
 
 
 def _price_steps(steps: Sequence[CostStep], currency: str) -> tuple[PriceStep, ...]:
-    digits = minor_units(currency) + _MICRO
+    digits = minor_units(currency) + _MICRO_DIGITS
     return tuple(
         PriceStep(
             above=step.above,
