@@ -49,6 +49,17 @@ class PlanTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class FittingPlan:
+    """Which plan would have fitted the last 30 days, by code; None where nothing larger was on sale.
+
+    `valid` is off where plan or quota changed since.
+    """
+
+    plan: str | None
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionSnapshot:
     """A live subscription in its present phase, with the plans on offer for the same API product.
 
@@ -65,6 +76,7 @@ class SubscriptionSnapshot:
     quota_override: int | None
     route_units: dict[str, int]
     offers: tuple[PlanTerms, ...]
+    fitting: FittingPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +109,7 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
     plan = subscription.plan
     windows = plan.windows if subscription.windows_override is None else subscription.windows_override
     quota_units = plan.quota_units if subscription.quota_override is None else subscription.quota_override
-    # windows that were negotiated apart say nothing of which plan fits
-    better = choose_upgrade(
-        subscription.offers, windows=plan.windows, quota_units=quota_units, plan_code=plan.code
-    )
+    better = _better_plan(subscription, quota_units)
     return ProductGrant(
         subscription_id=subscription.id,
         plan=plan.code,
@@ -120,6 +129,17 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
     )
 
 
+def _better_plan(subscription: SubscriptionSnapshot, quota_units: int | None) -> PlanTerms | None:
+    """Return the plan that fits what was asked for, or the next larger one while that is not known."""
+    fitting, plan = subscription.fitting, subscription.plan
+    if fitting is not None and fitting.valid:
+        for offer in subscription.offers:
+            if offer.code == fitting.plan:
+                return offer
+    # windows that were negotiated apart say nothing of which plan fits
+    return choose_upgrade(subscription.offers, windows=plan.windows, quota_units=quota_units, plan_code=plan.code)
+
+
 def choose_upgrade(
     offers: Iterable[PlanTerms], *, windows: tuple[Window, ...], quota_units: int | None, plan_code: str
 ) -> PlanTerms | None:
@@ -128,11 +148,11 @@ def choose_upgrade(
     Plans sold by quote come last: their terms are still to be agreed, so they count as without limits. None where
     nothing on offer is larger.
     """
-    have_quota, have_rate = _quota_size(quota_units), _rate(windows)
+    have_quota, have_rate = quota_size(quota_units), rate_per_ms(windows)
     larger = [
         offer
         for offer in offers
-        if offer.code != plan_code and _is_larger(_size(offer), than=(have_quota, have_rate))
+        if offer.code != plan_code and is_larger(_size(offer), than=(have_quota, have_rate))
     ]
     return min(larger, key=lambda offer: (offer.by_quote, *_size(offer), offer.position, offer.code), default=None)
 
@@ -168,17 +188,19 @@ def _current_and_next(now: datetime, anchor_at: datetime, interval: Interval) ->
 def _size(plan: PlanTerms) -> tuple[float, float]:
     if plan.by_quote:
         return UNLIMITED, UNLIMITED
-    return _quota_size(plan.quota_units), _rate(plan.windows)
+    return quota_size(plan.quota_units), rate_per_ms(plan.windows)
 
 
-def _is_larger(size: tuple[float, float], *, than: tuple[float, float]) -> bool:
+def is_larger(size: tuple[float, float], *, than: tuple[float, float]) -> bool:
+    """Say whether a plan allows more of quota or rate than another, and no less of either."""
     return size[0] >= than[0] and size[1] >= than[1] and size != than
 
 
-def _quota_size(units: int | None) -> float:
+def quota_size(units: int | None) -> float:
+    """Return the quota as a measure; none is without end."""
     return UNLIMITED if units is None else units
 
 
-def _rate(windows: tuple[Window, ...]) -> float:
-    """Return the calls a ms that the tightest window sustains; a common measure of unlike windows."""
+def rate_per_ms(windows: tuple[Window, ...]) -> float:
+    """Return the calls a ms that the tightest window sustains: a common measure of unlike windows."""
     return min((window.limit / window.window_ms for window in windows), default=UNLIMITED)

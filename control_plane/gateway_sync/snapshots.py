@@ -22,10 +22,12 @@ from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
+    FittingPlan,
     KeySnapshot,
     PlanTerms,
     SubscriptionSnapshot,
 )
+from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from gateway_contract.modes import Mode
@@ -168,8 +170,11 @@ async def _subscription_rows(
             Subscription.overrides,
             Subscription.api_product_id,
             SubscriptionPhase.plan_version_id,
+            UpgradeHint.fitting_plan,
+            UpgradeHint.basis,
         )
         .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
+        .outerjoin(UpgradeHint, UpgradeHint.subscription_id == Subscription.id)
         .where(
             is_any_of(Subscription.account_id, account_ids),
             Subscription.status.in_(CALLABLE_STATUSES),
@@ -271,6 +276,7 @@ def _subscription(row: Row[Any], plan: PlanTerms, product: _Product) -> Subscrip
         quota_override=row.overrides.get("quota_units"),
         route_units=product.route_units,
         offers=product.offers,
+        fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
     )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey
+from sqlalchemy import CheckConstraint, ForeignKey, Row
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.foundation.db import Base
@@ -30,16 +30,20 @@ class GatewayNode(Base):
 class UpgradeHint(Base):
     """Which plan would have fitted the 30 days before `computed_at`; `fitting_plan` None: nothing larger is sold.
 
-    It holds for one plan version and quota (`plan_version_id`, `quota_override`): after a change it is void until
-    it is computed anew. `demand` and `offers` say why (see `upgrade_hints`).
+    It holds for one plan version and quota, which are its `basis`: after a change it is void until it is computed
+    anew. `demand` and `offers` say why (see `fitting_plans`).
     """
 
     __tablename__ = "upgrade_hints"
 
     subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)
     computed_at: Mapped[datetime]
-    plan_version_id: Mapped[str]
-    quota_override: Mapped[int | None] = mapped_column(BigInteger)
+    basis: Mapped[str]
     fitting_plan: Mapped[str | None]
     demand: Mapped[dict[str, Any]]
     offers: Mapped[list[dict[str, Any]]]
+
+
+def hint_basis(row: Row[Any]) -> str:
+    """Return what a hint is computed for: a row's `plan_version_id`, and the quota in its `overrides`."""
+    return f"{row.plan_version_id} {row.overrides.get('quota_units', '')}"

@@ -1,0 +1,161 @@
+"""Which larger plan would have fitted what a subscription asked for. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from control_plane.catalog.model import REQUESTS_METER, PlanTerms
+from control_plane.gateway_sync.records import UNLIMITED, is_larger, quota_size, rate_per_ms
+from control_plane.rating.model import RatingError
+from control_plane.rating.models import read_price
+from control_plane.rating.rate import rate, total_minor
+from gateway_contract.records import Window
+
+DEMAND_DAYS = 30
+DAYS_OF_INTERVAL = {"month": DEMAND_DAYS, "year": 365}
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What was asked for in 30 days, served or refused for want of a larger plan; test calls are not in it.
+
+    `units` by meter: quota units (`requests`) with one for each refused call, and what was served of each
+    dimension. `refused_calls` by a rate limit or the quota, of which `rate_limited_calls` by a rate limit.
+    """
+
+    units: Mapping[str, int] = field(default_factory=dict)
+    refused_calls: int = 0
+    rate_limited_calls: int = 0
+    peak_hour_calls: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "days": DEMAND_DAYS,
+            "units": dict(self.units),
+            "refused_calls": self.refused_calls,
+            "rate_limited_calls": self.rate_limited_calls,
+            "peak_hour_calls": self.peak_hour_calls,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A plan that anybody may take today."""
+
+    code: str
+    name: str
+    position: int
+    terms: PlanTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The plan that a subscription has; `quota_units` with its override."""
+
+    code: str
+    quota_units: int | None
+    terms: PlanTerms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedOffer:
+    """A larger plan. `amount_minor` is what the demand costs in one billing period, None by quote or not priced.
+
+    `refuses` says in words why it would have refused calls, '' where it would not.
+    """
+
+    plan: str
+    name: str
+    amount_minor: int | None
+    currency: str
+    refuses: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def choose_fitting_plan(offers: Iterable[Offer], *, held: Held, demand: Demand) -> tuple[JudgedOffer, ...]:
+    """Return the offers that are larger than the plan held, the one to name first; none is larger: ().
+
+    First come those that would have refused nothing, the cheapest for this demand before the others; then those
+    sold by quote, whose terms are still to be agreed; then those that would have refused calls, the largest first.
+    Only plans of the same currency and interval count: a subscription can move to no other.
+    """
+    have = (quota_size(held.quota_units), rate_per_ms(held.terms.windows))
+    larger = [
+        (offer, judge_offer(offer, held=held, demand=demand))
+        for offer in offers
+        if offer.code != held.code
+        and (offer.terms.currency, offer.terms.interval) == (held.terms.currency, held.terms.interval)
+        and is_larger(_size(offer.terms), than=have)
+    ]
+    larger.sort(key=lambda pair: _preference(*pair))
+    return tuple(judged for _, judged in larger)
+
+
+def judge_offer(offer: Offer, *, held: Held, demand: Demand) -> JudgedOffer:
+    """Say what one offer would have cost, and whether it would have refused calls."""
+    terms = offer.terms
+    amount_minor = None if terms.by_quote else _amount_minor(terms, demand)
+    refuses = "" if terms.by_quote else _why_refused(terms, held=held, demand=demand)
+    if amount_minor is None and not terms.by_quote:
+        refuses = refuses or "its price cannot be worked out"
+    return JudgedOffer(
+        plan=offer.code, name=offer.name, amount_minor=amount_minor, currency=terms.currency, refuses=refuses
+    )
+
+
+def _preference(offer: Offer, judged: JudgedOffer) -> tuple[Any, ...]:
+    size = _size(offer.terms)
+    if judged.refuses:
+        return 2, *(-part for part in size), offer.position, offer.code
+    rank = 1 if offer.terms.by_quote else 0
+    return rank, judged.amount_minor or 0, *size, offer.position, offer.code
+
+
+def _why_refused(terms: PlanTerms, *, held: Held, demand: Demand) -> str:
+    missing = sorted(set(held.terms.entitlements).difference(terms.entitlements))
+    if missing:
+        return f"lacks {', '.join(missing)}"
+    most_units = terms.quota_units if terms.quota_hard else terms.quota_cap_units
+    if most_units is not None and _in_period(demand.units.get(REQUESTS_METER, 0), terms) > most_units:
+        return f"refuses above {most_units:,} units"
+    if demand.rate_limited_calls and rate_per_ms(terms.windows) <= rate_per_ms(held.terms.windows):
+        return "its limits are no wider"
+    for window in terms.windows:
+        if window.limit * HOUR_MS < demand.peak_hour_calls * window.window_ms:
+            return f"{_words(window)} are fewer than the {demand.peak_hour_calls:,} calls of the busiest hour"
+    return ""
+
+
+def _amount_minor(terms: PlanTerms, demand: Demand) -> int | None:
+    try:
+        return total_minor(
+            line
+            for price in terms.prices
+            for line in rate(
+                read_price(price.model, price.params),
+                quantity=_in_period(demand.units.get(price.meter, 0), terms) if price.meter else 0,
+                currency=terms.currency,
+                meter=price.meter,
+                description=price.description,
+            )
+        )
+    except RatingError:
+        return None
+
+
+def _in_period(units: int, terms: PlanTerms) -> int:
+    """Return the demand of 30 days as one of the plan's billing period, rounded up."""
+    return -(-units * DAYS_OF_INTERVAL[terms.interval] // DEMAND_DAYS)
+
+
+def _size(terms: PlanTerms) -> tuple[float, float]:
+    if terms.by_quote:
+        return UNLIMITED, UNLIMITED
+    return quota_size(terms.quota_units), rate_per_ms(terms.windows)
+
+
+def _words(window: Window) -> str:
+    return f"{window.limit:,} calls in {window.window_ms / 1000:g} s"
