@@ -1,4 +1,5 @@
-"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end.
+"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end, spend caps are
+compiled for another billing period.
 
 A worker calls `advance` every second or so and commits; many workers may.
 """
@@ -14,6 +15,7 @@ from control_plane.accounts.operations import bump_gateway_versions
 from control_plane.accounts.tables import Account
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.outbox import Topic, claim, finish
+from control_plane.subscriptions.cap_renewal import renew_cap
 from control_plane.subscriptions.model import OVER, Advanced, Status, check_transition
 from control_plane.subscriptions.records import facts, record
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
@@ -39,6 +41,7 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     for subscription in subscriptions:
         begun += _begin_phases(subscription, now)
         ended += await _end(session, subscription, now)
+        renew_cap(subscription, now)
     await session.flush()
     changed = told | {subscription.account_id for subscription in subscriptions}
     await bump_gateway_versions(session, changed, now)
@@ -61,7 +64,12 @@ async def _due_accounts(session: AsyncSession, now: datetime, limit: int) -> set
         .limit(limit)
     )
     ending = select(Subscription.account_id).where(_LIVE, Subscription.ends_at <= now).limit(limit)
-    return {*(await session.scalars(beginning)), *(await session.scalars(ending))}
+    capped = select(Subscription.account_id).where(_LIVE, Subscription.spend_cap_due_at <= now).limit(limit)
+    return {
+        *(await session.scalars(beginning)),
+        *(await session.scalars(ending)),
+        *(await session.scalars(capped)),
+    }
 
 
 async def _due_subscriptions(
@@ -72,7 +80,8 @@ async def _due_subscriptions(
         select(Subscription)
         .where(
             is_any_of(Subscription.account_id, account_ids),
-            Subscription.phases.any(waiting) | (_LIVE & (Subscription.ends_at <= now)),
+            Subscription.phases.any(waiting)
+            | (_LIVE & ((Subscription.ends_at <= now) | (Subscription.spend_cap_due_at <= now))),
         )
         .order_by(Subscription.id)
         .options(selectinload(Subscription.phases))

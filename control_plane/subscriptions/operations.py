@@ -4,27 +4,23 @@ Every operation locks the account's row first (see `bump_gateway_version`), then
 in a circle. Moments are cut to whole milliseconds, the gateway's resolution.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.operations import bump_gateway_version
-from control_plane.catalog.rules import check_quota
 from control_plane.foundation.clock import floor_hour, floor_ms
-from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
+from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.ids import new_id
-from control_plane.foundation.unset import UNSET, Unset
-from control_plane.foundation.windows import check_windows, windows_to_json
+from control_plane.subscriptions.cap_renewal import renew_cap
 from control_plane.subscriptions.model import OVER, Status, check_transition
 from control_plane.subscriptions.offers import offered_version, require_change
 from control_plane.subscriptions.phases import cut_phases, open_phase
 from control_plane.subscriptions.queries import current_and_next_period
-from control_plane.subscriptions.records import facts, locked_subscription, record
+from control_plane.subscriptions.records import bumped_subscription, facts, record
 from control_plane.subscriptions.tables import Subscription
-from gateway_contract.records import Window
 
 
 class AlreadySubscribedError(ConflictError):
@@ -35,13 +31,6 @@ class AlreadySubscribedError(ConflictError):
             "already_subscribed",
             f"The account already has subscription {subscription_id} to {product_code}; change its plan instead.",
         )
-
-
-class SubscriptionOverError(ConflictError):
-    """The subscription was cancelled or has ended."""
-
-    def __init__(self, subscription_id: str) -> None:
-        super().__init__("subscription_over", f"Subscription {subscription_id} is over.")
 
 
 async def subscribe(
@@ -122,7 +111,7 @@ async def change_plan(
     effective_at = now if effective_at is None else floor_ms(effective_at)
     if effective_at < now:
         raise ValidationFailedError("effective_at", "must not be in the past")
-    account, subscription = await _bumped(session, subscription_id, now)
+    account, subscription = await bumped_subscription(session, subscription_id, now)
     if subscription.ends_at is not None and effective_at >= subscription.ends_at:
         raise ValidationFailedError("effective_at", "must be before the subscription's end")
     version = await offered_version(session, plan_code, account=account, allow_unlisted=allow_unlisted)
@@ -135,6 +124,7 @@ async def change_plan(
         subscription.phases.append(
             open_phase(version.id, starts_at=effective_at, ends_at=subscription.ends_at, now=now)
         )
+    renew_cap(subscription, now)
     await session.flush()
     await record(session, subscription, action="subscription.plan_changed", before=before, actor=actor, now=now)
     return subscription
@@ -151,7 +141,7 @@ async def cancel(
         NotFoundError, SubscriptionOverError.
     """
     now = floor_ms(now)
-    _, subscription = await _bumped(session, subscription_id, now)
+    _, subscription = await bumped_subscription(session, subscription_id, now)
     before = facts(subscription)
     ends_at = now if at == "now" else current_and_next_period(subscription, now)[0].end
     if at == "period_end" and subscription.ends_at is not None and subscription.ends_at <= ends_at:
@@ -161,6 +151,7 @@ async def cancel(
     subscription.canceled_at = now
     subscription.ends_at = ends_at
     await cut_phases(session, subscription, at=ends_at)
+    renew_cap(subscription, now)
     await session.flush()
     await record(session, subscription, action="subscription.canceled", before=before, actor=actor, now=now)
     return subscription
@@ -175,13 +166,14 @@ async def withdraw_cancellation(
         NotFoundError, SubscriptionOverError.
     """
     now = floor_ms(now)
-    _, subscription = await _bumped(session, subscription_id, now)
+    _, subscription = await bumped_subscription(session, subscription_id, now)
     if subscription.ends_at is None:
         return subscription
     before = facts(subscription)
     subscription.canceled_at = None
     subscription.ends_at = None
     subscription.phases[-1].ends_at = None
+    renew_cap(subscription, now)
     await session.flush()
     await record(session, subscription, action="subscription.kept", before=before, actor=actor, now=now)
     return subscription
@@ -203,7 +195,7 @@ async def change_status(
         NotFoundError, SubscriptionOverError. TransitionRefusedError: the status machine has no such step.
     """
     now = floor_ms(now)
-    _, subscription = await _bumped(session, subscription_id, now)
+    _, subscription = await bumped_subscription(session, subscription_id, now)
     if subscription.status == status:
         return subscription
     before = facts(subscription)
@@ -211,43 +203,3 @@ async def change_status(
     await session.flush()
     await record(session, subscription, action=f"subscription.{status}", before=before, actor=actor, now=now)
     return subscription
-
-
-async def override_limits(
-    session: AsyncSession,
-    *,
-    subscription_id: str,
-    windows: Iterable[Window] | Unset | None = UNSET,
-    quota_units: int | Unset | None = UNSET,
-    actor: str,
-    now: datetime,
-) -> Subscription:
-    """Give one subscription limits of its own in place of its plan's; None goes back to the plan's.
-
-    Raises:
-        NotFoundError, SubscriptionOverError. ValidationFailedError: names the wrong field.
-    """
-    now = floor_ms(now)
-    overrides: dict[str, Any] = {}
-    if windows is not UNSET:
-        overrides["windows"] = None if windows is None else windows_to_json(check_windows(windows))
-    if quota_units is not UNSET:
-        overrides["quota_units"] = check_quota(quota_units)
-    _, subscription = await _bumped(session, subscription_id, now)
-    before = facts(subscription)
-    merged = {**subscription.overrides, **overrides}
-    subscription.overrides = {name: value for name, value in merged.items() if value is not None}
-    if subscription.overrides != before["overrides"]:
-        await record(session, subscription, action="subscription.overridden", before=before, actor=actor, now=now)
-    return subscription
-
-
-async def _bumped(session: AsyncSession, subscription_id: str, now: datetime) -> tuple[Any, Subscription]:
-    account_id = await session.scalar(select(Subscription.account_id).where(Subscription.id == subscription_id))
-    if account_id is None:
-        raise NotFoundError("subscription", subscription_id)
-    account = await bump_gateway_version(session, account_id, now)
-    subscription = await locked_subscription(session, subscription_id)
-    if subscription.status in OVER or (subscription.ends_at is not None and subscription.ends_at <= now):
-        raise SubscriptionOverError(subscription_id)
-    return account, subscription

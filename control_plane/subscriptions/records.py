@@ -7,8 +7,37 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from control_plane.accounts.operations import bump_gateway_version
+from control_plane.accounts.tables import Account
 from control_plane.foundation.audit import record_change
+from control_plane.foundation.errors import ConflictError, NotFoundError
+from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription
+
+
+class SubscriptionOverError(ConflictError):
+    """The subscription was cancelled or has ended."""
+
+    def __init__(self, subscription_id: str) -> None:
+        super().__init__("subscription_over", f"Subscription {subscription_id} is over.")
+
+
+async def bumped_subscription(
+    session: AsyncSession, subscription_id: str, now: datetime
+) -> tuple[Account, Subscription]:
+    """Return a subscription that is not over, locked, and its account, whose gateway version is one higher.
+
+    Raises:
+        NotFoundError, SubscriptionOverError.
+    """
+    account_id = await session.scalar(select(Subscription.account_id).where(Subscription.id == subscription_id))
+    if account_id is None:
+        raise NotFoundError("subscription", subscription_id)
+    account = await bump_gateway_version(session, account_id, now)
+    subscription = await locked_subscription(session, subscription_id)
+    if subscription.status in OVER or (subscription.ends_at is not None and subscription.ends_at <= now):
+        raise SubscriptionOverError(subscription_id)
+    return account, subscription
 
 
 async def locked_subscription(session: AsyncSession, subscription_id: str) -> Subscription:
@@ -31,6 +60,7 @@ def facts(subscription: Subscription) -> dict[str, Any]:
         "anchor_at": subscription.anchor_at.isoformat(),
         "ends_at": subscription.ends_at.isoformat() if subscription.ends_at else None,
         "overrides": dict(subscription.overrides),
+        "spend_cap_minor": subscription.spend_cap_minor,
         "phases": [
             {
                 "plan_version_id": phase.plan_version_id,

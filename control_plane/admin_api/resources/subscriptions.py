@@ -16,7 +16,7 @@ from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.unset import UNSET
 from control_plane.foundation.windows import MAX_WINDOWS
-from control_plane.subscriptions import operations, queries
+from control_plane.subscriptions import operations, own_terms, queries
 from control_plane.subscriptions.queries import current_and_next_period, phase_at
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from gateway_contract.records import Window
@@ -245,7 +245,7 @@ async def override_limits(
     windows = (
         None if body.windows is None else [Window(limit=w.limit, window_ms=w.window_ms) for w in body.windows]
     )
-    row = await operations.override_limits(
+    row = await own_terms.override_limits(
         session,
         subscription_id=subscription_id,
         windows=windows if "windows" in given else UNSET,

@@ -11,7 +11,8 @@ from control_plane.billing.queries import NotSubscribedError, preview_invoice
 from control_plane.catalog.model import PriceTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product
 from control_plane.foundation.errors import NotFoundError
-from control_plane.subscriptions.operations import cancel, change_plan, override_limits
+from control_plane.subscriptions.operations import cancel, change_plan
+from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.builders import a_published_plan, a_subscription, an_account

@@ -13,7 +13,8 @@ from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
 from control_plane.keys.operations import issue_key, revoke_key, update_key
 from control_plane.subscriptions.advance import advance
-from control_plane.subscriptions.operations import cancel, change_plan, override_limits
+from control_plane.subscriptions.operations import cancel, change_plan
+from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
 from gateway_contract.invalidations import account_invalidation, key_invalidation
 from gateway_contract.modes import Mode

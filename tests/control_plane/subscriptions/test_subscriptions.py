@@ -23,14 +23,14 @@ from control_plane.subscriptions.offers import (
 )
 from control_plane.subscriptions.operations import (
     AlreadySubscribedError,
-    SubscriptionOverError,
     cancel,
     change_plan,
     change_status,
-    override_limits,
     subscribe,
     withdraw_cancellation,
 )
+from control_plane.subscriptions.own_terms import override_limits
+from control_plane.subscriptions.records import SubscriptionOverError
 from control_plane.subscriptions.tables import SubscriptionPhase
 from gateway_contract.records import Window
 from tests.control_plane.builders import (
