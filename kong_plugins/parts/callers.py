@@ -19,7 +19,7 @@ from gateway_contract.records import (
     ProductGrant,
     RedisDownPolicy,
 )
-from gateway_contract.redis_names import account_versions
+from gateway_contract.redis_names import account_versions, slot_of
 from kong_plugins.parts.limit_script import Limit, build_question
 from kong_plugins.parts.plugin_config import AccessConfig
 from kong_plugins.parts.receipt_signer import receipt_tail
@@ -33,7 +33,7 @@ Network: TypeAlias = IPv4Network | IPv6Network
 class Caller:
     """`refusal` is set where every call of this caller is refused; then the fields below it are empty.
 
-    `command` is the encoded call of the limit script, `limits` what its answer counts (from 1).
+    `slot` is the account's, `command` the encoded call of the limit script, `limits` what its answer counts (from 1).
     `passes` says that nothing but limits stands in the way of any call; else `read_only`, `networks` and `sandbox`
     are what the records demand to be asked of Kong.
     """
@@ -53,6 +53,7 @@ class Caller:
     networks: tuple[Network, ...] = ()
     command: bytes = b""
     versions_command: bytes = b""
+    slot: int = 0
     limits: tuple[Limit | None, ...] = ()
     windows: tuple[tuple[str, Limit], ...] = ()
     open_while_away: bool = True
@@ -96,6 +97,7 @@ def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, r
         caller.networks = _networks(key)
         caller.sandbox = config.sandbox_upstream if key.mode is Mode.TEST else ""
     caller.passes = not (caller.read_only or caller.networks or caller.sandbox or key.expires_at_ms is not None)
+    caller.slot = slot_of(account_versions(key.account_id))
     caller.versions_command = encode_command("HMGET", account_versions(key.account_id), "account", key.id)
     question = build_question(key=key, account_version=account.record.version, grant=grant, units=units)
     caller.command, caller.limits = question.encode(), question.limits

@@ -21,7 +21,7 @@ from kong_plugins.parts.presented_key import is_well_formed, key_hash_of
 from kong_plugins.parts.record_cache import KnownKey, Missing, RecordCache
 from kong_plugins.parts.redis_clock import RedisClock
 from kong_plugins.parts.redis_connection import RedisLinkError
-from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.redis_links import Link
 from kong_plugins.parts.spool_guard import SpoolGuard
 from kong_plugins.server import metrics
 
@@ -67,7 +67,7 @@ class Gate:
     def __init__(
         self,
         *,
-        link: RedisLink,
+        link: Link,
         cache: RecordCache,
         clock: RedisClock,
         stale_max_seconds: float,
@@ -129,7 +129,7 @@ class Gate:
         if self._spool.trouble and self._spool.refuses():
             return Refused(Outcome.UNAVAILABLE)
         try:
-            answer = ask_limit_script(self._link, caller.command)
+            answer = ask_limit_script(self._link, caller.command, caller.slot)
         except RedisLinkError as error:
             return self._decide_alone(caller, error)
         heard_at = time.monotonic()
@@ -149,7 +149,7 @@ class Gate:
     def _confirm(self, caller: Caller) -> Decision | None:
         """Compare versions only; None where the records are old."""
         try:
-            account, key = self._link.ask_one(caller.versions_command)
+            account, key = self._link.ask_one(caller.versions_command, caller.slot)
         except RedisLinkError as error:
             log.debug("deciding without Redis: %s", error)
             now_ms = self._clock.now_ms()

@@ -13,7 +13,7 @@ from gateway_contract.modes import Mode
 from gateway_contract.records import KeyRecord, Period, ProductGrant, Window
 from gateway_contract.redis_names import account_versions, key_counters, period_counters, window_state
 from kong_plugins.parts.redis_connection import RedisRefusedError, encode_command
-from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.redis_links import Link
 
 SCRIPT = (files("kong_plugins.parts") / "lua" / "limit.lua").read_text()
 SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -89,19 +89,19 @@ def build_question(*, key: KeyRecord, account_version: int, grant: ProductGrant,
     )
 
 
-def ask_limit_script(link: RedisLink, command: bytes) -> list[int]:
-    """Run the script once and return its answer.
+def ask_limit_script(link: Link, command: bytes, slot: int) -> list[int]:
+    """Run the script once, where the account's slot is, and return its answer.
 
     A script that Redis does not know has not run: it is loaded and asked again. Nothing else is ever repeated.
     Raises what `RedisLink.ask_one` raises.
     """
     try:
-        answer: Any = link.ask_one(command)
+        answer: Any = link.ask_one(command, slot)
     except RedisRefusedError as error:
         if not str(error).startswith("NOSCRIPT"):
             raise
-        link.ask_one(LOAD_COMMAND)
-        answer = link.ask_one(command)
+        link.ask_one(LOAD_COMMAND, slot)
+        answer = link.ask_one(command, slot)
     found: list[int] = answer
     return found
 

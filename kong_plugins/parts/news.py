@@ -7,9 +7,11 @@ records read before have not changed.
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
+import hiredis
 
 from gateway_contract.invalidations import KEY_KIND, parse_invalidation
 from gateway_contract.redis_names import INVALIDATIONS_CHANNEL
@@ -34,8 +36,9 @@ _subscriptions = metrics.counter("km_gateway_subscriptions_total", help_text="su
 class News:
     """Listens in a greenlet of its own from `start` to `stop`."""
 
-    def __init__(self, endpoint: RedisEndpoint, cache: RecordCache) -> None:
-        self._endpoint = endpoint
+    def __init__(self, some_endpoint: Callable[[], RedisEndpoint], cache: RecordCache) -> None:
+        """`some_endpoint` is asked at each attempt; any node of a cluster hears what is published at another."""
+        self._some_endpoint = some_endpoint
         self._cache = cache
         self._listener: Any = None
         self._since: float | None = None
@@ -64,7 +67,7 @@ class News:
             try:
                 self._hear(
                     RedisConnection(
-                        self._endpoint,
+                        self._some_endpoint(),
                         connect_timeout_seconds=CONNECT_TIMEOUT_SECONDS,
                         reply_timeout_seconds=REPLY_TIMEOUT_SECONDS,
                     )
@@ -76,7 +79,10 @@ class News:
     def _hear(self, connection: RedisConnection) -> None:
         """Listen until the connection breaks or falls silent."""
         try:
-            connection.exchange(_SUBSCRIBE, 1)
+            answer = connection.exchange(_SUBSCRIBE, 1)[0]
+            if isinstance(answer, hiredis.ReplyError):
+                log.warning("no news from Redis: %s", answer)
+                return
             _subscriptions.inc()
             self._since = self._alive_at = time.monotonic()
             self._cache.forget_unknown()

@@ -21,10 +21,10 @@ from gateway_contract.records import (
     decode_account_record,
     decode_key_record,
 )
-from gateway_contract.redis_names import account_record, key_bucket, key_record, projection_marker
+from gateway_contract.redis_names import account_record, key_bucket, key_record, projection_marker, slot_of
 from kong_plugins.parts.bounded_map import BoundedMap
 from kong_plugins.parts.redis_connection import RedisLinkError, encode_command
-from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.redis_links import Link
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ Found: TypeAlias = KnownKey | Missing
 class RecordCache:
     """For the greenlets of one thread. `capacity` counts keys; unknown keys are kept apart."""
 
-    def __init__(self, link: RedisLink, *, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, link: Link, *, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._link = link
         self._clock = clock
         self._keys: BoundedMap[str, KnownKey] = BoundedMap(capacity)
@@ -135,14 +135,15 @@ class RecordCache:
         began = self._clock()
         try:
             # the marker tells an emptied Redis from a key that nobody has
-            marker_name = projection_marker(key_bucket(key_hash))
+            name, marker_name = key_record(key_hash), projection_marker(key_bucket(key_hash))
             text, marker = self._link.ask(
-                [encode_command("GET", key_record(key_hash)), encode_command("EXISTS", marker_name)]
+                [encode_command("GET", name), encode_command("EXISTS", marker_name)], slot_of(name)
             )
             if text is None:
                 return self._nothing_found(key_hash, emptied=not marker)
             record = decode_key_record(text)
-            account_text = self._link.ask_one(encode_command("GET", account_record(record.account_id)))
+            name = account_record(record.account_id)
+            account_text = self._link.ask_one(encode_command("GET", name), slot_of(name))
             if account_text is None:
                 # written in the wrong order, or lost: not the caller's fault
                 _reads["account_missing"].inc()

@@ -1,7 +1,13 @@
-"""Where Redis is, from a URL: `redis://[user:password@]host[:port][/db]`, `rediss://...`, `unix:///path[?db=n]`."""
+"""Where Redis is, from a URL.
+
+`redis://[user:password@]host[:port][/db]`, `rediss://...`, `unix:///path[?db=n]`, or a cluster's
+(`gateway_contract.cluster_urls`).
+"""
 
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from gateway_contract.cluster_urls import ClusterUrlError, is_cluster_url, parse_cluster_url
 
 DEFAULT_PORT = 6379
 
@@ -24,12 +30,21 @@ class RedisEndpoint:
     database: int = 0
 
 
-def parse_redis_url(url: str) -> RedisEndpoint:
+@dataclass(frozen=True, slots=True)
+class ClusterEndpoint:
+    """A Redis Cluster: some of its nodes, any of which tells where the others are."""
+
+    seeds: tuple[RedisEndpoint, ...]
+
+
+def parse_redis_url(url: str) -> RedisEndpoint | ClusterEndpoint:
     """Read the URL.
 
     Raises:
         RedisUrlError: another scheme, or a port or database that is no number.
     """
+    if is_cluster_url(url):
+        return _cluster(url)
     try:
         parts = urlsplit(url)
         query = parse_qs(parts.query)
@@ -41,7 +56,9 @@ def parse_redis_url(url: str) -> RedisEndpoint:
     if parts.scheme == "unix":
         return RedisEndpoint(path=parts.path, username=username, password=password, database=database)
     if parts.scheme not in {"redis", "rediss"}:
-        raise RedisUrlError("the URL must begin with redis://, rediss:// or unix://")
+        raise RedisUrlError(
+            "the URL must begin with redis://, rediss://, unix://, redis+cluster:// or rediss+cluster://"
+        )
     return RedisEndpoint(
         host=parts.hostname or "127.0.0.1",
         port=port,
@@ -51,6 +68,25 @@ def parse_redis_url(url: str) -> RedisEndpoint:
         password=password,
         database=database,
     )
+
+
+def _cluster(url: str) -> ClusterEndpoint:
+    try:
+        address = parse_cluster_url(url)
+    except ClusterUrlError as error:
+        raise RedisUrlError(str(error)) from None
+    seeds = (
+        RedisEndpoint(
+            host=host,
+            port=port,
+            tls=address.tls,
+            ca_file=address.ca_file,
+            username=address.username,
+            password=address.password,
+        )
+        for host, port in address.nodes
+    )
+    return ClusterEndpoint(tuple(seeds))
 
 
 def _database(scheme: str, path: str, query: dict[str, list[str]]) -> int:

@@ -87,8 +87,17 @@ class RedisLink:
         """Redis could not be reached and is being looked for."""
         return self._finder is not None
 
-    def ask(self, commands: Sequence[bytes]) -> list[Any]:
-        """Send encoded commands and return their replies. Never sent twice.
+    @property
+    def is_idle(self) -> bool:
+        """Nobody waits for an answer."""
+        return not (self._queue or self._waiting)
+
+    def some_endpoint(self) -> RedisEndpoint:
+        """Return where Redis is."""
+        return self.endpoint
+
+    def ask(self, commands: Sequence[bytes], _slot: int = 0) -> list[Any]:
+        """Send encoded commands and return their replies. Never sent twice. Slots are a cluster's concern.
 
         Raises:
             RedisAwayError: Redis cannot be reached; nothing was sent.
@@ -98,15 +107,29 @@ class RedisLink:
         replies = self._exchange(_Asking(b"".join(commands), len(commands)))
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise self._refusal(reply)
+                raise self.refusal(reply)
         return replies
 
-    def ask_one(self, command: bytes) -> Any:
+    def ask_one(self, command: bytes, _slot: int = 0) -> Any:
         """Send one encoded command and return its reply; the same errors as `ask`."""
         reply = self._exchange(_Asking(command, 1))[0]
         if isinstance(reply, hiredis.ReplyError):
-            raise self._refusal(reply)
+            raise self.refusal(reply)
         return reply
+
+    def exchange(self, data: bytes, count: int) -> list[Any]:
+        """Send `count` encoded commands and return their replies, errors among them as values.
+
+        Raises RedisAwayError and ReplyLostError as `ask` does.
+        """
+        return self._exchange(_Asking(data, count))
+
+    def refusal(self, reply: hiredis.ReplyError) -> RedisLinkError:
+        """Return what to raise for an error reply; a node that cannot serve us any more is left."""
+        text = str(reply)
+        if text.startswith(UNFIT_PREFIXES):
+            self._drop(RedisAwayError(text))
+        return RedisRefusedError(text)
 
     def close(self) -> None:
         """End the connection and the search for Redis; the link may be used again."""
@@ -262,9 +285,3 @@ class RedisLink:
             self._loop.run_callback(asking.waiter.switch, error)
         for asking in queued:
             self._loop.run_callback(asking.waiter.switch, RedisAwayError("Redis is away"))
-
-    def _refusal(self, reply: hiredis.ReplyError) -> RedisLinkError:
-        text = str(reply)
-        if text.startswith(UNFIT_PREFIXES):
-            self._drop(RedisAwayError(text))
-        return RedisRefusedError(text)

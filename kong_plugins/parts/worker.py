@@ -16,6 +16,7 @@ from kong_plugins.parts.receipt_signer import ReceiptSigner
 from kong_plugins.parts.record_cache import RecordCache
 from kong_plugins.parts.redis_clock import RedisClock
 from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.redis_links import open_link
 from kong_plugins.parts.settings import GatewaySettings, read_settings
 from kong_plugins.parts.spool_guard import SpoolGuard
 
@@ -25,9 +26,9 @@ class Worker:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        self.link = RedisLink(settings.redis, setup=(LOAD_COMMAND,))
+        self.link = open_link(settings.redis, setup=(LOAD_COMMAND,))
         self.cache = RecordCache(self.link, capacity=settings.cached_keys)
-        self.news = News(settings.redis, self.cache)
+        self.news = News(self.link.some_endpoint, self.cache)
         self.clock = RedisClock()
         self.signer = ReceiptSigner(settings.secrets[0])
         self.spool = SpoolGuard(
@@ -40,7 +41,8 @@ class Worker:
             cache=self.cache,
             clock=self.clock,
             stale_max_seconds=settings.stale_max_seconds,
-            news_confirm=self.news.confirm,
+            # that one node of a cluster is there says nothing of records on another that is not
+            news_confirm=self.news.confirm if isinstance(self.link, RedisLink) else float,
             spool=self.spool,
         )
 
