@@ -1,0 +1,90 @@
+"""`python -m devstack.soak`."""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+
+from devstack.children import ChildFailedError
+from devstack.demo.control import ControlError
+from devstack.soak.faults import FAULTS
+from devstack.soak.ledger import Ledger
+from devstack.soak.report import StatusLine, print_report, write_json
+from devstack.soak.run import Progress, Result, make_stack, soak
+
+LINE_EVERY_SECONDS = 15.0
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
+    directory = Path(tempfile.mkdtemp(prefix="km-soak-"))
+    progress = Progress(ledger=Ledger())
+    stack = make_stack(directory)
+    try:
+        stack.start()
+        status = StatusLine(progress, minutes=options.minutes)
+        playing = soak(stack, minutes=options.minutes, seed=options.seed, progress=progress, faults=faults)
+        result = asyncio.run(_show(console, status, playing))
+    except (ChildFailedError, ControlError, OSError, aiohttp.ClientError) as error:
+        console.print(f"[red]soak:[/red] {error}", highlight=False)
+        return 2
+    finally:
+        _leave(stack, directory, keep=options.keep)
+        if options.keep:
+            console.print(f"kept: {directory}", highlight=False)
+    print_report(console, result)
+    if options.json:
+        write_json(options.json, result)
+    return 0 if result.ok else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.soak",
+        description="Traffic with random faults on a stack of its own; fails if one call was lost, doubled, "
+        "served over a limit or without a valid key, or if a key can be read anywhere.",
+    )
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long faults are caused (30)")
+    parser.add_argument("--seed", type=int, default=1, help="draws faults, their moments and the calls (1)")
+    parser.add_argument("--keep", action="store_true", help="keep the stack's directory: logs, spool, stores")
+    parser.add_argument("--json", type=Path, help="file to which the report is written, too")
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument(
+        "--only", action="append", choices=names, metavar="FAULT", help=f"only this: {', '.join(names)}"
+    )
+    return parser
+
+
+async def _show(console: Console, status: StatusLine, playing) -> Result:  # noqa: ANN001
+    """Run it with one status line that lives in a terminal, and with a line now and then elsewhere."""
+    task = asyncio.ensure_future(playing)
+    if console.is_terminal:
+        with Live(status, console=console, refresh_per_second=4, transient=True):
+            return await task
+    while True:
+        done, _ = await asyncio.wait([task], timeout=LINE_EVERY_SECONDS)
+        console.print(str(status), highlight=False)
+        if done:
+            return await task
+
+
+def _leave(stack, directory: Path, *, keep: bool) -> None:  # noqa: ANN001
+    if keep:
+        stack.stop()
+        return
+    stack.destroy()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
