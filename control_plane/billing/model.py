@@ -87,6 +87,12 @@ class InvoicePreview:
     total_minor: int
     used_units: Mapping[str, int] = field(default_factory=dict)
     quota: QuotaProgress | None = None
+    spend_cap_minor: int | None = None
+
+    @property
+    def spend_cap_left_minor(self) -> int | None:
+        """Return what the cap leaves for the rest of the period, None where there is no cap."""
+        return None if self.spend_cap_minor is None else max(0, self.spend_cap_minor - self.total_minor)
 
 
 def invoice_lines(
@@ -109,7 +115,7 @@ def invoice_lines(
     for usage in merged:
         version = versions[usage.plan_version_id]
         for price in version.prices:
-            applied = _with_override(price, version, quota_override)
+            applied = applied_price(price, version, quota_override)
             line = _rated(applied, usage, version, weighted=weighted, name_plan=len(merged) > 1)
             lines.append(
                 InvoiceLine(
@@ -129,7 +135,8 @@ def lines_total_minor(lines: Iterable[InvoiceLine]) -> int:
     return total_minor(line.line for line in lines)
 
 
-def _with_override(price: PriceOfPlan, version: PricedVersion, quota_override: int | None) -> PriceOfPlan:
+def applied_price(price: PriceOfPlan, version: PricedVersion, quota_override: int | None) -> PriceOfPlan:
+    """Return the price as it applies to a subscription with a quota of its own (None: the plan's)."""
     if quota_override is None or version.quota_hard or price.model != "overage" or price.meter != REQUESTS:
         return price
     return replace(price, params={**price.params, "included": quota_override})

@@ -50,7 +50,7 @@ async def preview_invoice(
     period = current_and_next_period(subscription, now)[0]
     phases = await billable_units(session, subscription_id=subscription.id, start=period.start, end=period.end)
     versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
-    priced = {version.id: _priced(version) for version in versions.values()}
+    priced = {version.id: priced_version(version) for version in versions.values()}
     lines = invoice_lines(
         [_phase_usage(phase, subscription) for phase in phases],
         priced,
@@ -73,20 +73,31 @@ async def preview_invoice(
         total_minor=lines_total_minor(lines),
         used_units=used,
         quota=_quota(priced[in_force.plan_version_id], subscription, used[REQUESTS]) if in_force else None,
+        spend_cap_minor=subscription.spend_cap_minor,
     )
 
 
 def _phase_usage(phase: BillablePhase, subscription: Subscription) -> PhaseUsage:
-    starts_at = phase.starts_at
-    # periods begin at full hours: whoever subscribed within the first hour of one has the whole of it
-    if starts_at == subscription.started_at and floor_hour(starts_at) == subscription.anchor_at:
-        starts_at = subscription.anchor_at
     return PhaseUsage(
-        plan_version_id=phase.plan_version_id, starts_at=starts_at, ends_at=phase.ends_at, units=phase.units
+        plan_version_id=phase.plan_version_id,
+        starts_at=billed_from(phase.starts_at, subscription),
+        ends_at=phase.ends_at,
+        units=phase.units,
     )
 
 
-def _priced(version: PlanVersion) -> PricedVersion:
+def billed_from(starts_at: datetime, subscription: Subscription) -> datetime:
+    """Return the moment from which a phase that starts at `starts_at` is charged.
+
+    Periods begin at full hours: whoever subscribed within the first hour of one has the whole of it.
+    """
+    if starts_at == subscription.started_at and floor_hour(starts_at) == subscription.anchor_at:
+        return subscription.anchor_at
+    return starts_at
+
+
+def priced_version(version: PlanVersion) -> PricedVersion:
+    """Return a version, loaded with plan and prices, as rating needs it."""
     return PricedVersion(
         plan_version_id=version.id,
         plan_code=version.plan.code,

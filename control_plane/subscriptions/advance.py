@@ -1,5 +1,5 @@
-"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end, spend caps are
-compiled for another billing period.
+"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end, spend caps
+are compiled for another billing period.
 
 A worker calls `advance` every second or so and commits; many workers may.
 """

@@ -1,8 +1,8 @@
 """When the gateway must be told of a spend cap anew, though nobody changed anything.
 
 A cap is compiled for one billing period. Around the moment at which one ends, a cap that suits both is in force:
-which period a call belongs to is Redis' clock to say, and it may differ from ours. After a change of plan, what was
-used before it is read again at ever longer intervals, until full sweeps are as frequent: usage arrives late.
+which period a call belongs to is Redis' clock to say, and it may differ from ours. After a change of plan, what
+was used before it is read again at ever longer intervals, until full sweeps are as frequent: usage arrives late.
 """
 
 from datetime import datetime, timedelta

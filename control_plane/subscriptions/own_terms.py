@@ -62,7 +62,7 @@ async def override_limits(
 async def set_spend_cap(
     session: AsyncSession, *, subscription_id: str, amount_minor: int | None, actor: str, now: datetime
 ) -> Subscription:
-    """Set the most to pay for a billing period, before tax, or take it away (None). The same again changes nothing.
+    """Set the most to pay for a billing period, before tax, or take it away (None). Idempotent.
 
     Whether a cap can be kept is for `billing.spend_caps` to say, which alone calls this.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Select, Text, and_, case, cast, func, select, true
+from sqlalchemy import ARRAY, BigInteger, Select, Text, and_, case, cast, column, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import UtcDateTime
@@ -29,48 +29,47 @@ class CountedUnits:
 
 async def units_of_phases(
     session: AsyncSession, spans: Collection[tuple[str, datetime, datetime]]
-) -> dict[str, CountedUnits]:
-    """Return units of live calls by phase, each within its span (phase, from, to) of whole hours."""
-    found: dict[str, CountedUnits] = defaultdict(CountedUnits)
+) -> dict[tuple[str, datetime], CountedUnits]:
+    """Return units of live calls by phase and start of the span: (phase, from, to), whole hours."""
+    found: dict[tuple[str, datetime], CountedUnits] = defaultdict(CountedUnits)
     if not spans:
         return found
-    served = UsageHourly.outcome == Outcome.SERVED.value
-    open_units = case(
-        (UsageHour.sealed_at.is_(None) & served, UsageHourly.units), else_=UsageHourly.billable_units
-    )
+    asked = _asked(spans)
+    place = (UsageHourly.phase_id, asked.c.starts_at)
+    is_open = UsageHour.sealed_at.is_(None) & (UsageHourly.outcome == Outcome.SERVED.value)
+    at_most = case((is_open, UsageHourly.units), else_=UsageHourly.billable_units)
     rows = await session.execute(
-        _in_spans(
-            select(UsageHourly.phase_id, _total(UsageHourly.billable_units), _total(open_units)), spans
-        ).group_by(UsageHourly.phase_id)
+        _within(select(*place, _total(UsageHourly.billable_units), _total(at_most)), asked).group_by(*place)
     )
-    for phase_id, billable, at_most in rows:
-        found[phase_id].billable[REQUESTS_METER] = billable
-        found[phase_id].at_most[REQUESTS_METER] = at_most
-    open_dimensions = case(
-        (UsageHour.sealed_at.is_(None) & served, UsageHourly.dimensions), else_=UsageHourly.billable_dimensions
-    )
-    for column, name in ((UsageHourly.billable_dimensions, "billable"), (open_dimensions, "at_most")):
-        each = func.jsonb_each_text(column).table_valued("key", "value").lateral()
-        statement = select(UsageHourly.phase_id, each.c.key, _total(cast(each.c.value, BigInteger)))
-        rows = await session.execute(
-            _in_spans(statement, spans).join(each, true()).group_by(UsageHourly.phase_id, each.c.key)
-        )
-        for phase_id, dimension, units in rows:
-            getattr(found[phase_id], name)[dimension] = units
+    for *key, billable_units, most_units in rows:
+        counted = found[tuple(key)]
+        counted.billable[REQUESTS_METER], counted.at_most[REQUESTS_METER] = billable_units, most_units
+    dimensions = case((is_open, UsageHourly.dimensions), else_=UsageHourly.billable_dimensions)
+    for values, name in ((UsageHourly.billable_dimensions, "billable"), (dimensions, "at_most")):
+        each = func.jsonb_each_text(values).table_valued("key", "value").lateral()
+        statement = select(*place, each.c.key, _total(cast(each.c.value, BigInteger)))
+        rows = await session.execute(_within(statement, asked).join(each, true()).group_by(*place, each.c.key))
+        for *key, dimension, units in rows:
+            getattr(found[tuple(key)], name)[dimension] = units
     return found
 
 
-def _in_spans(statement: Select[Any], spans: Collection[tuple[str, datetime, datetime]]) -> Select[Any]:
+def _asked(spans: Collection[tuple[str, datetime, datetime]]) -> Any:
     phases, starts, ends = zip(*spans, strict=True)
-    asked = (
+    return (
         func.unnest(
             cast(list(phases), ARRAY(Text())),
             cast(list(starts), ARRAY(UtcDateTime())),
             cast(list(ends), ARRAY(UtcDateTime())),
         )
-        .table_valued("phase_id", "starts_at", "ends_at")
+        .table_valued(
+            column("phase_id", Text()), column("starts_at", UtcDateTime()), column("ends_at", UtcDateTime())
+        )
         .render_derived()
     )
+
+
+def _within(statement: Select[Any], asked: Any) -> Select[Any]:
     return (
         statement.select_from(UsageHourly)
         .join(

@@ -1,0 +1,184 @@
+"""Setting spend caps, and refusing what would break one. Nothing here commits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from control_plane.billing.spend_caps import charges_of, charges_within, phases_within, unbounded_dimension
+from control_plane.catalog.prices import canonical_amount
+from control_plane.catalog.queries import api_product, plan_versions
+from control_plane.catalog.tables import PlanVersion
+from control_plane.foundation.errors import ConflictError, ValidationFailedError
+from control_plane.foundation.money import Money, minor_units
+from control_plane.rating.spend_cap import MAX_CAP_MINOR, VersionCharges, charges_by_use, fixed_minor
+from control_plane.rating.words import format_amount
+from control_plane.subscriptions import own_terms
+from control_plane.subscriptions.model import OVER
+from control_plane.subscriptions.queries import current_and_next_period, phase_at
+from control_plane.subscriptions.queries import subscription as subscription_by_id
+from control_plane.subscriptions.tables import Subscription
+
+FIELD = "amount"
+
+
+class MaximumMissingError(ConflictError):
+    """A spend cap needs to know how much one call can cost, and for this route nobody said."""
+
+    def __init__(self, *, plan: str, product: str, route: str, dimension: str) -> None:
+        super().__init__(
+            "unit_maximum_missing",
+            f"No spend cap can be kept on plan {plan}: it charges for {dimension}, and API product {product} does "
+            f"not declare how many of them one call to route {route} can report at most (unit_maximums).",
+        )
+
+
+class CapBelowFixedChargesError(ConflictError):
+    """What is fixed for a billing period costs more than the subscription's spend cap."""
+
+    def __init__(self, *, plan: str, fixed: str, cap: str) -> None:
+        super().__init__(
+            "spend_cap_below_fixed_charges",
+            f"Plan {plan} costs {fixed} a billing period before any use, more than the spend cap of {cap}: "
+            "raise the cap or remove it first.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CappedSubscription:
+    """A subscription whose cap was set. Not `effective`: its plan charges nothing by use, nothing is capped."""
+
+    subscription: Subscription
+    effective: bool
+
+
+async def set_spend_cap(
+    session: AsyncSession, *, subscription_id: str, amount: str, actor: str, now: datetime
+) -> CappedSubscription:
+    """Set the most to pay for a billing period of a subscription, all lines, before tax: `"250.00"`.
+
+    It holds at once, and for every period from then on. What the period has cost already stays; a cap that is
+    reached before it is set refuses whatever would cost more. Under a plan that charges nothing by use it is kept
+    for the day on which another plan does.
+
+    Raises:
+        NotFoundError, SubscriptionOverError. ValidationFailedError: not an amount, or less than what is fixed for
+        a period. MaximumMissingError: a call can cost any amount.
+    """
+    subscription = await subscription_by_id(session, subscription_id)
+    versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
+    current = phase_at(subscription, now) or subscription.phases[-1]
+    currency = versions[current.plan_version_id].currency
+    amount_minor = _amount_minor(amount, currency)
+    _check_fixed_charges(subscription, versions, amount_minor, now)
+    _check_maximums(subscription, [versions[key] for key in _versions_ahead(subscription, now)])
+    subscription = await own_terms.set_spend_cap(
+        session, subscription_id=subscription_id, amount_minor=amount_minor, actor=actor, now=now
+    )
+    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription))
+    return CappedSubscription(subscription, effective)
+
+
+async def remove_spend_cap(
+    session: AsyncSession, *, subscription_id: str, actor: str, now: datetime
+) -> Subscription:
+    """Take a spend cap away. Without one nothing changes.
+
+    Raises:
+        NotFoundError, SubscriptionOverError.
+    """
+    return await own_terms.set_spend_cap(
+        session, subscription_id=subscription_id, amount_minor=None, actor=actor, now=now
+    )
+
+
+async def require_cap_kept(session: AsyncSession, subscription: Subscription, *, now: datetime) -> None:
+    """Refuse a change of plan, just made, under which the subscription's spend cap (if any) could not be kept.
+
+    Raises:
+        MaximumMissingError, CapBelowFixedChargesError.
+    """
+    if subscription.spend_cap_minor is None:
+        return
+    versions = await plan_versions(session, _versions_ahead(subscription, now))
+    _check_maximums(subscription, versions.values())
+    for version in versions.values():
+        fixed = fixed_minor([charges_of(version, subscription)], version.currency)
+        if fixed > subscription.spend_cap_minor:
+            raise CapBelowFixedChargesError(
+                plan=version.plan.code,
+                fixed=_text(fixed, version.currency),
+                cap=_text(subscription.spend_cap_minor, version.currency),
+            )
+
+
+async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
+    """Refuse a change of an API product, just made, under which a customer's spend cap could not be kept.
+
+    Raises:
+        MaximumMissingError: for the first of them.
+    """
+    product = await api_product(session, product_code)
+    statement = (
+        select(Subscription)
+        .where(
+            Subscription.api_product_id == product.id,
+            Subscription.spend_cap_minor.is_not(None),
+            Subscription.status.not_in(sorted(OVER)),
+        )
+        .options(selectinload(Subscription.phases))
+    )
+    capped = (await session.scalars(statement)).all()
+    ahead = {row.id: _versions_ahead(row, now) for row in capped}
+    versions = await plan_versions(session, set().union(*ahead.values()))
+    for row in capped:
+        _check_maximums(row, [versions[key] for key in ahead[row.id]])
+
+
+def _versions_ahead(subscription: Subscription, now: datetime) -> set[str]:
+    return {phase.plan_version_id for phase in subscription.phases if phase.ends_at is None or phase.ends_at > now}
+
+
+def _amount_minor(amount: str, currency: str) -> int:
+    text = canonical_amount(amount, currency=currency, field=FIELD)
+    digits = minor_units(currency)
+    if len(text.partition(".")[2]) > digits:
+        raise ValidationFailedError(FIELD, f"{currency} has {digits} digits after the point")
+    amount_minor = int(Decimal(text).scaleb(digits))
+    if amount_minor > MAX_CAP_MINOR:
+        raise ValidationFailedError(FIELD, f"must be at most {_text(MAX_CAP_MINOR, currency)}")
+    return amount_minor
+
+
+def _check_fixed_charges(
+    subscription: Subscription, versions: dict[str, PlanVersion], amount_minor: int, now: datetime
+) -> None:
+    """This period's fixed charges may be of several plans; the next one's are those of the plan in force then."""
+    for period in current_and_next_period(subscription, now):
+        charges: dict[str, VersionCharges] = {}
+        if phases_within(subscription, period):
+            charges = charges_within(subscription, versions, period)
+        currency = next(iter(versions.values())).currency
+        fixed = fixed_minor(charges.values(), currency)
+        if fixed > amount_minor:
+            plans = ", ".join(sorted({versions[key].plan.name for key in charges}))
+            message = f"must be at least {_text(fixed, currency)}: what {plans} costs before any use"
+            raise ValidationFailedError(FIELD, f"{message} in the period from {period.start:%Y-%m-%d}")
+
+
+def _check_maximums(subscription: Subscription, versions: Iterable[PlanVersion]) -> None:
+    for version in versions:
+        product = version.plan.api_product
+        missing = unbounded_dimension(charges_of(version, subscription), product)
+        if missing is not None:
+            raise MaximumMissingError(
+                plan=version.plan.code, product=product.code, route=missing.route, dimension=missing.dimension
+            )
+
+
+def _text(amount_minor: int, currency: str) -> str:
+    return format_amount(Money(amount_minor, currency).as_decimal(), currency)
