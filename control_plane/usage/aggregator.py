@@ -2,32 +2,36 @@
 
 The row of `usage_hours` is locked before the generation of the touched mark is read, and that before the events
 are read. So nobody else recomputes the hour meanwhile, and an event that is not seen has raised the generation
-after it was read: the mark stays, and the hour is done again.
+after it was read: the mark stays, and the hour is done again. Hours with replays depend on the hours before them,
+too: see `replay_hours`.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import structlog
-from sqlalchemy import Text, cast, delete, func, insert, select, text, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import from_ms, to_ms, utc_now
-from control_plane.foundation.db import UtcDateTime
+from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.usage import metrics
+from control_plane.usage.hour_rows import hour_arrays, write_hours
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
+from control_plane.usage.replay_hours import (
+    hours_to_wait,
+    hours_with_replays,
+    judge_hours,
+    touch_later_hours,
+    write_unmatched,
+)
+from control_plane.usage.replays import NO_REPLAYS, Unmatched, hours_before
 from control_plane.usage.rollup import RowKey, RowSums, rollup_rows, split_moments
 from control_plane.usage.store import EventStore
-from control_plane.usage.tables import UsageHour, UsageHourly
-from gateway_contract.modes import Mode
-from gateway_contract.outcomes import Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -76,18 +80,8 @@ FROM (SELECT account_id, hour FROM touched_hours ORDER BY touched_at LIMIT 1 FOR
 WHERE mark.account_id = first.account_id AND mark.hour = first.hour
 RETURNING mark.account_id, mark.hour
 """)
-_ROW_COLUMNS = (
-    "calls",
-    "units",
-    "billable_calls",
-    "billable_units",
-    "bytes_in",
-    "bytes_out",
-    "latency_ms_sum",
-    "gateway_ms_sum",
-    "dimensions",
-    "billable_dimensions",
-)
+# no mark has this generation: it stays, and goes to the end of the queue
+_NEVER = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +107,7 @@ async def aggregate_touched(
             for account_id, hour, revision in await session.execute(_LOCK_HOURS, {"limit": limit})
         }
         hours = sorted(revisions)
-        names = _names(hours)
+        names = hour_arrays(hours)
         generations = {
             HourKey(account_id, to_ms(hour)): generation
             for account_id, hour, generation in await session.execute(_READ_GENERATIONS, names)
@@ -121,128 +115,36 @@ async def aggregate_touched(
         hours = [key for key in hours if key in generations]  # another worker was done with it just now
         if not hours:
             return 0
-        rows = await _recompute(session, store, hours)
-        await _write(session, hours, rows, revisions, now)
-        await session.execute(
-            _CLEAR_MARKS,
-            {**_names(hours), "generations": [generations[key] for key in hours], "now": now},
-        )
+        replay_hours = await hours_with_replays(session, hours)
+        waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
+        rows, unmatched = await _recompute(session, store, hours, replay_hours)
+        changed = await write_hours(session, hours, rows, revisions=revisions, now=now)
+        changed += await write_unmatched(session, unmatched)
+        await touch_later_hours(session, changed, in_hand=hours, now=now)
+        # after the touching, which may wait for others' marks; this waits for nobody
+        done = [_NEVER if key in waiting else generations[key] for key in hours]
+        await session.execute(_CLEAR_MARKS, {**hour_arrays(hours), "generations": done, "now": now})
     return len(hours)
 
 
 async def _recompute(
-    session: AsyncSession, store: EventStore, hours: Sequence[HourKey]
-) -> dict[HourKey, dict[RowKey, RowSums]]:
-    phases = await phases_of_hours(session, hours)
-    moments = split_moments(hours, phases)
-    whole = [key for key in hours if key.account_id not in moments]
-    split = [key for key in hours if key.account_id in moments]
-    figures = await asyncio.to_thread(store.hour_figures, whole)
-    figures += await asyncio.to_thread(store.hour_figures, split, boundaries=moments)
-    return rollup_rows(figures, phases=phases, moments=moments)
-
-
-async def _write(
-    session: AsyncSession,
-    hours: Sequence[HourKey],
-    rows: Mapping[HourKey, Mapping[RowKey, RowSums]],
-    revisions: Mapping[HourKey, int],
-    now: datetime,
-) -> None:
-    """Replace the rows of hours whose figures changed; an hour that came out the same keeps revision and seal."""
-    standing = await _standing_rows(session, hours)
-    computed = {key: {row: _values(sums) for row, sums in rows.get(key, {}).items()} for key in hours}
-    changed = [key for key in hours if computed[key] != standing.get(key, {})]
-    unchanged = [key for key in hours if computed[key] == standing.get(key, {})]
-    if changed:
-        await session.execute(delete(UsageHourly).where(_is_one_of(UsageHourly, changed)))
-        new_rows = [
-            _row(key, row, values, revisions[key] + 1) for key in changed for row, values in computed[key].items()
-        ]
-        if new_rows:
-            await session.execute(insert(UsageHourly), new_rows)
-        await session.execute(
-            update(UsageHour)
-            .where(_is_one_of(UsageHour, changed))
-            .values(revision=UsageHour.revision + 1, aggregated_at=now, sealed_at=None)
-            .execution_options(synchronize_session=False)
-        )
-    if unchanged:
-        await session.execute(
-            update(UsageHour)
-            .where(_is_one_of(UsageHour, unchanged))
-            .values(aggregated_at=now)
-            .execution_options(synchronize_session=False)
-        )
-    metrics.HOURS_RECOMPUTED.labels("yes").inc(len(changed))
-    metrics.HOURS_RECOMPUTED.labels("no").inc(len(unchanged))
-
-
-async def _standing_rows(
-    session: AsyncSession, hours: Sequence[HourKey]
-) -> dict[HourKey, dict[RowKey, dict[str, Any]]]:
-    statement = select(
-        UsageHourly.account_id,
-        UsageHourly.hour,
-        UsageHourly.phase_id,
-        UsageHourly.product,
-        UsageHourly.mode,
-        UsageHourly.key_id,
-        UsageHourly.endpoint,
-        UsageHourly.status,
-        UsageHourly.outcome,
-        *(getattr(UsageHourly, name) for name in _ROW_COLUMNS),
-    ).where(_is_one_of(UsageHourly, hours))
-    standing: dict[HourKey, dict[RowKey, dict[str, Any]]] = {}
-    for row in await session.execute(statement):
-        account_id, hour, phase_id, product, mode, key_id, endpoint, status, outcome, *values = row
-        key = RowKey(phase_id, product, Mode(mode), key_id, endpoint, status, Outcome(outcome))
-        found = standing.setdefault(HourKey(account_id, to_ms(hour)), {})
-        found[key] = dict(zip(_ROW_COLUMNS, values, strict=True))
-    return standing
-
-
-def _values(sums: RowSums) -> dict[str, Any]:
-    dimensions = dict(sums.dimensions)
-    return {
-        "calls": sums.calls,
-        "units": sums.units,
-        "billable_calls": sums.calls if sums.billable else 0,
-        "billable_units": sums.units if sums.billable else 0,
-        "bytes_in": sums.bytes_in,
-        "bytes_out": sums.bytes_out,
-        "latency_ms_sum": sums.latency_ms_sum,
-        "gateway_ms_sum": sums.gateway_ms_sum,
-        "dimensions": dimensions,
-        "billable_dimensions": dimensions if sums.billable else {},
-    }
-
-
-def _row(key: HourKey, row: RowKey, values: Mapping[str, Any], revision: int) -> dict[str, Any]:
-    return {
-        "account_id": key.account_id,
-        "hour": from_ms(key.hour_ms),
-        "phase_id": row.phase_id,
-        "product": row.product,
-        "mode": row.mode.value,
-        "key_id": row.key_id,
-        "endpoint": row.endpoint,
-        "status": row.status,
-        "outcome": row.outcome.value,
-        "revision": revision,
-        **values,
-    }
-
-
-def _names(hours: Sequence[HourKey]) -> dict[str, list[Any]]:
-    return {"accounts": [key.account_id for key in hours], "hours": [from_ms(key.hour_ms) for key in hours]}
-
-
-def _is_one_of(table: type[UsageHour | UsageHourly], hours: Sequence[HourKey]) -> Any:
-    names = _names(hours)
-    wanted = func.unnest(cast(names["accounts"], ARRAY(Text())), cast(names["hours"], ARRAY(UtcDateTime())))
-    derived = wanted.table_valued("account_id", "hour").render_derived()
-    return tuple_(table.account_id, table.hour).in_(select(derived.c.account_id, derived.c.hour))
+    session: AsyncSession, store: EventStore, hours: Sequence[HourKey], replay_hours: Sequence[HourKey]
+) -> tuple[dict[HourKey, dict[RowKey, RowSums]], Unmatched]:
+    # figures and what corrects them must be cut at the same moments
+    span = {*hours, *hours_before(replay_hours)}
+    phases = await phases_of_hours(session, span)
+    moments = split_moments(span, phases)
+    judged = NO_REPLAYS
+    if replay_hours:
+        judged = await judge_hours(session, store, replay_hours, phases=phases, moments=moments)
+    figures = judged.corrections()
+    for chosen in (set(hours).difference(replay_hours), replay_hours):
+        told_apart = chosen is replay_hours
+        whole = [key for key in sorted(chosen) if key.account_id not in moments]
+        split = [key for key in sorted(chosen) if key.account_id in moments]
+        figures += await asyncio.to_thread(store.hour_figures, whole, with_replays=told_apart)
+        figures += await asyncio.to_thread(store.hour_figures, split, boundaries=moments, with_replays=told_apart)
+    return rollup_rows(figures, phases=phases, moments=moments), judged.unmatched
 
 
 async def run_aggregator(

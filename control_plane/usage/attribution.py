@@ -22,6 +22,7 @@ from control_plane.usage.model import (
     FLAG_BAD_RECEIPT,
     FLAG_BAD_UNITS,
     FLAG_LONE_RECEIPT,
+    FLAG_REPLAYED,
     LATEST_MS,
     MAX_BYTES,
     MAX_LATENCY_MS,
@@ -29,6 +30,7 @@ from control_plane.usage.model import (
     MAX_STATUS,
     MAX_UNITS,
 )
+from control_plane.usage.product_rules import ProductRules
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import MAC_TEXT_LENGTH, Place, Receipt, parse_refusal_note, verify_receipt
@@ -43,18 +45,26 @@ class ImplausibleTimeError(ValueError):
     """A line without a receipt says it happened before 2020 or after 2099: it has no hour to stand in."""
 
 
-def attribute_line(line: UsageLine, *, secrets: tuple[bytes, ...], endpoints: EndpointNames) -> UsageEvent:
+def attribute_line(
+    line: UsageLine,
+    *,
+    secrets: tuple[bytes, ...],
+    endpoints: EndpointNames,
+    rules: ProductRules | None = None,
+) -> UsageEvent:
     """Return the event of one line. Forged or odd receipts are flagged, never an exception.
 
     Raises:
         ImplausibleTimeError: there is no receipt and Kong's time cannot be true.
     """
     receipt, flags = find_receipt(line, secrets)
-    dimensions, unit_flags = judge_dimensions(line.u)
+    rules = rules or ProductRules()
+    product = receipt.product if receipt else ""
+    dimensions, unit_flags = judge_dimensions(line.u, rules.maximums(product, line.rt))
+    replay_flags = (FLAG_REPLAYED,) if rules.is_replay(product, line) else ()
     numbers, number_flags = judge_numbers(line)
     if receipt is None and not EARLIEST_MS <= line.at < LATEST_MS:
         raise ImplausibleTimeError(f"no receipt, and {line.at} ms since 1970 is not a time of ours")
-    product = receipt.product if receipt else ""
     return UsageEvent(
         event_id=receipt.event_id if receipt else line.id,
         request_id=line.id,
@@ -74,7 +84,7 @@ def attribute_line(line: UsageLine, *, secrets: tuple[bytes, ...], endpoints: En
         client_ip=line.ip,
         emitter=receipt.emitter if receipt else "",
         call_number=receipt.call_number if receipt else 0,
-        flags=(*flags, *unit_flags, *number_flags),
+        flags=(*flags, *unit_flags, *number_flags, *replay_flags),
         **numbers,
     )
 
@@ -121,8 +131,13 @@ def _verify(text: str, place: Place, secrets: tuple[bytes, ...]) -> Receipt | No
     return receipt if receipt and is_sound(receipt) else None
 
 
-def judge_dimensions(found: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Return units by dimension: non-negative integers up to 10^12, else 0 and a flag that names the dimension."""
+def judge_dimensions(
+    found: Mapping[str, Any], maximums: Mapping[str, int]
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Return units by dimension: non-negative integers up to the dimension's maximum (10^12 where there is none).
+
+    Anything else is 0, and a flag names the dimension.
+    """
     if not found:
         return {}, ()
     units: dict[str, int] = {}
@@ -131,7 +146,7 @@ def judge_dimensions(found: Mapping[str, Any]) -> tuple[dict[str, int], tuple[st
         if not _DIMENSION.fullmatch(name):
             flags.append(FLAG_BAD_UNITS)
             continue
-        amount = _unit_amount(value)
+        amount = _unit_amount(value, maximums.get(name, MAX_UNITS))
         if amount is None:
             flags.append(f"{FLAG_BAD_UNITS}:{name}")
         units[name] = amount or 0
@@ -140,13 +155,13 @@ def judge_dimensions(found: Mapping[str, Any]) -> tuple[dict[str, int], tuple[st
     return units, tuple(dict.fromkeys(flags))
 
 
-def _unit_amount(value: Any) -> int | None:
+def _unit_amount(value: Any, most: int) -> int | None:
     if isinstance(value, str):
         text = value.strip()
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_UNITS))):
             return None
         value = int(text)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_UNITS:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= min(most, MAX_UNITS):
         return None
     return value
 

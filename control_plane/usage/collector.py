@@ -25,9 +25,14 @@ from control_plane.foundation.redis import RedisClient
 from control_plane.usage import metrics
 from control_plane.usage.entries import EntryBatch, SegmentKey, last_id
 from control_plane.usage.loops import Pauses
-from control_plane.usage.model import HourKey
-from control_plane.usage.positions import commit_positions, forget_old_positions, positions_to_publish, touch
-from control_plane.usage.storing import EventWriter
+from control_plane.usage.positions import (
+    commit_positions,
+    forget_old_positions,
+    note_replays,
+    positions_to_publish,
+    touch,
+)
+from control_plane.usage.storing import EventWriter, StoredHours
 from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_shard, usage_stream
 
 log = structlog.get_logger(__name__)
@@ -56,7 +61,7 @@ class Progress:
 
     batch: EntryBatch
     started: float
-    hours: set[HourKey] = field(default_factory=set)
+    hours: StoredHours = field(default_factory=StoredHours)
     positions: dict[SegmentKey, int] = field(default_factory=dict)
     steps_done: int = 0
 
@@ -228,7 +233,8 @@ class Collector:
             progress.positions = await commit_positions(
                 session, received=batch.received_ranges(), claims_ms=claims_ms, now=now
             )
-            await touch(session, hours=progress.hours, now=now)
+            await note_replays(session, hours=progress.hours.with_replays)
+            await touch(session, hours=progress.hours.every, now=now)
 
     async def _everything_before_is_committed(self, batch: EntryBatch) -> bool:
         """Say whether a claim ("shipped up to") in this batch also means "collected up to".

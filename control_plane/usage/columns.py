@@ -4,7 +4,7 @@ A property test holds both to the same answer.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, cast
@@ -23,9 +23,11 @@ from control_plane.usage.model import (
     EARLIEST_MS,
     FLAG_BAD_RECEIPT,
     FLAG_LONE_RECEIPT,
+    FLAG_REPLAYED,
     LATEST_MS,
     HourKey,
 )
+from control_plane.usage.product_rules import ProductRules
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -61,15 +63,19 @@ COLUMN_NAMES = (
 )
 _NO_FLAGS: tuple[str, ...] = ()
 _NO_DIMENSIONS: dict[str, int] = {}
-_line_fields = attrgetter("id", "sv", "rt", "m", "p", "ip", *(source for source, _, _ in NUMBERS.values()))
+_line_fields = attrgetter("id", "sv", "rt", "m", "p", "ip", "rp", *(source for source, _, _ in NUMBERS.values()))
 
 
 @dataclass(slots=True)
 class EventColumns:
-    """Events by column (see COLUMN_NAMES; times as ms since 1970), and what was noticed about them."""
+    """Events by column (see COLUMN_NAMES; times as ms since 1970), and what was noticed about them.
+
+    `replay_hours`: those of the hours that hold calls flagged `replayed`.
+    """
 
     columns: dict[str, Sequence[Any]] = field(default_factory=lambda: {name: [] for name in COLUMN_NAMES})
     hours: set[HourKey] = field(default_factory=set)
+    replay_hours: set[HourKey] = field(default_factory=set)
     implausible: list[UsageLine] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
 
@@ -81,6 +87,7 @@ class EventColumns:
         for name, column in self.columns.items():
             cast("list[Any]", column).extend(more.columns[name])
         self.hours |= more.hours
+        self.replay_hours |= more.replay_hours
         self.implausible += more.implausible
         self.flags.update(more.flags)
 
@@ -90,12 +97,15 @@ class EventColumns:
 
 
 class Attribution:
-    """Attributes lines under the gateway's secrets (all of them verify) and the catalog's endpoint names."""
+    """Attributes lines under the gateway's secrets (all of them verify), by the catalog's names and rules."""
 
-    def __init__(self, *, secrets: tuple[bytes, ...], endpoints: EndpointNames) -> None:
+    def __init__(
+        self, *, secrets: tuple[bytes, ...], endpoints: EndpointNames, rules: ProductRules | None = None
+    ) -> None:
         self._upstream = ReceiptReader(secrets, Place.UPSTREAM)
         self._answer = ReceiptReader(secrets, Place.ANSWER)
         self._endpoints = endpoints
+        self._rules = rules or ProductRules()
 
     def events(self, lines: Sequence[UsageLine], *, ingested_at_ms: int) -> EventColumns:
         """Return the events of these lines, in order; a line without hour goes to `implausible` instead."""
@@ -113,7 +123,8 @@ class Attribution:
             for account_id, at_ms in zip(columns["account_id"], columns["occurred_at"], strict=True)
         }
         counted = Counter(flag for row in flags.values() for flag in row)
-        return EventColumns(columns, {HourKey(*hour) for hour in hours}, implausible, counted)
+        replay_hours = _replay_hours(columns, flags) if counted[FLAG_REPLAYED] else set()
+        return EventColumns(columns, {HourKey(*hour) for hour in hours}, replay_hours, implausible, counted)
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
@@ -160,7 +171,8 @@ class Attribution:
         event_ids, times, accounts, keys, modes, products, outcomes, units, emitters, numbers = zip(
             *identities, strict=True
         )
-        ids, services, routes, methods, paths, addresses, *figures = zip(*map(_line_fields, lines), strict=True)
+        fields = zip(*map(_line_fields, lines), strict=True)
+        ids, services, routes, methods, paths, addresses, replays, *figures = fields
         name = self._endpoints.name
         columns: dict[str, Sequence[Any]] = {
             "event_id": event_ids,
@@ -177,7 +189,7 @@ class Attribution:
             "path": _cut(paths, MAX_PATH_LENGTH),
             "outcome": outcomes,
             "units": units,
-            "dimensions": _dimensions(lines, flags),
+            "dimensions": self._dimensions(lines, products, flags),
             "client_ip": addresses,
             "emitter": emitters,
             "call_number": numbers,
@@ -185,25 +197,45 @@ class Attribution:
         }
         columns.update(zip(NUMBERS, figures, strict=True))
         _bound_numbers(lines, columns, flags)
+        if any(replays):
+            self._note_replays(lines, products, flags)
         rows: list[tuple[str, ...]] = [_NO_FLAGS] * len(lines)
         for row, found in flags.items():
             rows[row] = found
         columns["flags"] = rows
         return columns
 
+    def _dimensions(
+        self, lines: Sequence[UsageLine], products: Sequence[str], flags: dict[int, tuple[str, ...]]
+    ) -> list[dict[str, int]]:
+        found = [_NO_DIMENSIONS] * len(lines)
+        for row, line in enumerate(lines):
+            if line.u:
+                found[row], bad = judge_dimensions(line.u, self._rules.maximums(products[row], line.rt))
+                if bad:
+                    flags[row] = flags.get(row, _NO_FLAGS) + bad
+        return found
+
+    def _note_replays(
+        self, lines: Sequence[UsageLine], products: Sequence[str], flags: dict[int, tuple[str, ...]]
+    ) -> None:
+        for row, line in enumerate(lines):
+            if line.rp and self._rules.is_replay(products[row], line):
+                flags[row] = (*flags.get(row, _NO_FLAGS), FLAG_REPLAYED)
+
 
 def _cut(texts: Sequence[str], length: int) -> Sequence[str]:
     return [text[:length] for text in texts] if max(map(len, texts)) > length else texts
 
 
-def _dimensions(lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[dict[str, int]]:
-    found = [_NO_DIMENSIONS] * len(lines)
-    for row, line in enumerate(lines):
-        if line.u:
-            found[row], bad = judge_dimensions(line.u)
-            if bad:
-                flags[row] = flags.get(row, _NO_FLAGS) + bad
-    return found
+def _replay_hours(columns: Mapping[str, Sequence[Any]], flags: Mapping[int, tuple[str, ...]]) -> set[HourKey]:
+    """Return the hours with replays of somebody's calls; those of nobody are never billed anyway."""
+    accounts, times = columns["account_id"], columns["occurred_at"]
+    return {
+        HourKey(accounts[row], times[row] - times[row] % HOUR_MS)
+        for row, found in flags.items()
+        if FLAG_REPLAYED in found and accounts[row]
+    }
 
 
 def _bound_numbers(

@@ -36,6 +36,7 @@ class UsageLine(msgspec.Struct, frozen=True, gc=False):
     lp: int = -1
     ip: str = ""
     u: dict[str, Any] = {}
+    rp: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ FLAG_BAD_RECEIPT = "bad_receipt"
 FLAG_LONE_RECEIPT = "lone_receipt"
 FLAG_BAD_UNITS = "bad_units"
 FLAG_BAD_NUMBER = "bad_number"
+FLAG_REPLAYED = "replayed"
 
 
 class HourKey(NamedTuple):

@@ -65,6 +65,14 @@ ORDER BY account_id, hour
 ON CONFLICT (account_id, hour) DO UPDATE SET generation = touched_hours.generation + 1
 """)
 
+_NOTE_REPLAYS = text("""
+INSERT INTO replay_hours (account_id, hour)
+SELECT account_id, hour
+FROM unnest(CAST(:accounts AS text[]), CAST(:hours AS timestamptz[])) AS noted (account_id, hour)
+ORDER BY account_id, hour
+ON CONFLICT DO NOTHING
+""")
+
 
 async def commit_positions(
     session: AsyncSession,
@@ -126,6 +134,19 @@ async def touch(session: AsyncSession, *, hours: Collection[HourKey], now: datet
                 "accounts": [key.account_id for key in ordered],
                 "hours": [from_ms(key.hour_ms) for key in ordered],
                 "now": now,
+            },
+        )
+
+
+async def note_replays(session: AsyncSession, *, hours: Collection[HourKey]) -> None:
+    """Remember hours that hold calls flagged `replayed`; to be committed with their touched marks. Idempotent."""
+    if hours:
+        ordered = sorted(hours)
+        await session.execute(
+            _NOTE_REPLAYS,
+            {
+                "accounts": [key.account_id for key in ordered],
+                "hours": [from_ms(key.hour_ms) for key in ordered],
             },
         )
 

@@ -41,11 +41,12 @@ class RowKey:
     endpoint: str
     status: int
     outcome: Outcome
+    replayed: bool = False
 
 
 @dataclass(slots=True)
 class RowSums:
-    """The figures of one row. A row is billed whole or not at all: its phase, mode, outcome and status decide."""
+    """The figures of one row. A row is billed whole or not at all: everything that decides is in its key."""
 
     billable: bool
     calls: int = 0
@@ -54,6 +55,7 @@ class RowSums:
     bytes_out: int = 0
     latency_ms_sum: int = 0
     gateway_ms_sum: int = 0
+    upstream_ms_sum: int = 0
     dimensions: Counter[str] = field(default_factory=Counter)
 
     def add(self, figures: HourFigures) -> None:
@@ -63,6 +65,7 @@ class RowSums:
         self.bytes_out += figures.bytes_out
         self.latency_ms_sum += figures.latency_ms
         self.gateway_ms_sum += figures.gateway_ms
+        self.upstream_ms_sum += figures.upstream_ms
         self.dimensions.update(figures.dimensions)
 
 
@@ -100,10 +103,15 @@ def split_moments(hours: Iterable[HourKey], phases: Phases) -> dict[str, list[in
 def rollup_rows(
     figures: Iterable[HourFigures], *, phases: Phases, moments: Mapping[str, Sequence[int]]
 ) -> dict[HourKey, dict[RowKey, RowSums]]:
-    """Return the rows of each hour. `moments` are those the figures were cut at (see `split_moments`)."""
+    """Return the rows of each hour. `moments` are those the figures were cut at (see `split_moments`).
+
+    Figures that are `replayed` are not billed and stand in rows of their own, if they were billed otherwise.
+    """
     hours: dict[HourKey, dict[RowKey, RowSums]] = defaultdict(dict)
     for part in figures:
-        phase = _phase_of(part, phases, moments)
+        phase = phase_of(part, phases, moments)
+        statuses = phase.billable_statuses if phase else DEFAULT_STATUSES
+        replayed = part.replayed and would_be_billed(part, statuses)
         key = RowKey(
             phase_id=phase.phase_id if phase else NO_PHASE,
             product=part.product,
@@ -112,22 +120,28 @@ def rollup_rows(
             endpoint=part.endpoint,
             status=part.status,
             outcome=part.outcome,
+            replayed=replayed,
         )
         rows = hours[HourKey(part.account_id, part.hour_ms)]
         if key not in rows:
-            billable = is_billable(
-                account_id=part.account_id,
-                mode=part.mode,
-                outcome=part.outcome,
-                status=part.status,
-                statuses=phase.billable_statuses if phase else DEFAULT_STATUSES,
-            )
-            rows[key] = RowSums(billable)
+            rows[key] = RowSums(not replayed and part.mode is Mode.LIVE and would_be_billed(part, statuses))
         rows[key].add(part)
-    return dict(hours)
+    return {hour: {key: sums for key, sums in rows.items() if sums.calls} for hour, rows in hours.items()}
 
 
-def _phase_of(part: HourFigures, phases: Phases, moments: Mapping[str, Sequence[int]]) -> PhaseTerms | None:
+def would_be_billed(part: HourFigures, statuses: range) -> bool:
+    """Say whether calls would be billed if they were live and no replays."""
+    return is_billable(
+        account_id=part.account_id,
+        mode=Mode.LIVE,
+        outcome=part.outcome,
+        status=part.status,
+        statuses=statuses,
+    )
+
+
+def phase_of(part: HourFigures, phases: Phases, moments: Mapping[str, Sequence[int]]) -> PhaseTerms | None:
+    """Return the phase that figures belong to; `moments` are those they were cut at."""
     begins_ms = part.hour_ms
     if part.part:
         begins_ms = max(begins_ms, moments[part.account_id][part.part - 1])

@@ -1,6 +1,7 @@
 """From stream entries to stored events. Blocking; the collector runs it in a thread."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import structlog
 
@@ -14,6 +15,14 @@ from control_plane.usage.store import EventStore, UnstorableRowError
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredHours:
+    """Hours with new events, and those of them whose new events hold replays."""
+
+    every: frozenset[HourKey] = frozenset()
+    with_replays: frozenset[HourKey] = frozenset()
+
+
 class EventWriter:
     """Attributes and stores batches. `attribution` is asked for anew for each: the catalog may have changed."""
 
@@ -21,7 +30,7 @@ class EventWriter:
         self._store = store
         self._attribution = attribution
 
-    def write(self, batch: EntryBatch, now_ms: int) -> set[HourKey]:
+    def write(self, batch: EntryBatch, now_ms: int) -> StoredHours:
         """Store the batch's events and dead letters and return the hours they are in. Idempotent.
 
         Whatever a line holds, it ends as an event or as a dead letter.
@@ -34,7 +43,7 @@ class EventWriter:
         letters += list(self._insert(events))
         self._store.insert_dead_letters(letters, received_at_ms=now_ms)
         _count(batch, events, letters)
-        return events.hours
+        return StoredHours(frozenset(events.hours), frozenset(events.replay_hours))
 
     def _read(self, batch: EntryBatch, now_ms: int) -> tuple[EventColumns, list[DeadLetter]]:
         """Decode and attribute entry by entry: a whole batch of lines would never fit a processor's cache."""

@@ -62,6 +62,32 @@ class TouchedHour(Base):
     touched_at: Mapped[datetime]
 
 
+class ReplayHour(Base):
+    """An hour that holds calls flagged `replayed`: whether they are billed depends on the 24 hours before it."""
+
+    __tablename__ = "replay_hours"
+    __table_args__ = (CheckConstraint(FULL_HOUR, name="hour"),)
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+
+
+class UnmatchedReplay(Base):
+    """A call flagged `replayed` that is billed, since no original is known; it is the original of later ones.
+
+    At most one an hour for each `call_hash` (product, mode, method and path: see `replay_calls.sql`).
+    """
+
+    __tablename__ = "unmatched_replays"
+    __table_args__ = (CheckConstraint(FULL_HOUR, name="hour"),)
+
+    account_id: Mapped[str] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    call_hash: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str]
+    occurred_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class UsageHour(Base):
     """The row that is locked while an hour is recomputed."""
 
@@ -80,7 +106,10 @@ class UsageHour(Base):
 
 
 class UsageHourly(Base):
-    """Figures of one hour, written whole, never added to. `phase_id` is '' without a subscription."""
+    """Figures of one hour, written whole, never added to. `phase_id` is '' without a subscription.
+
+    `replayed` rows hold answers that the upstream repeated for calls that were billed before: not billable.
+    """
 
     __tablename__ = "usage_hourly"
     __table_args__ = (
@@ -88,6 +117,7 @@ class UsageHourly(Base):
         CheckConstraint("mode IN ('', 'live', 'test')", name="mode"),
         CheckConstraint("billable_calls BETWEEN 0 AND calls", name="billable_calls"),
         CheckConstraint("billable_units BETWEEN 0 AND units", name="billable_units"),
+        CheckConstraint("NOT (replayed AND billable_calls > 0)", name="replayed"),
         Index(None, "phase_id", "hour"),
         Index(None, "key_id", "hour"),
     )
@@ -101,6 +131,7 @@ class UsageHourly(Base):
     endpoint: Mapped[str] = mapped_column(primary_key=True)
     status: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     outcome: Mapped[str] = mapped_column(primary_key=True)
+    replayed: Mapped[bool] = mapped_column(primary_key=True, default=False, server_default=text("false"))
     calls: Mapped[int] = mapped_column(BigInteger)
     units: Mapped[int] = mapped_column(BigInteger)
     billable_calls: Mapped[int] = mapped_column(BigInteger)
@@ -109,6 +140,7 @@ class UsageHourly(Base):
     bytes_out: Mapped[int] = mapped_column(BigInteger)
     latency_ms_sum: Mapped[int] = mapped_column(BigInteger)
     gateway_ms_sum: Mapped[int] = mapped_column(BigInteger)
+    upstream_ms_sum: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     billable_dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     revision: Mapped[int] = mapped_column(BigInteger)

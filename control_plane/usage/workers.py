@@ -8,6 +8,8 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.catalog.model import ProductUsageRules
+from control_plane.catalog.queries import product_usage_rules
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import create_redis
 from control_plane.usage import metrics
@@ -16,6 +18,7 @@ from control_plane.usage.collector import Collector, CollectorConfig
 from control_plane.usage.columns import Attribution
 from control_plane.usage.endpoints import EndpointNames, Template
 from control_plane.usage.loops import Pauses
+from control_plane.usage.product_rules import ProductRules
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
@@ -41,12 +44,13 @@ class UsageConfig:
 
 
 class CatalogWatch:
-    """Keeps the attribution's endpoint names as the catalog has them, read anew before each batch."""
+    """Keeps the attribution's endpoint names and rules as the catalog has them, read anew before each batch."""
 
     def __init__(self, *, secrets: tuple[bytes, ...], sessions: async_sessionmaker[AsyncSession]) -> None:
         self._secrets = secrets
         self._sessions = sessions
         self._templates: dict[str, tuple[Template, ...]] = {}
+        self._rules: dict[str, ProductUsageRules] = {}
         self._attribution = Attribution(secrets=secrets, endpoints=EndpointNames())
 
     def attribution(self) -> Attribution:
@@ -57,10 +61,13 @@ class CatalogWatch:
         """Read the catalog; without a change the names (and their cache) stay."""
         async with self._sessions() as session:
             templates = await endpoint_templates(session)
-        if templates != self._templates:
-            self._templates = templates
-            self._attribution = Attribution(secrets=self._secrets, endpoints=EndpointNames(templates))
-            log.info("read the endpoints of API products", products=len(templates))
+            rules = await product_usage_rules(session)
+        if (templates, rules) != (self._templates, self._rules):
+            self._templates, self._rules = templates, rules
+            self._attribution = Attribution(
+                secrets=self._secrets, endpoints=EndpointNames(templates), rules=ProductRules(rules)
+            )
+            log.info("read the endpoints and rules of API products", products=len(templates))
 
 
 async def run_collector(

@@ -52,7 +52,10 @@ class UnstorableRowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HourFigures:
-    """Sums over the events of one hour (or one part of it) that share every other field here."""
+    """Sums over the events of one hour (or one part of it) that share every other field here.
+
+    `replayed`: the upstream said that it repeated an earlier answer. `upstream_ms` is 0 where it was not called.
+    """
 
     account_id: str
     hour_ms: int
@@ -69,7 +72,9 @@ class HourFigures:
     bytes_out: int
     latency_ms: int
     gateway_ms: int
+    upstream_ms: int = 0
     dimensions: Mapping[str, int] = field(default_factory=dict)
+    replayed: bool = False
 
 
 class EventStore:
@@ -79,6 +84,7 @@ class EventStore:
         self._client = client
         package = resources.files("control_plane.usage.store")
         self._hour_figures = (package / "hour_figures.sql").read_text(encoding="utf-8")
+        self._replay_figures = self._hour_figures.replace("0 AS is_replay", "has(flags, 'replayed') AS is_replay")
         self._event_search = (package / "event_search.sql").read_text(encoding="utf-8")
 
     @classmethod
@@ -137,27 +143,22 @@ class EventStore:
         self._client.insert("usage_dead_letters", rows, column_names=names, settings=_INSERT_SETTINGS)
 
     def hour_figures(
-        self, hours: Sequence[HourKey], *, boundaries: Mapping[str, Sequence[int]] | None = None
+        self,
+        hours: Sequence[HourKey],
+        *,
+        boundaries: Mapping[str, Sequence[int]] | None = None,
+        with_replays: bool = False,
     ) -> list[HourFigures]:
         """Return the figures of these hours, each event counted once.
 
         `boundaries` gives sorted moments (ms) by account; an hour is cut at those inside it, `part` being the
-        number of moments at or before the event.
+        number of moments at or before the event. Replays are told apart only `with_replays`.
         """
         if not hours:
             return []
-        split = boundaries or {}
-        seconds = [key.hour_ms // 1000 for key in hours]
         result = self._client.query(
-            self._hour_figures,
-            parameters={
-                "accounts": [key.account_id for key in hours],
-                "hours": seconds,
-                "first_hour": min(seconds),
-                "last_hour": max(seconds),
-                "split_accounts": list(split),
-                "boundaries": [list(moments) for moments in split.values()],
-            },
+            self._replay_figures if with_replays else self._hour_figures,
+            parameters=hour_parameters(hours, boundaries or {}),
         )
         return [
             HourFigures(
@@ -170,16 +171,22 @@ class EventStore:
                 status=row[6],
                 outcome=Outcome(row[7]),
                 part=row[8],
-                calls=row[9],
-                units=row[10],
-                bytes_in=row[11],
-                bytes_out=row[12],
-                latency_ms=row[13],
-                gateway_ms=row[14],
-                dimensions=row[15],
+                replayed=bool(row[9]),
+                calls=row[10],
+                units=row[11],
+                bytes_in=row[12],
+                bytes_out=row[13],
+                latency_ms=row[14],
+                gateway_ms=row[15],
+                upstream_ms=row[16],
+                dimensions=row[17],
             )
             for row in result.result_rows
         ]
+
+    def query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Return the rows of one query."""
+        return self._client.query(statement, parameters=dict(parameters)).result_rows
 
     def search(self, parameters: Mapping[str, Any]) -> list[UsageEvent]:
         """Return one page of events; parameters as `event_search.sql` names them (see `history.event_search`)."""
@@ -200,6 +207,19 @@ class EventStore:
             parameters={"limit": limit},
         )
         return [DeadLetter(*row) for row in result.result_rows]
+
+
+def hour_parameters(hours: Sequence[HourKey], boundaries: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Return the parameters that name hours, and the moments at which they are cut by account."""
+    seconds = [key.hour_ms // 1000 for key in hours]
+    return {
+        "accounts": [key.account_id for key in hours],
+        "hours": seconds,
+        "first_hour": min(seconds),
+        "last_hour": max(seconds),
+        "split_accounts": list(boundaries),
+        "boundaries": [list(moments) for moments in boundaries.values()],
+    }
 
 
 def _event(row: dict[str, Any]) -> UsageEvent:

@@ -1,5 +1,6 @@
 -- Figures of whole hours, each event once, by everything that a rollup row is keyed by. `part` numbers the pieces
 -- of an hour between the moments given for its account (0 is before the first): a plan change inside the hour.
+-- `is_replay` is has(flags, 'replayed') where replays are to be told apart: most hours hold none.
 SELECT
     account_id,
     toUnixTimestamp(hour) AS hour_seconds,
@@ -13,12 +14,14 @@ SELECT
         boundary -> boundary <= toUnixTimestamp64Milli(occurred_at),
         {boundaries:Array(Array(Int64))}[indexOf({split_accounts:Array(String)}, account_id)]
     ) AS part,
+    0 AS is_replay,
     count() AS calls,
     sum(units) AS units,
     sum(bytes_in) AS bytes_in,
     sum(bytes_out) AS bytes_out,
     sum(latency_ms) AS latency_ms,
     sum(gateway_ms) AS gateway_ms,
+    sum(greatest(upstream_ms, 0)) AS upstream_ms_sum,
     sumMap(dimensions) AS dimensions
 FROM usage_events FINAL
 WHERE (account_id, hour) IN (
@@ -27,4 +30,4 @@ WHERE (account_id, hour) IN (
         )
     )
     AND hour BETWEEN toDateTime({first_hour:UInt32}, 'UTC') AND toDateTime({last_hour:UInt32}, 'UTC')
-GROUP BY account_id, hour, product, mode, key_id, endpoint, status, outcome, part
+GROUP BY account_id, hour, product, mode, key_id, endpoint, status, outcome, part, is_replay
