@@ -10,6 +10,7 @@ from control_plane.entrypoints.supervisor import Worker
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
 from control_plane.gateway_sync.config_sync import run_config_sync
+from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.sealing import SealingConfig
@@ -65,7 +66,15 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
     async def subscriptions(stop: asyncio.Event) -> None:
         await run_advance(sessions, stop=stop)
 
-    found = [Worker("usage", usage), Worker("projector", projector), Worker("subscriptions", subscriptions)]
+    async def upgrade_hints(stop: asyncio.Event) -> None:
+        await run_upgrade_hints(database_url=settings.database_url, stop=stop)
+
+    found = [
+        Worker("usage", usage),
+        Worker("projector", projector),
+        Worker("subscriptions", subscriptions),
+        Worker("upgrade_hints", upgrade_hints),
+    ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found
 
 

@@ -17,5 +17,9 @@ SWEEP_SECONDS = Histogram(
     "km_projection_sweep_seconds", "Time of a full sweep.", buckets=(0.1, 0.5, 1, 5, 15, 30, 60, 120, 300)
 )
 SETTLED = Counter("km_settled_hours_total", "Sealed hours settled in the gateway's counters.")
+UPGRADE_HINTS = Counter(
+    "km_upgrade_hints_total", "Upgrade hints worked out, by whether another plan is named.", ["result"]
+)
+HINT_ROUND_SECONDS = Gauge("km_upgrade_hint_round_seconds", "Time of the last round through all subscriptions.")
 PUSHES = Counter("km_config_pushes_total", "Configuration pushes to nodes by result.", ["result"])
 NODES = Gauge("km_gateway_nodes", "Gateway nodes by status at the last check.", ["status"])

@@ -6,9 +6,10 @@ from datetime import datetime
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.outbox import OutboxRow, Topic, claim, finish
+from control_plane.foundation.outbox import OutboxRow, Topic, claim, enqueue_many, finish
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.record_writer import RecordWriter
+from control_plane.gateway_sync.records import SubscriptionSnapshot
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
 
 log = structlog.get_logger(__name__)
@@ -44,6 +45,8 @@ async def project_changes(
         # accounts first: a new key must not be known before the account it belongs to
         await writer.write_accounts(accounts, now=now, public_url=public_url)
         await writer.write_keys(keys)
+        void = [held.id for account in accounts for held in account.subscriptions if _is_void(held)]
+        await enqueue_many(session, topic=Topic.UPGRADE_HINT_VOID, entity_ids=void, now=now)
         await finish(session, [row.id for row in rows], now)
     metrics.PROJECTED.labels("account").inc(len(accounts))
     metrics.PROJECTED.labels("key").inc(len(keys))
@@ -52,6 +55,10 @@ async def project_changes(
 
 def _entities(rows: Iterable[OutboxRow], topic: Topic) -> set[str]:
     return {row.entity_id for row in rows if row.topic == topic}
+
+
+def _is_void(subscription: SubscriptionSnapshot) -> bool:
+    return subscription.fitting is not None and not subscription.fitting.valid
 
 
 def _report_missing(kind: str, wanted: set[str], found: Iterable[str]) -> None:

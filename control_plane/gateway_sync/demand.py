@@ -1,0 +1,97 @@
+"""What accounts asked for in the last 30 days, from the hourly rollups."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select, true
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.catalog.model import REQUESTS_METER
+from control_plane.foundation.clock import floor_hour
+from control_plane.foundation.db import is_any_of
+from control_plane.gateway_sync.fitting_plans import DEMAND_DAYS, Demand
+from control_plane.usage.tables import UsageHourly
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+
+_RATE_LIMITED = (Outcome.RATE_LIMITED.value,)
+_REFUSED = (*_RATE_LIMITED, Outcome.QUOTA_EXCEEDED.value)
+# what a larger plan would have had to bear; other refusals ask for no larger plan
+_WANTED = (Outcome.SERVED.value, *_REFUSED)
+
+
+def demand_from(now: datetime) -> datetime:
+    """Return the first hour that counts at `now`."""
+    return floor_hour(now) - timedelta(days=DEMAND_DAYS)
+
+
+async def demands(
+    session: AsyncSession, account_ids: Collection[str], *, now: datetime
+) -> dict[tuple[str, str], Demand]:
+    """Return demands by account and API product's code, whatever plans held meanwhile; no usage, no entry.
+
+    A refused call has no units of its own in the rollups: it counts one.
+    """
+    dimensions: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    for account_id, product, dimension, amount in await session.execute(_dimensions(account_ids, now)):
+        dimensions[account_id, product][dimension] = amount
+    return {
+        (account_id, product): Demand(
+            units={REQUESTS_METER: served + refused, **dimensions[account_id, product]},
+            refused_calls=refused,
+            rate_limited_calls=rate_limited,
+            peak_hour_calls=peak,
+        )
+        for account_id, product, served, refused, rate_limited, peak in await session.execute(
+            _calls(account_ids, now)
+        )
+    }
+
+
+def _calls(account_ids: Collection[str], now: datetime) -> Select[Any]:
+    calls, outcome = UsageHourly.calls, UsageHourly.outcome
+    hours = (
+        select(
+            UsageHourly.account_id,
+            UsageHourly.product,
+            func.sum(UsageHourly.billable_units).label("served"),
+            func.coalesce(func.sum(calls).filter(outcome.in_(_REFUSED)), 0).label("refused"),
+            func.coalesce(func.sum(calls).filter(outcome.in_(_RATE_LIMITED)), 0).label("rate_limited"),
+            func.sum(calls).label("all"),
+        )
+        .where(*_in_span(account_ids, now), outcome.in_(_WANTED))
+        .group_by(UsageHourly.account_id, UsageHourly.product, UsageHourly.hour)
+        .subquery()
+        .c
+    )
+    sums = [_whole(func.sum(hours[name])) for name in ("served", "refused", "rate_limited")]
+    groups = (hours["account_id"], hours["product"])
+    return select(*groups, *sums, _whole(func.max(hours["all"]))).group_by(*groups)
+
+
+def _dimensions(account_ids: Collection[str], now: datetime) -> Select[Any]:
+    each = func.jsonb_each_text(UsageHourly.billable_dimensions).table_valued("key", "value")
+    groups = (UsageHourly.account_id, UsageHourly.product, each.c.key)
+    return (
+        select(*groups, _whole(func.sum(cast(each.c.value, BigInteger))))
+        .select_from(UsageHourly)
+        .join(each, true())
+        .where(*_in_span(account_ids, now))
+        .group_by(*groups)
+    )
+
+
+def _in_span(account_ids: Collection[str], now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        is_any_of(UsageHourly.account_id, account_ids),
+        UsageHourly.hour >= demand_from(now),
+        UsageHourly.hour <= now,
+        UsageHourly.mode == Mode.LIVE.value,
+    )
+
+
+def _whole(column: ColumnElement[Any]) -> ColumnElement[int]:
+    # PostgreSQL's sum of bigint is numeric
+    return cast(column, BigInteger)
