@@ -19,6 +19,7 @@ IDLE_ENDED_AT_ONCE: Final = 16
 MOST_PARKED: Final = 256
 _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
+_accepted = metrics.counter("km_pluginserver_connections_total", help_text="connections accepted")
 _full = metrics.counter(
     "km_pluginserver_full_total", help_text="times a worker had no room for one connection more"
 )
@@ -122,6 +123,7 @@ class Acceptor:
             self._hub.switch()
 
     def _note(self, connection: Connection) -> None:
+        _accepted.inc()
         self.connections.add(connection)
         self._slot.connections = len(self.connections)
 

@@ -8,10 +8,8 @@ anew in the first case and answers 500 in the second.
 
 import _socket
 import contextlib
-import json
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 from gevent import GreenletExit, getcurrent
@@ -27,33 +25,19 @@ from kong_plugins.server.errors import (
     WireError,
 )
 from kong_plugins.server.event_calls import join_event_call, split_event_call
+from kong_plugins.server.failure import FAILURE, result_of
 from kong_plugins.server.frames import FrameSocket
+from kong_plugins.server.handler import Handler
 from kong_plugins.server.methods import EXIT, Method
 from kong_plugins.server.pdk import Kong
-from kong_plugins.server.pdk.response import encode_exit
-from kong_plugins.server.plugin_host import Handler, PluginHost
+from kong_plugins.server.pdk.foreign import kong_in_style
+from kong_plugins.server.pdk_style import PdkStyle
+from kong_plugins.server.plugin_host import PluginHost
 
 LONGEST_CALL: Final = 16 * 1024 * 1024
 DRAIN_SECONDS: Final = 5.0
 MOST_DEFERRED: Final = 32  # their answers have to fit into the socket's buffer while nobody reads them
 END_OF_EVENT: Final = wire.frame(b"")
-
-FAILURE_STATUS: Final = 503
-FAILURE_BODY: Final = json.dumps(
-    {
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": FAILURE_STATUS,
-        "code": "gateway_plugin_failed",
-        "detail": "The gateway could not decide on this request. Try again shortly.",
-    }
-).encode()
-FAILURE_HEADERS: Final[Mapping[str, object]] = {
-    "Content-Type": "application/problem+json",
-    "Cache-Control": "no-store",
-    "Retry-After": "1",
-}
-_FAILURE: Final = encode_exit(FAILURE_STATUS, FAILURE_BODY, FAILURE_HEADERS)
 
 exceptions = metrics.counter("km_pluginserver_exceptions_total", help_text="exceptions plugins raised")
 timeouts = metrics.counter("km_pluginserver_timeouts_total", help_text="events that ran out of time")
@@ -63,7 +47,6 @@ refused = metrics.counter("km_pluginserver_refused_instances_total", help_text="
 unanswered = metrics.counter(
     "km_pluginserver_unanswered_calls_total", help_text="calls at an event's end that Kong did not answer any more"
 )
-accepted = metrics.counter("km_pluginserver_connections_total", help_text="connections accepted")
 
 
 class Connection(FrameSocket):
@@ -79,6 +62,7 @@ class Connection(FrameSocket):
         self._timeout = event_timeout_seconds
         self._deferred: list[bytes] = []  # calls of the event at hand that were not sent yet
         self._kong = Kong(self)
+        self._foreign: dict[PdkStyle, Any] = {}
         self._greenlet: Any = None
 
     def open(self, sock: _socket.socket) -> None:
@@ -90,7 +74,6 @@ class Connection(FrameSocket):
         self.in_event = self.stopping = False
         self.deadline = 0.0  # when to interrupt, by the monotonic clock; 0 is never
         self.last_used = time.monotonic()
-        accepted.inc()
 
     def serve(self) -> None:
         """Answer calls until the connection ends, either side closes it, or the worker stops."""
@@ -232,7 +215,7 @@ class Connection(FrameSocket):
         self.in_event = True
         error: BaseException | None = None
         try:
-            handler.run(self._kong)
+            handler.run(self._kong if handler.style is PdkStyle.PLAIN else self._kong_in(handler.style))
         except (ResponseSent, ConnectionLostError):
             pass
         except BaseException as raised:  # noqa: BLE001 - whatever a plugin does, sys.exit() too, Kong gets an answer
@@ -243,6 +226,11 @@ class Connection(FrameSocket):
         self.last_used = time.monotonic()
         handler.seconds.observe(self.last_used - started)
         return self._end_event(handler, answer, error)
+
+    def _kong_in(self, style: PdkStyle) -> Any:
+        if style not in self._foreign:
+            self._foreign[style] = kong_in_style(self._kong, style)
+        return self._foreign[style]
 
     def _end_event(self, handler: Handler, answer: bytes, error: BaseException | None) -> bool:
         if error is not None:
@@ -266,15 +254,15 @@ class Connection(FrameSocket):
         data = b"".join(self._deferred)
         self._deferred.clear()
         self.write(data)
-        (handler.ok if error is None else handler.count_of(_result_of(error))).inc()
+        (handler.ok if error is None else handler.count_of(result_of(error))).inc()
         return True
 
     def _refuse(self, handler: Handler, error: BaseException) -> bool:
         """Answer the caller in the plugin's place, and end the connection once Kong has read it."""
-        handler.count_of(_result_of(error)).inc()
+        handler.count_of(result_of(error)).inc()
         if self.broken_off:
             return False
-        self.write(EXIT.frame + wire.frame(_FAILURE))
+        self.write(FAILURE)
         if self._outstanding:
             # Kong is still at the plugin's last call. Closing now would break its write, and it would repeat the
             # whole event; it reads the refusal next.
@@ -309,7 +297,3 @@ class Connection(FrameSocket):
             self.deadline = 0.0
         self.write(wire.frame(messages.encode("RpcReturn", {"sequence": call.get("sequence", 0)} | result)))
         return True
-
-
-def _result_of(error: BaseException) -> str:
-    return "timeout" if isinstance(error, EventTimeout) else "failed"

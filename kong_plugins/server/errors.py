@@ -1,5 +1,7 @@
 """What can go wrong between Kong and a plugin."""
 
+from kong_pdk.exception import PDKException
+
 
 class PluginServerError(Exception):
     """The family of this package's failures."""
@@ -9,8 +11,8 @@ class WireError(PluginServerError):
     """Bytes that are no message of the protocol, or a value the protocol cannot carry."""
 
 
-class PdkError(PluginServerError):
-    """A call to Kong could not be made or its answer could not be read."""
+class PdkError(PluginServerError, PDKException):  # type: ignore[misc]  # kong-pdk has no types
+    """A call to Kong could not be made or its answer could not be read. kong-pdk's plugins catch it as theirs."""
 
 
 class ConnectionLostError(PdkError):
@@ -19,6 +21,10 @@ class ConnectionLostError(PdkError):
 
 class PluginLoadError(PluginServerError):
     """A plugin's module cannot be imported or is no plugin; the text is safe to log."""
+
+
+class NoPluginError(PluginLoadError):
+    """A module has no class `Plugin`: it is something else that lies beside plugins."""
 
 
 class UnknownInstanceError(PluginServerError):

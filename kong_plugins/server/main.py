@@ -3,25 +3,24 @@
 import json
 import logging
 import sys
-from pathlib import Path
 
 from kong_plugins.server import logs
 from kong_plugins.server.errors import PluginLoadError
 from kong_plugins.server.options import Options, parse_options
-from kong_plugins.server.registry import describe, load_plugin
+from kong_plugins.server.registry import PluginSources, describe
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the server, or print what Kong's `query_cmd` wants; return the exit code."""
     options = parse_options(arguments)
     if options.dump is not None:
-        return _dump(options.dump, options.plugins_dir)
+        return _dump(options.dump, options.sources)
     return _serve(options)
 
 
-def _dump(name: str, plugins_dir: Path | None) -> int:
+def _dump(name: str, sources: PluginSources) -> int:
     try:
-        plugin = load_plugin(name, plugins_dir)
+        plugin = sources.load(name)
     except PluginLoadError as error:
         print(f"km-pluginserver: {error} ({error.__cause__})", file=sys.stderr)  # noqa: T201 - the command's answer
         return 1

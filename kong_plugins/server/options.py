@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from kong_plugins.server.logs import LEVELS
+from kong_plugins.server.registry import PluginSources
 
 PREFIX: Final = "KM_PLUGINSERVER_"
 DEFAULT_SOCKET: Final = "/usr/local/kong/km-pluginserver.sock"
 DEFAULT_MAX_WORKERS: Final = 4
+ALL: Final = "all"
 LONGEST_SOCKET_PATH: Final = 90  # the system's 107, less what the name it is bound under first takes
 
 
@@ -21,7 +23,7 @@ class Options:
     env_file: Path | None
     workers: int
     plugins: tuple[str, ...] | None
-    plugins_dir: Path | None
+    sources: PluginSources
     metrics_host: str
     metrics_port: int | None
     event_timeout_seconds: float
@@ -48,9 +50,16 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     times = (given.event_timeout_seconds, given.wedged_after_seconds, given.instance_expiry_seconds)
     if min(times) <= 0 or given.stop_seconds < 0:
         parser.error("seconds are above 0")
-    names = tuple(name.strip() for name in (given.plugins or "").split(",") if name.strip())
-    values = vars(given) | {"plugins": names or None, "socket": given.socket.absolute()}
-    return Options(**values)
+    values = vars(given)
+    entries = [entry.partition("=") for entry in _list(values.pop("plugins"))]
+    lua_style = values.pop("lua_style")
+    sources = PluginSources(
+        directory=values.pop("plugins_dir"),
+        modules={name.strip(): place.strip() for name, _, place in entries if place.strip()},
+        lua_style=None if lua_style == ALL else frozenset(_list(lua_style)),
+    )
+    names = tuple(name.strip() for name, _, _ in entries) or None
+    return Options(**values | {"plugins": names, "sources": sources, "socket": given.socket.absolute()})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,8 +84,15 @@ def _parser() -> argparse.ArgumentParser:
     option("--socket-mode", "666", "who may connect, in octal; Kong's workers have to (%(default)s)", type=_mode)
     option("--env-file", None, "file of NAME=VALUE lines for the plugins, secrets above all", type=Path)
     option("--workers", cores, "processes (one for each core, at most 4: %(default)s)", type=int)
-    option("--plugins", None, "comma-separated names of the plugins to serve (all there are)")
-    option("--plugins-dir", None, "directory of more plugins, one .py file each", type=Path)
+    option("--plugins", None, "comma-separated plugins: NAME, NAME=MODULE or NAME=FILE.py (all there are)")
+    option("--plugins-dir", None, "directory of more plugins, kong-pdk's: each .py file in it", type=Path)
+    option(
+        "--lua-style",
+        None,
+        "comma-separated names of plugins that PDK methods return (data, error) to; without names: all but ours",
+        nargs="?",
+        const=ALL,
+    )
     option("--metrics-port", None, "port of /metrics, /healthz and /readyz (none; 0 picks one)", type=int)
     option("--metrics-host", "127.0.0.1", "address of that port (%(default)s)")
     option("--event-timeout-seconds", 5.0, "longest a phase may take (%(default)s)", type=float)
@@ -88,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     switch("--replace", "take the socket over from another live server at once")
     switch("--outlive-parent", "do not end when the process that started this one ends")
     return parser
+
+
+def _list(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _mode(text: str) -> int:

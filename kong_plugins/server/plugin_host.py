@@ -4,65 +4,24 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from kong_plugins.server import logs, metrics
-from kong_plugins.server.errors import PluginLoadError, UnknownInstanceError, WireError
+from kong_plugins.server.errors import NoPluginError, PluginLoadError, UnknownInstanceError, WireError
 from kong_plugins.server.event_calls import decode_event_call
+from kong_plugins.server.handler import Handler, Phase
 from kong_plugins.server.instance_files import InstanceFiles, StoredInstance
 from kong_plugins.server.pdk import Kong
-from kong_plugins.server.registry import PHASES, PluginModule, load_plugin
+from kong_plugins.server.registry import PHASES, PLUGIN_UP, PluginModule, PluginSources
 from kong_plugins.server.secrets_mask import mask_secrets
 from kong_plugins.server.shared_board import SharedBoard
 
-Phase: TypeAlias = Callable[[Kong], object]
-
-EVENTS: Final = "km_pluginserver_events_total"
-SECONDS: Final = "km_pluginserver_event_seconds"
-EVENTS_HELP: Final = "events by plugin, phase and result (ok, answered, failed, timeout, lost)"
-SECONDS_HELP: Final = "seconds an event took, Kong's answers to PDK calls included"
-
-# where a failing plugin must not let the request pass; in the log phase there is nothing left to refuse
-PHASES_THAT_ADMIT: Final = frozenset({"certificate", "rewrite", "access", "preread", "response"})
+PLUGIN_UP_HELP: Final = "workers that could load the plugin"
 KEEP_UNUSED_SECONDS: Final = 600.0
 RETRY_BROKEN_SECONDS: Final = 1.0
 _ID_ATTEMPTS: Final = 1000
-
-
-class Handler:
-    """What one event of one instance runs, with the metrics it counts into."""
-
-    __slots__ = (
-        "admits",
-        "answered",
-        "defers",
-        "instance_id",
-        "ok",
-        "phase",
-        "plugin",
-        "run",
-        "seconds",
-        "touch_at",
-    )
-
-    def __init__(self, *, instance_id: int, plugin: str, phase: str, run: Phase, defers: bool = False) -> None:
-        self.instance_id = instance_id
-        self.plugin = plugin
-        self.phase = phase
-        self.run = run
-        self.defers = defers
-        self.admits = phase in PHASES_THAT_ADMIT
-        self.touch_at = 0.0
-        self.ok = self.count_of("ok")
-        self.answered = self.count_of("answered")
-        self.seconds = metrics.histogram(SECONDS, {"plugin": plugin, "phase": phase}, help_text=SECONDS_HELP)
-
-    def count_of(self, result: str) -> metrics.Counter:
-        labels = {"plugin": self.plugin, "phase": self.phase, "result": result}
-        return metrics.counter(EVENTS, labels, help_text=EVENTS_HELP)
 
 
 @dataclass(slots=True)
@@ -78,8 +37,8 @@ class PluginHost:
     def __init__(
         self,
         *,
-        names: Iterable[str],
-        plugins_dir: Path | None,
+        names: Iterable[str] | None,
+        sources: PluginSources,
         files: InstanceFiles,
         board: SharedBoard,
         worker: int,
@@ -95,8 +54,7 @@ class PluginHost:
         self._shared: dict[tuple[str, str], _SharedPlugin] = {}
         self._handlers: dict[bytes, Handler] = {}
         self._broken: dict[int, float] = {}
-        started: set[object] = set()
-        self.modules: dict[str, PluginModule | None] = {name: _load(name, plugins_dir, started) for name in names}
+        self.modules = _load_all(names, sources)
         self.limiter = logs.Limiter()
 
     def handler(self, call: bytes) -> Handler:
@@ -180,8 +138,15 @@ class PluginHost:
         except PluginLoadError as error:
             self.limiter.log(logging.ERROR, ("make", stored.plugin), "plugin cannot be used", error=error)
             return Handler(instance_id=instance_id, plugin=stored.plugin, phase=phase, run=_raiser(error))
-        defers = not self._module(stored.plugin).waits_for_kong
-        handler = Handler(instance_id=instance_id, plugin=stored.plugin, phase=phase, run=run, defers=defers)
+        module = self._module(stored.plugin)
+        handler = Handler(
+            instance_id=instance_id,
+            plugin=stored.plugin,
+            phase=phase,
+            run=run,
+            defers=not module.waits_for_kong,
+            style=module.style,
+        )
         self._handlers[call] = handler
         return handler
 
@@ -250,27 +215,36 @@ def _make(module: PluginModule, config: dict[str, Any]) -> object:
         ) from error
 
 
-def _load(name: str, plugins_dir: Path | None, started: set[object]) -> PluginModule | None:
+def _load_all(names: Iterable[str] | None, sources: PluginSources) -> dict[str, PluginModule | None]:
+    """Load the plugins of these names, or all there are; then a file that is no plugin is none of them."""
+    modules, started = {}, set[object]()
+    for name in sources.names() if names is None else names:
+        try:
+            modules[name] = _load(name, sources, started, was_asked_for=names is not None)
+        except NoPluginError:
+            logs.log(logging.INFO, "file is no plugin", plugin=name)
+    return modules
+
+
+def _load(name: str, sources: PluginSources, started: set[object], *, was_asked_for: bool) -> PluginModule | None:
     """Import a plugin and run its start hook; None, logged and shown in the metrics, where that fails.
 
     A hook that several plugins have in common runs once; where it fails it is tried for each of them.
     """
-    up = metrics.gauge(
-        "km_pluginserver_plugin_up", {"plugin": name}, help_text="workers that could load the plugin"
-    )
     try:
-        module = load_plugin(name, plugins_dir)
+        module = sources.load(name)
         start = module.hook("start_worker")
         if start is not None and start not in started:
             start()
             started.add(start)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - one plugin's failure must not stop the others
+    except (Exception, SystemExit) as error:
+        if isinstance(error, NoPluginError) and not was_asked_for:
+            raise
         cause = error.__cause__ or error
         reason = mask_secrets(str(cause), config=os.environ, schema={})
         logs.log(logging.ERROR, "plugin cannot be served", plugin=name, detail=reason, error=cause)
-        up.set(0)
-        return None
-    up.set(1)
+        module = None
+    metrics.gauge(PLUGIN_UP, {"plugin": name}, help_text=PLUGIN_UP_HELP).set(module is not None)
     return module
 
 

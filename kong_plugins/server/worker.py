@@ -22,7 +22,6 @@ from kong_plugins.server.descriptors import most_connections
 from kong_plugins.server.instance_files import InstanceFiles
 from kong_plugins.server.options import Options
 from kong_plugins.server.plugin_host import PluginHost
-from kong_plugins.server.registry import plugin_names
 from kong_plugins.server.shared_board import SharedBoard
 
 BEAT_SECONDS: Final = 0.1
@@ -53,8 +52,8 @@ class Worker:
         self._stopping = gevent.event.Event()
         metrics.attach(self._slot.values, self._slot.names, self._slot.names_used)
         self._host = PluginHost(
-            names=options.plugins or plugin_names(options.plugins_dir),
-            plugins_dir=options.plugins_dir,
+            names=options.plugins,
+            sources=options.sources,
             files=InstanceFiles(instances),
             board=board,
             worker=number,

@@ -1,12 +1,17 @@
 """What the PDK needs of a connection, and the few shapes most methods share."""
 
-from typing import Protocol
+from functools import lru_cache
+from typing import Protocol, TypeAlias, cast
 
 from kong_plugins.server import wire
 from kong_plugins.server.errors import WireError
 from kong_plugins.server.methods import METHODS, Method
 
 DOUBLE_SIZE = 8
+
+# By lower-case name; what came more than once is a list. A query argument without `=` is True.
+Headers: TypeAlias = dict[str, str | list[str]]
+Arguments: TypeAlias = dict[str, str | bool | list[str | bool]]
 
 
 class Channel(Protocol):
@@ -43,13 +48,14 @@ class Namespace:
     def _number(self, method: str) -> int:
         return decode_int(self._channel.call(METHODS[method], b""))
 
-    def _struct(self, method: str, argument: bytes) -> dict[str, wire.Json]:
-        return wire.decode_struct(self._channel.call(METHODS[method], argument))
+    def _headers(self, method: str, most: int) -> Headers:
+        return cast("Headers", wire.decode_struct(self._channel.call(METHODS[method], encode_int(most))))
 
     def _do(self, method: str, argument: bytes) -> None:
         self._channel.call(METHODS[method], argument)
 
 
+@lru_cache(maxsize=1024)
 def encode_int(number: int) -> bytes:
     """Return an `Int` message; always with its value, since Kong would read an empty one as 0."""
     return b"\x08" + wire.encode_varint(number)

@@ -1,5 +1,6 @@
 """`kong` itself and its small namespaces."""
 
+import socket
 from typing import Any
 
 from kong_plugins.server import messages, wire
@@ -17,12 +18,12 @@ class Shared(Namespace):
 
     __slots__ = ()
 
-    def get(self, key: str) -> wire.Json:
+    def get(self, k: str) -> wire.Json:
         """Return the value. Kong's side turns False into nil: store 0 or a text where it matters."""
-        return wire.decode_value(self._channel.call(METHODS["kong.ctx.shared.get"], wire.encode_string(key)))
+        return wire.decode_value(self._channel.call(METHODS["kong.ctx.shared.get"], wire.encode_string(k)))
 
-    def set(self, key: str, value: object) -> None:
-        self._do("kong.ctx.shared.set", encode_pair(key, value))
+    def set(self, k: str, v: object) -> None:
+        self._do("kong.ctx.shared.set", encode_pair(k, v))
 
 
 class Ctx(Namespace):
@@ -42,11 +43,11 @@ class Nginx(Namespace):
     def get_tls1_version_str(self) -> str | None:
         return self._text_or_none("kong.nginx.get_tls1_version_str")
 
-    def get_ctx(self, key: str) -> wire.Json:
-        return wire.decode_value(self._channel.call(METHODS["kong.nginx.get_ctx"], wire.encode_string(key)))
+    def get_ctx(self, k: str) -> wire.Json:
+        return wire.decode_value(self._channel.call(METHODS["kong.nginx.get_ctx"], wire.encode_string(k)))
 
-    def set_ctx(self, key: str, value: object) -> None:
-        self._do("kong.nginx.set_ctx", encode_pair(key, value))
+    def set_ctx(self, k: str, v: object) -> None:
+        self._do("kong.nginx.set_ctx", encode_pair(k, v))
 
     def req_start_time(self) -> float:
         """Return the request's start in seconds since the epoch, with milliseconds."""
@@ -61,6 +62,10 @@ class Node(Namespace):
 
     def get_id(self) -> str:
         return self._text("kong.node.get_id")
+
+    def get_hostname(self) -> str:
+        """Return this machine's name, which is Kong's: the socket between them is a local one."""
+        return socket.gethostname()
 
     def get_memory_stats(self) -> dict[str, Any]:
         reply = self._channel.call(METHODS["kong.node.get_memory_stats"], b"")

@@ -1,5 +1,7 @@
 """`kong.log`: Kong's own log, and the record of the request."""
 
+from collections.abc import Mapping
+
 from gateway_contract.api_keys import redact_api_keys
 from kong_plugins.server import wire
 from kong_plugins.server.methods import METHODS
@@ -11,29 +13,33 @@ class Log(Namespace):
 
     __slots__ = ()
 
-    def __call__(self, *parts: object) -> None:
-        self.notice(*parts)
+    def __call__(self, *args: object) -> None:
+        self.notice(*args)
 
-    def alert(self, *parts: object) -> None:
-        self._write("kong.log.alert", parts)
+    def alert(self, *args: object) -> None:
+        self._write("kong.log.alert", args)
 
-    def crit(self, *parts: object) -> None:
-        self._write("kong.log.crit", parts)
+    def crit(self, *args: object) -> None:
+        self._write("kong.log.crit", args)
 
-    def err(self, *parts: object) -> None:
-        self._write("kong.log.err", parts)
+    def err(self, *args: object) -> None:
+        self._write("kong.log.err", args)
 
-    def warn(self, *parts: object) -> None:
-        self._write("kong.log.warn", parts)
+    def warn(self, *args: object) -> None:
+        self._write("kong.log.warn", args)
 
-    def notice(self, *parts: object) -> None:
-        self._write("kong.log.notice", parts)
+    def notice(self, *args: object) -> None:
+        self._write("kong.log.notice", args)
 
-    def info(self, *parts: object) -> None:
-        self._write("kong.log.info", parts)
+    def info(self, *args: object) -> None:
+        self._write("kong.log.info", args)
 
-    def debug(self, *parts: object) -> None:
-        self._write("kong.log.debug", parts)
+    def debug(self, *args: object) -> None:
+        self._write("kong.log.debug", args)
+
+    def deprecation(self, *args: object) -> None:
+        """Log a warning; the protocol has no call of its own for it."""
+        self.warn("deprecation: ", *[part for part in args if not isinstance(part, Mapping)])
 
     def set_serialize_value(self, key: str, value: object) -> None:
         """Put a value into what `serialize` and Kong's log plugins write; None takes the key out."""
@@ -43,6 +49,6 @@ class Log(Namespace):
         """Return Kong's record of the request as JSON. It holds the presented API key: never keep it whole."""
         return self._text("kong.log.serialize")
 
-    def _write(self, method: str, parts: tuple[object, ...]) -> None:
-        plain = [part if isinstance(part, int | float) else redact_api_keys(str(part)) for part in parts]
+    def _write(self, method: str, args: tuple[object, ...]) -> None:
+        plain = [part if isinstance(part, int | float) else redact_api_keys(str(part)) for part in args]
         self._channel.call(METHODS[method], wire.encode_list(plain))

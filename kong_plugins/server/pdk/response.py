@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from kong_plugins.server import wire
 from kong_plugins.server.errors import ResponseSent, WireError
 from kong_plugins.server.methods import METHODS
-from kong_plugins.server.pdk.channel import Namespace, encode_int, encode_pair
+from kong_plugins.server.pdk.channel import Headers, Namespace, encode_int, encode_pair
 from kong_plugins.server.pdk.request import DEFAULT_MAX_ARGUMENTS
 
 _SET_HEADERS = METHODS["kong.response.set_headers"]
+Body: TypeAlias = "bytes | str | Mapping[str, object] | list[object] | tuple[object, ...] | None"
 _JSON = "application/json; charset=utf-8"
 
 
@@ -23,8 +24,8 @@ class Response(Namespace):
     def get_header(self, name: str) -> str | None:
         return self._text_or_none("kong.response.get_header", wire.encode_string(name))
 
-    def get_headers(self, max_headers: int = DEFAULT_MAX_ARGUMENTS) -> dict[str, wire.Json]:
-        return self._struct("kong.response.get_headers", encode_int(max_headers))
+    def get_headers(self, max_headers: int = DEFAULT_MAX_ARGUMENTS) -> Headers:
+        return self._headers("kong.response.get_headers", max_headers)
 
     def get_source(self) -> str:
         """Return `exit`, `error` or `service`: who made the answer."""
@@ -48,12 +49,12 @@ class Response(Namespace):
     def exit(
         self,
         status: int,
-        body: bytes | str | Mapping[str, object] | None = None,
+        body: Body = None,
         headers: Mapping[str, object] | None = None,
     ) -> NoReturn:
         """Answer the caller and end the request. Does not return; a plugin still writes `return` behind it.
 
-        A mapping as body is sent as JSON with its content type.
+        A mapping or a list as body is sent as JSON with its content type.
         """
         self._channel.exit(encode_exit(status, body, headers))
         raise ResponseSent
@@ -65,11 +66,9 @@ class Response(Namespace):
         self.exit(status, {"message": message or "An unexpected error occurred"}, headers)
 
 
-def encode_exit(
-    status: int, body: bytes | str | Mapping[str, object] | None, headers: Mapping[str, object] | None
-) -> bytes:
+def encode_exit(status: int, body: Body, headers: Mapping[str, object] | None) -> bytes:
     """Return an `ExitArgs` message."""
-    if isinstance(body, Mapping):
+    if isinstance(body, Mapping | list | tuple):
         try:
             data = json.dumps(body).encode()
         except (TypeError, ValueError) as error:

@@ -1,0 +1,28 @@
+"""A plugin as kong-pdk's users write it, for its default style: `(data, error)`."""
+
+import os
+
+from kong_pdk.pdk import kong
+
+Schema = ({"message": {"type": "string"}},)
+version = "0.2.0"
+priority = 5
+
+
+class Plugin:
+    def __init__(self, config):
+        self.config = config
+
+    def access(self, kong: kong.kong):
+        host, error = kong.request.get_header("host")
+        if error:
+            kong.log.err("no host: ", error)
+        greeting = self.config.get("message") or "hello"
+        kong.response.set_header("x-greeting", f"{greeting}, {host}")
+        kong.response.set_header("x-pid", str(os.getpid()))
+
+
+if __name__ == "__main__":
+    from kong_pdk.cli import start_dedicated_server
+
+    start_dedicated_server("greet-lua", Plugin, version, priority, Schema)
