@@ -1,8 +1,9 @@
 """Spend caps: what a customer's cap means for the gateway, and whether it can be kept. Nothing here commits."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -41,36 +42,65 @@ class UnboundedDimension:
     dimension: str
 
 
-async def compiled_spend_caps(
-    session: AsyncSession, in_force: Mapping[str, str], *, now: datetime
-) -> dict[str, SpendCap]:
-    """Return caps by subscription id, for those of `in_force` (plan version by subscription) that need one.
+@dataclass(frozen=True, slots=True)
+class SpendCaps:
+    """What has been read of subscriptions with a cap; compiled one by one, since one may be spoiled."""
 
-    A few queries for all of them. A subscription without a cap, or whose plan charges nothing by use, is left out.
-    """
+    _subscriptions: Mapping[str, Subscription]
+    _in_force: Mapping[str, str]
+    _versions: Mapping[str, PlanVersion]
+    _counted: Counted
+    _now: datetime
+
+    def compiled(self, subscription_id: str) -> SpendCap | None:
+        """Return the cap as the gateway checks it, None where the plan in force charges nothing by use.
+
+        Raises:
+            LookupError: the subscription has no cap, or is not there. RatingError: a price cannot be rated.
+        """
+        subscription, in_force = self._subscriptions[subscription_id], self._in_force[subscription_id]
+        version = self._versions[in_force]
+        caps: list[SpendCap | None] = []
+        periods = cap_periods(subscription.anchor_at, subscription.interval, self._now)
+        for period in periods:
+            charges = charges_within(subscription, self._versions, period, self._counted)
+            current = charges.pop(in_force, None)
+            # the next period may be another plan's: it is judged by the plan in force now, as by all its limits
+            if current is None and len(periods) > 1:
+                continue
+            caps.append(
+                compile_spend_cap(
+                    subscription.spend_cap_minor or 0,
+                    currency=version.currency,
+                    in_force=current or charges_of(version, subscription),
+                    others=list(charges.values()),
+                    reserves=_reserves(version.plan.api_product),
+                )
+            )
+        return reduce(stricter_cap, caps, None)
+
+
+async def read_spend_caps(session: AsyncSession, in_force: Mapping[str, str], *, now: datetime) -> SpendCaps:
+    """Read what the caps of these subscriptions (plan version in force by id) are made of, in a few queries."""
+    if not in_force:
+        return SpendCaps({}, {}, {}, {}, now)
     statement = (
         select(Subscription)
         .where(is_any_of(Subscription.id, in_force), Subscription.spend_cap_minor.is_not(None))
         .options(selectinload(Subscription.phases))
     )
-    subscriptions = (await session.scalars(statement)).all()
-    periods = {row.id: cap_periods(row.anchor_at, row.interval, now) for row in subscriptions}
-    needed = {in_force[row.id] for row in subscriptions}
-    spans: list[tuple[str, datetime, datetime]] = []
-    for row in subscriptions:
-        for period in periods[row.id]:
+    subscriptions = {row.id: row for row in await session.scalars(statement)}
+    needed = {in_force[key] for key in subscriptions}
+    spans: set[tuple[str, datetime, datetime]] = set()
+    for key, row in subscriptions.items():
+        for period in cap_periods(row.anchor_at, row.interval, now):
             for phase in phases_within(row, period):
                 needed.add(phase.plan_version_id)
-                if phase.plan_version_id != in_force[row.id]:
-                    spans.append((phase.id, period.start, period.end))
+                # of the version in force, the gateway counts
+                if phase.plan_version_id != in_force[key]:
+                    spans.add((phase.id, period.start, period.end))
     versions = await plan_versions(session, needed)
-    counted = await units_of_phases(session, spans)
-    caps: dict[str, SpendCap] = {}
-    for row in subscriptions:
-        cap = _compiled(row, versions, counted, in_force=in_force[row.id], periods=periods[row.id])
-        if cap is not None:
-            caps[row.id] = cap
-    return caps
+    return SpendCaps(subscriptions, in_force, versions, await units_of_phases(session, spans), now)
 
 
 def unbounded_dimension(charges: VersionCharges, product: ApiProduct) -> UnboundedDimension | None:
@@ -117,34 +147,6 @@ def phases_within(subscription: Subscription, period: BillingPeriod) -> list[Sub
         for phase in subscription.phases
         if phase.starts_at < period.end and (phase.ends_at is None or phase.ends_at > period.start)
     ]
-
-
-def _compiled(
-    subscription: Subscription,
-    versions: Mapping[str, PlanVersion],
-    counted: Counted,
-    *,
-    in_force: str,
-    periods: Sequence[BillingPeriod],
-) -> SpendCap | None:
-    caps: list[SpendCap | None] = []
-    for period in periods:
-        charges = charges_within(subscription, versions, period, counted)
-        # a period in which the plan changes is judged by the plan that is in force now, as every other limit is
-        current = charges.pop(in_force, None)
-        if current is None and len(periods) > 1:
-            continue
-        caps.append(
-            compile_spend_cap(
-                subscription.spend_cap_minor or 0,
-                currency=versions[in_force].currency,
-                in_force=current or charges_of(versions[in_force], subscription),
-                others=list(charges.values()),
-                reserves=_reserves(versions[in_force].plan.api_product),
-            )
-        )
-    first, *more = caps or [None]
-    return stricter_cap(first, more[0]) if more else first
 
 
 def _merged(

@@ -1,7 +1,7 @@
 """From plain snapshots of rows to the records the gateway reads. Pure: `now` and the public address come in."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
@@ -11,11 +11,13 @@ from control_plane.foundation.period import Interval, next_period, period_contai
 from gateway_contract.records import (
     AccountRecord,
     AccountStatus,
+    Concurrency,
     KeyRecord,
     Period,
     ProductGrant,
     Quota,
     RedisDownPolicy,
+    SpendCap,
     Upgrade,
     Window,
 )
@@ -46,6 +48,9 @@ class PlanTerms:
     entitlements: tuple[str, ...]
     redis_down: str
     by_quote: bool
+    quota_cap_units: int | None = None
+    concurrency: Concurrency | None = None
+    on_past_due: str = "serve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class FittingPlan:
 class SubscriptionSnapshot:
     """A live subscription in its present phase, with the plans on offer for the same API product.
 
-    An override that is not None takes the plan's place. `ends_at` may lie ahead: cancelled at period end.
+    An override that is not None takes the plan's place; that of `concurrency` where the plan has such a limit.
+    `ends_at` may lie ahead: cancelled at period end.
     """
 
     id: str
@@ -77,6 +83,10 @@ class SubscriptionSnapshot:
     route_units: dict[str, int]
     offers: tuple[PlanTerms, ...]
     fitting: FittingPlan | None = None
+    past_due: bool = False
+    quota_cap_override: int | None = None
+    concurrency_override: int | None = None
+    spend_cap: SpendCap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +126,7 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
         plan_name=plan.name,
         plan_version=plan.version,
         windows=windows,
-        quota=None if quota_units is None else Quota(units=quota_units, hard=plan.quota_hard),
+        quota=None if quota_units is None else _quota(subscription, quota_units),
         periods=_periods(subscription, now),
         entitlements=plan.entitlements,
         route_units=subscription.route_units,
@@ -126,7 +136,23 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
         else Upgrade(
             plan=better.code, name=better.name, url=upgrade_url(public_url, subscription.product, better)
         ),
+        concurrency=_concurrency(subscription),
+        spend_cap=subscription.spend_cap,
+        payment_due=subscription.past_due and plan.on_past_due == "refuse",
     )
+
+
+def _quota(subscription: SubscriptionSnapshot, units: int) -> Quota:
+    plan, cap = subscription.plan, subscription.quota_cap_override or subscription.plan.quota_cap_units
+    if plan.quota_hard or cap is None:
+        return Quota(units=units, hard=plan.quota_hard)
+    # a quota of the subscription's own may have outgrown the cap of a plan that it was moved to
+    return Quota(units=units, hard=False, cap_units=max(cap, units))
+
+
+def _concurrency(subscription: SubscriptionSnapshot) -> Concurrency | None:
+    planned, own = subscription.plan.concurrency, subscription.concurrency_override
+    return planned if planned is None or own is None else replace(planned, limit=own)
 
 
 def _better_plan(subscription: SubscriptionSnapshot, quota_units: int | None) -> PlanTerms | None:

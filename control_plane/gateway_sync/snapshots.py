@@ -14,12 +14,13 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
-from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.billing.spend_caps import read_spend_caps
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
 from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync import metrics
+from control_plane.gateway_sync.plan_snapshots import ProductSnapshot, plans_by_version, products_with_offers
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
     FittingPlan,
@@ -29,9 +30,10 @@ from control_plane.gateway_sync.records import (
 )
 from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
 from control_plane.keys.tables import ApiKey
+from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from gateway_contract.modes import Mode
-from gateway_contract.records import KeyRecord, KeyStatus
+from gateway_contract.records import KeyRecord, KeyStatus, SpendCap
 
 log = structlog.get_logger(__name__)
 
@@ -57,18 +59,6 @@ KEY_COLUMNS = (
     _KEYS.expires_at,
     _KEYS.name,
 )
-PLAN_COLUMNS = (
-    Plan.code.label("plan_code"),
-    Plan.name.label("plan_name"),
-    Plan.position,
-    PlanVersion.version,
-    PlanVersion.windows,
-    PlanVersion.quota_units,
-    PlanVersion.quota_hard,
-    PlanVersion.entitlements,
-    PlanVersion.redis_down,
-    PlanVersion.by_quote,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +68,6 @@ class SnapshotPage(Generic[Made]):
     items: Sequence[Made]
     rows: int
     last_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Product:
-    code: str
-    route_units: dict[str, int]
-    offers: tuple[PlanTerms, ...]
 
 
 @asynccontextmanager
@@ -139,8 +122,10 @@ async def _accounts(
     subscriptions = await _subscription_rows(session, [row.id for row in rows], now=now)
     found = [row for account in subscriptions.values() for row in account]
     # few plans and products, many subscriptions: each plan is read once a page
-    plans = await _plans(session, {row.plan_version_id for row in found})
-    products = await _products(session, {row.api_product_id for row in found})
+    plans = await plans_by_version(session, {row.plan_version_id for row in found})
+    products = await products_with_offers(session, {row.api_product_id for row in found})
+    capped = {row.id: row.plan_version_id for row in found if row.spend_cap_minor is not None}
+    caps = await read_spend_caps(session, capped, now=now)
 
     def snapshot(row: Row[str, str, str, int]) -> AccountSnapshot:
         return AccountSnapshot(
@@ -149,7 +134,12 @@ async def _accounts(
             status=row.status,
             version=row.gateway_version,
             subscriptions=tuple(
-                _subscription(held, plans[held.plan_version_id], products[held.api_product_id])
+                _subscription(
+                    held,
+                    plans[held.plan_version_id],
+                    products[held.api_product_id],
+                    cap=caps.compiled(held.id) if held.id in capped else None,
+                )
                 for held in subscriptions[row.id]
             ),
         )
@@ -164,10 +154,12 @@ async def _subscription_rows(
         select(
             Subscription.account_id,
             Subscription.id,
+            Subscription.status,
             Subscription.anchor_at,
             Subscription.ends_at,
             Subscription.interval,
             Subscription.overrides,
+            Subscription.spend_cap_minor,
             Subscription.api_product_id,
             SubscriptionPhase.plan_version_id,
             UpgradeHint.fitting_plan,
@@ -192,44 +184,6 @@ async def _subscription_rows(
             held.pop()  # of two phases that look begun, the later holds
         held.append(row)
     return found
-
-
-async def _plans(session: AsyncSession, version_ids: Collection[str]) -> dict[str, PlanTerms]:
-    statement = (
-        select(PlanVersion.id, *PLAN_COLUMNS)
-        .join(Plan, Plan.id == PlanVersion.plan_id)
-        .where(is_any_of(PlanVersion.id, version_ids))
-    )
-    return {row.id: _plan(row) for row in await session.execute(statement)}
-
-
-async def _products(session: AsyncSession, product_ids: Collection[str]) -> dict[str, _Product]:
-    """Return API products with the plans that anybody may take today."""
-    offered = (
-        select(Plan.api_product_id, *PLAN_COLUMNS)
-        .join(PlanVersion, PlanVersion.plan_id == Plan.id)
-        .where(
-            is_any_of(Plan.api_product_id, product_ids),
-            Plan.visibility == "public",
-            Plan.archived_at.is_(None),
-            PlanVersion.status == "published",
-        )
-        .order_by(Plan.position, Plan.code)
-    )
-    offers: dict[str, list[PlanTerms]] = defaultdict(list)
-    for row in await session.execute(offered):
-        offers[row.api_product_id].append(_plan(row))
-    products = select(ApiProduct.id, ApiProduct.code, ApiProduct.route_units).where(
-        is_any_of(ApiProduct.id, product_ids)
-    )
-    return {
-        product_id: _Product(
-            code=code,
-            route_units={name: int(units) for name, units in route_units.items()},
-            offers=tuple(offers[product_id]),
-        )
-        for product_id, code, route_units in await session.execute(products)
-    }
 
 
 def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iterator[Made]:
@@ -263,33 +217,24 @@ def _key(row: Row[Any]) -> KeySnapshot:
     return KeySnapshot(key_hash, record)
 
 
-def _subscription(row: Row[Any], plan: PlanTerms, product: _Product) -> SubscriptionSnapshot:
+def _subscription(
+    row: Row[Any], plan: PlanTerms, product: ProductSnapshot, *, cap: SpendCap | None
+) -> SubscriptionSnapshot:
     windows = row.overrides.get("windows")
     return SubscriptionSnapshot(
         id=row.id,
         product=product.code,
         plan=plan,
+        past_due=row.status == Status.PAST_DUE.value,
         anchor_at=row.anchor_at,
         ends_at=row.ends_at,
         interval=cast("Interval", row.interval),
         windows_override=None if windows is None else windows_from_json(windows),
         quota_override=row.overrides.get("quota_units"),
+        quota_cap_override=row.overrides.get("quota_cap_units"),
+        concurrency_override=row.overrides.get("concurrency_limit"),
+        spend_cap=cap,
         route_units=product.route_units,
         offers=product.offers,
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
-    )
-
-
-def _plan(row: Row[Any]) -> PlanTerms:
-    return PlanTerms(
-        code=row.plan_code,
-        name=row.plan_name,
-        version=row.version,
-        position=row.position,
-        windows=windows_from_json(row.windows),
-        quota_units=row.quota_units,
-        quota_hard=row.quota_hard,
-        entitlements=tuple(row.entitlements),
-        redis_down=row.redis_down,
-        by_quote=row.by_quote,
     )
