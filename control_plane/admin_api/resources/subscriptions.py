@@ -11,6 +11,7 @@ from control_plane.accounts import queries as account_queries
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import AccountId, Code, Moment, StrictBody, SubscriptionId, Units, WindowForm
+from control_plane.admin_api.resources.fitting_plans import FittingPlanAnswer, fitting_plan
 from control_plane.admin_api.services import Now
 from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.tables import PlanVersion
@@ -100,6 +101,10 @@ class SubscriptionAnswer(BaseModel):
     phases: list[PhaseAnswer] = Field(description="In order of time; planned changes too.")
 
 
+class SubscriptionDetailAnswer(SubscriptionAnswer):
+    fitting_plan: FittingPlanAnswer | None = Field(description="Null while there is no usage.")
+
+
 class SubscriptionsAnswer(BaseModel):
     items: list[SubscriptionAnswer]
 
@@ -177,9 +182,14 @@ async def list_subscriptions(account_id: AccountId, session: Database, now: Now)
 
 
 @router.get("/subscriptions/{subscription_id}")
-async def get_subscription(subscription_id: SubscriptionId, session: Database, now: Now) -> SubscriptionAnswer:
-    """Return one subscription."""
-    return await _one(session, await queries.subscription(session, subscription_id), now)
+async def get_subscription(
+    subscription_id: SubscriptionId, session: Database, now: Now
+) -> SubscriptionDetailAnswer:
+    """Return one subscription, with the plan that would have fitted its last 30 days."""
+    found = await _one(session, await queries.subscription(session, subscription_id), now)
+    return SubscriptionDetailAnswer(
+        **found.model_dump(), fitting_plan=await fitting_plan(session, subscription_id)
+    )
 
 
 @router.post("/subscriptions/{subscription_id}/change")

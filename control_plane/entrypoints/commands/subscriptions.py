@@ -23,6 +23,8 @@ FIELDS = (
     "ends_at",
 )
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
+DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
+OFFER_COLUMNS = ("plan", "price.text", "refuses")
 PHASE_COLUMNS = ("plan", "plan_version", "starts_at", "ends_at")
 SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
@@ -120,8 +122,15 @@ def list_(account: AccountArgument, *, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
-    """Show one subscription with its phases."""
-    _print(get(f"/subscriptions/{subscription}"), as_json=as_json)
+    """Show one subscription with its phases, and what its last 30 days would have cost on larger plans."""
+    found = get(f"/subscriptions/{subscription}")
+    _print(found, as_json=as_json)
+    fitting = found["fitting_plan"]
+    if fitting is not None and not as_json:
+        typer.echo()
+        print_fields(fitting["demand"], DEMAND_FIELDS)
+        typer.echo()
+        print_rows(fitting["offers"], OFFER_COLUMNS)
 
 
 def _print(subscription: dict[str, Any], *, as_json: bool) -> None:

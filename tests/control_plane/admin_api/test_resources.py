@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 
 from control_plane.admin_api.history import EventHistory
+from control_plane.gateway_sync.upgrade_hints import refresh_hints
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.api_keys import hash_api_key
 from gateway_contract.records import decode_account_record
@@ -151,6 +152,28 @@ class TestSubscriptions:
                 record = decode_account_record(redis.get(account_record(subscribed["account_id"])))
             products.append(list(record.products))
         assert products == [["weather"], [], ["weather"]]
+
+
+class TestFittingPlan:
+    async def test_says_what_the_last_30_days_would_have_cost(
+        self, client: httpx.AsyncClient, used: dict, sessions
+    ):
+        path = f"/admin/v1/subscriptions/{used['id']}"
+        assert ok(await client.get(path))["fitting_plan"] is None
+        await refresh_hints(sessions, [used["id"]], now=NOW)
+        fitting = ok(await client.get(path))["fitting_plan"]
+        assert fitting["plan"] == "growth"
+        assert fitting["demand"] == {
+            "days": 30,
+            "units": {"requests": 50_113},
+            "refused_calls": 13,
+            "rate_limited_calls": 13,
+            "peak_hour_calls": 50_120,
+        }
+        assert [(offer["plan"], offer["price"] and offer["price"]["text"]) for offer in fitting["offers"]] == [
+            ("growth", "$199.00"),
+            ("enterprise", None),
+        ]
 
 
 class TestKeyHash:
