@@ -23,11 +23,11 @@ class Attachment:
     def place(self, account: AccountRecord, request: KnowsRoute) -> tuple[Any, str]:
         """Return what tells callers of one key apart here, and the route's name ("" where it does not matter).
 
-        Kong is asked for the route only where the plan weighs routes, and only once where the plugin stands on
-        a single route.
+        Kong is asked for the route only where the plan weighs routes or there is a spend cap, and only once where
+        the plugin stands on a single route.
         """
         grant = account.products.get(self.config.api_product)
-        if grant is None or not grant.route_units:
+        if grant is None or not (grant.route_units or grant.spend_cap):
             return self, ""
         if not self.config.route_id:
             name = request.route_name()

@@ -10,8 +10,6 @@ from gateway_contract import headers
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from gateway_contract.records import (
-    FULL_SCOPE,
-    READ_ONLY_SCOPE,
     AccountRecord,
     AccountStatus,
     KeyRecord,
@@ -20,11 +18,12 @@ from gateway_contract.records import (
     RedisDownPolicy,
 )
 from gateway_contract.redis_names import account_versions, slot_of
-from kong_plugins.parts.limit_script import Limit, build_question
+from kong_plugins.parts.limit_script import CALLS, Limit, build_question
 from kong_plugins.parts.plugin_config import AccessConfig
 from kong_plugins.parts.receipt_signer import receipt_tail
 from kong_plugins.parts.record_cache import KnownAccount, KnownKey
 from kong_plugins.parts.redis_connection import encode_command
+from kong_plugins.parts.scope_rule import ScopeRule, build_scope_rule
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -33,9 +32,11 @@ Network: TypeAlias = IPv4Network | IPv6Network
 class Caller:
     """`refusal` is set where every call of this caller is refused; then the fields below it are empty.
 
-    `slot` is the account's, `command` the encoded call of the limit script, `limits` what its answer counts (from 1).
-    `passes` says that nothing but limits stands in the way of any call; else `read_only`, `networks` and `sandbox`
-    are what the records demand to be asked of Kong.
+    `slot` is where a cluster keeps the account. `command` is the encoded call of the limit script, `limits` what
+    its answer counts (from 1). `used_up` stands while the script's last answer was that a quota or cap is used
+    up: which, what is left, until when (ms).
+    `passes` says that nothing but limits stands in the way of any call; else `scope_rule`, `networks` and
+    `sandbox` are what the records demand to be asked of Kong.
     """
 
     config: AccessConfig
@@ -49,7 +50,7 @@ class Caller:
     grant: ProductGrant | None = None
     passes: bool = False
     sandbox: str = ""
-    read_only: bool = False
+    scope_rule: ScopeRule | None = None
     networks: tuple[Network, ...] = ()
     command: bytes = b""
     versions_command: bytes = b""
@@ -57,6 +58,7 @@ class Caller:
     limits: tuple[Limit | None, ...] = ()
     windows: tuple[tuple[str, Limit], ...] = ()
     open_while_away: bool = True
+    used_up: tuple[Limit, int, int] | None = None
     consumer: dict[str, str] = field(default_factory=dict)
     credential: dict[str, str] = field(default_factory=dict)
     upstream_headers: dict[str, str] = field(default_factory=dict)
@@ -75,7 +77,11 @@ class Caller:
 
 
 def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, route_name: str) -> Caller:
-    """Work out what the records mean where this plugin is attached."""
+    """Work out what the records mean where this plugin is attached.
+
+    Raises:
+        ValueError: the records ask for what cannot be kept.
+    """
     key, grant = known.record, account.record.products.get(config.api_product)
     units = 1 if grant is None else grant.route_units.get(route_name, 1)
     caller = Caller(
@@ -93,17 +99,25 @@ def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, r
         return caller
     caller.grant = grant
     if not config.limits_only:
-        caller.read_only = _is_read_only(key)
+        caller.scope_rule = build_scope_rule(key.scopes, config)
         caller.networks = _networks(key)
         caller.sandbox = config.sandbox_upstream if key.mode is Mode.TEST else ""
-    caller.passes = not (caller.read_only or caller.networks or caller.sandbox or key.expires_at_ms is not None)
+    caller.passes = not (caller.scope_rule or caller.networks or caller.sandbox or key.expires_at_ms is not None)
     caller.slot = slot_of(account_versions(key.account_id))
     caller.versions_command = encode_command("HMGET", account_versions(key.account_id), "account", key.id)
-    question = build_question(key=key, account_version=account.record.version, grant=grant, units=units)
+    question = build_question(
+        key=key,
+        account_version=account.record.version,
+        grant=grant,
+        product=config.api_product,
+        units=units,
+        route_name=route_name,
+        dry_run=config.dry_run,
+    )
     caller.command, caller.limits = question.encode(), question.limits
     caller.windows = question.windows
     caller.open_while_away = grant.redis_down is RedisDownPolicy.OPEN
-    caller.policy_header = _policy_header(caller.limits)
+    caller.policy_header = _policy_header(question.shown)
     _name(caller, grant)
     return caller
 
@@ -116,19 +130,15 @@ def _standing_refusal(
         (key.status is not KeyStatus.ACTIVE, Outcome.KEY_REVOKED),
         (account.status is not AccountStatus.ACTIVE, Outcome.ACCOUNT_SUSPENDED),
         (grant is None, Outcome.NOT_SUBSCRIBED),
+        (grant is not None and grant.payment_due, Outcome.PAYMENT_REQUIRED),
         (here and key.mode is Mode.TEST and not config.sandbox_upstream, Outcome.NO_SANDBOX),
         (here and not _is_entitled(grant, config.entitlement), Outcome.NOT_ENTITLED),
-        (here and not {FULL_SCOPE, READ_ONLY_SCOPE}.intersection(key.scopes), Outcome.SCOPE_MISSING),
     )
     return next((outcome for stands, outcome in reasons if stands), None)
 
 
 def _is_entitled(grant: ProductGrant | None, entitlement: str) -> bool:
     return not entitlement or (grant is not None and entitlement in grant.entitlements)
-
-
-def _is_read_only(key: KeyRecord) -> bool:
-    return FULL_SCOPE not in key.scopes and READ_ONLY_SCOPE in key.scopes
 
 
 def _networks(key: KeyRecord) -> tuple[Network, ...]:
@@ -149,13 +159,16 @@ def is_address_allowed(caller: Caller, address: str) -> bool:
     return any(found in network for network in caller.networks)
 
 
-def _policy_header(limits: tuple[Limit | None, ...]) -> str:
-    """Return `RateLimit-Policy`: every limit by name, `q` its size, `w` its window in seconds, rounded up."""
+def _policy_header(limits: tuple[Limit, ...]) -> str:
+    """Return `RateLimit-Policy`: every limit by name, `q` its size, `w` its window in seconds, rounded up.
+
+    `qu` says what is counted, where that is not requests.
+    """
     items = []
     for limit in limits:
-        if limit is not None:
-            window = "" if limit.window_ms is None else f";w={-(-limit.window_ms // 1000)}"
-            items.append(f'"{limit.name}";q={limit.limit}{window}')
+        unit = "" if limit.quota_unit == CALLS else f';qu="{limit.quota_unit}"'
+        window = "" if limit.window_ms is None else f";w={-(-limit.window_ms // 1000)}"
+        items.append(f'"{limit.name}";q={limit.limit}{unit}{window}')
     return ", ".join(items)
 
 

@@ -1,4 +1,4 @@
-"""The gate: decides calls. Knows records, limits and what holds while Redis is away; knows nothing of Kong.
+"""The gate: decides calls. Knows records, and who may do what by them; knows nothing of Kong.
 
 What the records demand to know of a request (method, address, route) is asked through `Request`, and only then.
 """
@@ -11,24 +11,18 @@ from typing import Protocol
 import gevent
 
 from gateway_contract.outcomes import Outcome
-from gateway_contract.records import READ_ONLY_METHODS
 from kong_plugins.parts.attachment import Attachment
 from kong_plugins.parts.callers import Caller, build_caller, is_address_allowed
-from kong_plugins.parts.decisions import Admitted, Decision, LimitState, Refused
-from kong_plugins.parts.limit_script import ADMITTED, REFUSED, ask_limit_script
-from kong_plugins.parts.local_windows import LocalWindows
-from kong_plugins.parts.presented_key import is_well_formed, key_hash_of
+from kong_plugins.parts.decisions import Decision, Refused
+from kong_plugins.parts.key_flood import KeyFlood
+from kong_plugins.parts.limiter import REFUSE_ON_SECONDS, Limiter
+from kong_plugins.parts.presented_key import PresentedKey, is_well_formed, key_hash_of
 from kong_plugins.parts.record_cache import KnownKey, Missing, RecordCache
 from kong_plugins.parts.redis_clock import RedisClock
-from kong_plugins.parts.redis_connection import RedisLinkError
-from kong_plugins.parts.redis_links import Link
-from kong_plugins.parts.spool_guard import SpoolGuard
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
 
-# nobody is refused on records read longer ago than this without looking again
-REFUSE_ON_SECONDS = 1.0
 # a change that is just being projected shows for a moment as `stale`; then nobody can decide
 STALE_PAUSES_SECONDS = (0.0, 0.01, 0.05, 0.0)
 MOST_CALLERS = 64
@@ -36,11 +30,6 @@ MOST_CALLERS = 64
 _stale = metrics.counter(
     "km_gateway_stale_records_total", help_text="script answers that said our records are old"
 )
-_local = metrics.counter("km_gateway_local_decisions_total", help_text="calls decided without Redis")
-
-
-class LimitScriptError(Exception):
-    """The limit script's answer makes no sense: the script and this code do not belong together."""
 
 
 class Request(Protocol):
@@ -58,50 +47,43 @@ class Request(Protocol):
 
 
 class Gate:
-    """One for each worker, shared by all attached plugins.
-
-    `news_confirm` is given when a record was last confirmed and returns a later moment where the invalidation
-    channel has shown since that nothing changed.
-    """
+    """One for each worker, shared by all attached plugins."""
 
     def __init__(
         self,
         *,
-        link: Link,
         cache: RecordCache,
         clock: RedisClock,
-        stale_max_seconds: float,
-        news_confirm: Callable[[float], float] = float,
-        spool: SpoolGuard,
+        limiter: Limiter,
+        flood: KeyFlood,
     ) -> None:
-        self._link = link
         self._cache = cache
         self._clock = clock
-        self._stale_max_seconds = stale_max_seconds
-        self._news_confirm = news_confirm
-        self._spool = spool
-        self._local = LocalWindows()
+        self._limiter = limiter
+        self._flood = flood
 
-    def decide(self, text: str, attachment: Attachment, request: Request) -> Decision:
+    def decide(self, presented: PresentedKey | Outcome, attachment: Attachment, request: Request) -> Decision:
         """Identify the caller, judge the request, then consume all its limits or none of them."""
-        found = self._identify(text)
+        found = self._identify(presented, attachment, request)
         if not isinstance(found, KnownKey):
             return Refused(found)
-        return self._go_on(found, attachment, request, self._consume)
+        return self._go_on(found, attachment, request, self._limiter.consume)
 
-    def authenticate(self, text: str, attachment: Attachment, request: Request) -> Decision:
+    def authenticate(
+        self, presented: PresentedKey | Outcome, attachment: Attachment, request: Request
+    ) -> Decision:
         """Identify the caller and judge the request; consumes nothing (call number 0)."""
-        found = self._identify(text)
+        found = self._identify(presented, attachment, request)
         if not isinstance(found, KnownKey):
             return Refused(found)
-        return self._go_on(found, attachment, request, self._confirm)
+        return self._go_on(found, attachment, request, self._limiter.confirm)
 
     def limit(self, key_hash: str, attachment: Attachment, request: Request) -> Decision:
         """Consume all limits, or none, of a caller who was identified before."""
         found = self._cache.knows(key_hash) or self._cache.read(key_hash)
         if isinstance(found, Missing):
             return Refused(_OUTCOMES_OF_MISSING[found])
-        return self._go_on(found, attachment, request, self._consume)
+        return self._go_on(found, attachment, request, self._limiter.consume)
 
     def _go_on(
         self,
@@ -124,53 +106,31 @@ class Gate:
             caller = self._judge_again(caller.known, attachment, request)
         return Refused(Outcome.UNAVAILABLE)
 
-    def _consume(self, caller: Caller) -> Decision | None:
-        """Run the limit script; None where it says that the records are old."""
-        if self._spool.trouble and self._spool.refuses():
-            return Refused(Outcome.UNAVAILABLE)
-        try:
-            answer = ask_limit_script(self._link, caller.command, caller.slot)
-        except RedisLinkError as error:
-            return self._decide_alone(caller, error)
-        heard_at = time.monotonic()
-        self._clock.heard(answer[1], monotonic=heard_at)
-        if answer[0] == ADMITTED:
-            caller.known.confirmed_at = heard_at
-            _, now_ms, number, tightest, remaining, reset_ms = answer
-            limit = caller.limits[tightest - 1] if tightest else None
-            return Admitted(
-                caller, number, now_ms, None if limit is None else LimitState(limit, remaining, reset_ms)
-            )
-        if answer[0] == REFUSED:
-            caller.known.confirmed_at = heard_at
-            return _refused_by_limit(caller, answer)
-        return None
-
-    def _confirm(self, caller: Caller) -> Decision | None:
-        """Compare versions only; None where the records are old."""
-        try:
-            account, key = self._link.ask_one(caller.versions_command, caller.slot)
-        except RedisLinkError as error:
-            log.debug("deciding without Redis: %s", error)
-            now_ms = self._clock.now_ms()
-            return Admitted(caller, 0, now_ms, None) if self._is_usable(caller) else Refused(Outcome.UNAVAILABLE)
-        if account is None or key is None:
-            return None
-        if int(account) > caller.account.version or int(key) > caller.key.version:
-            return None
-        caller.known.confirmed_at = time.monotonic()
-        return Admitted(caller, 0, self._clock.now_ms(), None)
-
-    def _identify(self, text: str) -> KnownKey | Outcome:
-        key_hash = key_hash_of(text)
+    def _identify(
+        self, presented: PresentedKey | Outcome, attachment: Attachment, request: Request
+    ) -> KnownKey | Outcome:
+        config = attachment.config
+        if isinstance(presented, Outcome):
+            return self._anonymous(config.anonymous) if presented is Outcome.NO_KEY else presented
+        key_hash = key_hash_of(presented.text, imported_keys=config.imported_keys)
         if key_hash is None:
             return Outcome.MALFORMED_KEY
         found = self._cache.knows(key_hash)
         if found is None:
             # only well-formed keys are ever looked up, so only a key that is not known needs the checksum
-            if not is_well_formed(text):
+            if not is_well_formed(presented.text):
                 return Outcome.MALFORMED_KEY
-            found = self._cache.read(key_hash)
+            found = self._flood.look_up(key_hash, read=self._cache.read, address=request.address)
+        return _OUTCOMES_OF_MISSING[found] if isinstance(found, Missing) else found
+
+    def _anonymous(self, key_hash: str) -> KnownKey | Outcome:
+        """Return the key of calls without one, where there is such a fallback."""
+        if not key_hash:
+            return Outcome.NO_KEY
+        found = self._cache.knows(key_hash) or self._cache.read(key_hash)
+        if found is Missing.UNKNOWN:
+            log.error("the key named in `anonymous` does not exist: calls without a key are refused")
+            return Outcome.NO_KEY
         return _OUTCOMES_OF_MISSING[found] if isinstance(found, Missing) else found
 
     def _judge_freshly(self, known: KnownKey, attachment: Attachment, request: Request) -> Caller | Refused:
@@ -204,13 +164,16 @@ class Gate:
         now_ms = self._clock.now_ms()
         if outcome is None and key.expires_at_ms is not None and now_ms >= key.expires_at_ms:
             outcome = Outcome.KEY_EXPIRED
-        if outcome is None and caller.read_only and request.method() not in READ_ONLY_METHODS:
-            outcome = Outcome.SCOPE_MISSING
+        scopes: tuple[str, ...] = ()
+        if outcome is None and caller.scope_rule is not None:
+            rule = caller.scope_rule
+            scopes = rule.missing_for(request.method() if rule.depends_on_method else "")
+            outcome = Outcome.SCOPE_MISSING if scopes else None
         if outcome is None and caller.networks and not is_address_allowed(caller, request.address()):
             outcome = Outcome.IP_NOT_ALLOWED
         if outcome is None and caller.sandbox and not request.use_sandbox(caller.sandbox):
             outcome = Outcome.NO_SANDBOX
-        return None if outcome is None else Refused(outcome, caller, now_ms)
+        return None if outcome is None else Refused(outcome, caller, now_ms, scopes=scopes)
 
     def _caller(self, known: KnownKey, attachment: Attachment, request: Request) -> Caller | None:
         """Return the caller, worked out once for each reading of the records; None where they must be read."""
@@ -232,32 +195,6 @@ class Gate:
             log.exception("key record %s cannot be used", known.record.id)
             return None
         return built
-
-    def _decide_alone(self, caller: Caller, error: RedisLinkError) -> Decision:
-        """Decide without Redis: by the plan's policy, on records that are not too old."""
-        _local.inc()
-        log.debug("deciding without Redis: %s", error)
-        if not (caller.open_while_away and self._is_usable(caller)):
-            return Refused(Outcome.UNAVAILABLE)
-        now_ms = self._clock.now_ms()
-        hit = self._local.take(caller.windows, now_ms=now_ms)
-        if hit is None:
-            return Admitted(caller, 0, now_ms, None)
-        limit, wait_ms = hit
-        return Refused(Outcome.RATE_LIMITED, caller, now_ms, LimitState(limit, 0, wait_ms))
-
-    def _is_usable(self, caller: Caller) -> bool:
-        """Say whether the caller's records may still be gone by while Redis is away."""
-        return time.monotonic() <= self._news_confirm(caller.known.confirmed_at) + self._stale_max_seconds
-
-
-def _refused_by_limit(caller: Caller, answer: list[int]) -> Refused:
-    _, now_ms, number, remaining, wait_ms = answer
-    limit = caller.limits[number - 1]
-    if limit is None:
-        raise LimitScriptError(f"the limit script named limit {number}, which the caller does not have")
-    outcome = Outcome.QUOTA_EXCEEDED if limit.window_ms is None else Outcome.RATE_LIMITED
-    return Refused(outcome, caller, now_ms, LimitState(limit, remaining, wait_ms))
 
 
 _OUTCOMES_OF_MISSING = {Missing.UNKNOWN: Outcome.UNKNOWN_KEY, Missing.UNAVAILABLE: Outcome.UNAVAILABLE}

@@ -7,6 +7,7 @@ from typing import Any
 
 # Kong's own maximum; with its default of 100 a key behind a hundred other headers would not be seen
 MAX_HEADERS = 1000
+ACCEPT_LANGUAGE = "accept-language"
 
 
 def plain(answer: Any) -> Any:

@@ -1,6 +1,10 @@
 """The limit script: its text, the command that calls it, and what its answer means.
 
 Nothing in the command differs from call to call, so it is encoded once for each caller.
+
+What the script cannot know: whether its answer is heard. Where a worker is killed after its script ran, Kong
+repeats the event to the next worker, so the call is consumed twice, once under a number that is never logged. The
+completeness check reports that number, and nobody is billed for it.
 """
 
 from collections.abc import Sequence
@@ -9,82 +13,118 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
+import msgspec
+
 from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
 from gateway_contract.records import KeyRecord, Period, ProductGrant, Window
-from gateway_contract.redis_names import account_versions, key_counters, period_counters, window_state
+from gateway_contract.redis_names import (
+    account_versions,
+    in_flight,
+    key_counters,
+    period_counters,
+    window_state,
+)
 from kong_plugins.parts.redis_connection import RedisRefusedError, encode_command
 from kong_plugins.parts.redis_links import Link
+from kong_plugins.parts.spend_prices import pack_spend_cap
 
-SCRIPT = (files("kong_plugins.parts") / "lua" / "limit.lua").read_text()
+_LUA = files("kong_plugins.parts") / "lua"
+_PARTS = ("clock.lua", "windows.lua", "counters.lua", "caps.lua", "limit.lua")
+SCRIPT = "\n".join((_LUA / name).read_text() for name in _PARTS)
 SCRIPT_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 LOAD_COMMAND = encode_command("SCRIPT", "LOAD", SCRIPT)
 
 # the first number of the script's answer
-REFUSED, ADMITTED, STALE = 0, 1, 2
+REFUSED, ADMITTED, STALE, WOULD_REFUSE = 0, 1, 2, 3
+# the third number of a stale answer: no billing period in the records holds this moment
+NO_PERIOD = 3
 
 EXACT_UP_TO = 100  # LOG_MAX in the script
+
+# what a limit counts: the words of RateLimit-Policy's `qu`, and one for money, which no header shows
+CALLS = "requests"
+CALLS_AT_A_TIME = "concurrent-requests"
+MINOR_UNITS = "minor-units"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of a caller. `window_ms` is None for a quota, which lasts until the billing period ends."""
+    """One limit of a caller.
+
+    `window_ms` is None where it is no sliding window: a quota or cap lasts until the billing period ends,
+    `quota_unit` CALLS_AT_A_TIME has no end. A `limit` in MINOR_UNITS is an amount of money: it is named where it
+    refuses, and is no limit of calls to be shown in headers. `outcome` is that of calls which it refuses.
+    """
 
     name: str
     limit: int
     window_ms: int | None
+    quota_unit: str = CALLS
+    outcome: Outcome = Outcome.RATE_LIMITED
 
 
 @dataclass(frozen=True, slots=True)
 class LimitQuestion:
     """What the script is asked about one caller.
 
-    `limits` are in the order in which the script numbers them, None where there is none. `windows` are those of
-    them that are windows, each with the name of its state.
+    `limits` are in the order in which the script numbers them, None where there is none; `shown` are all that a
+    caller is told of in advance. `windows` are those that are windows, each with the name of its state.
     """
 
     limits: tuple[Limit | None, ...]
+    shown: tuple[Limit, ...]
     windows: tuple[tuple[str, Limit], ...]
     keys: tuple[str, ...]
-    arguments: tuple[str | int, ...]
+    arguments: tuple[str | int | bytes, ...]
 
     def encode(self) -> bytes:
         return encode_command("EVALSHA", SCRIPT_SHA, len(self.keys), *self.keys, *self.arguments)
 
 
-def build_question(*, key: KeyRecord, account_version: int, grant: ProductGrant, units: int) -> LimitQuestion:
-    """Put together what the script needs for calls of this key that cost `units` each."""
-    account, mode, subscription = key.account_id, key.mode, grant.subscription_id
-    windows = [(subscription, "", window) for window in narrowest_windows(grant.windows)]
-    windows += [(key.id, "key-", window) for window in narrowest_windows(key.windows)]
-    keys = [account_versions(account)]
-    keys += [period_counters(account, subscription, period.start_ms, mode) for period in grant.periods]
+def build_question(
+    *,
+    key: KeyRecord,
+    account_version: int,
+    grant: ProductGrant,
+    product: str,
+    units: int,
+    route_name: str = "",
+    dry_run: bool = False,
+) -> LimitQuestion:
+    """Put together what the script needs for calls of this key that cost `units` each.
+
+    Raises:
+        SpendCapError: the grant has a spend cap that cannot be kept on this route.
+    """
+    windows = _windows_of(key, grant)
+    units_limits = _limits_of_units(grant, key.mode)
+    units_limit = min(units_limits, key=lambda limit: limit.limit, default=None)
+    key_quota = None
     if key.quota_units is not None:
-        keys += [key_counters(account, key.id, period.start_ms) for period in grant.periods]
-    keys += [_state_name(account, scope, window, mode) for scope, _, window in windows]
-    quota = grant.quota.units if grant.quota is not None and grant.quota.hard else None
-    arguments: list[str | int] = [
+        key_quota = Limit("key-quota", key.quota_units, None, outcome=Outcome.QUOTA_EXCEEDED)
+    spend_limit, at_a_time = _spend_limit(grant, key.mode), _limit_at_a_time(grant)
+    keys = _keys(key, grant, product, [name for name, _ in windows])
+    arguments: list[str | int | bytes] = [
         key.id,
         key.version,
         account_version,
         units,
-        "" if quota is None else quota,
-        "" if key.quota_units is None else key.quota_units,
+        "" if units_limit is None else units_limit.limit,
+        "" if key_quota is None else key_quota.limit,
+        _pack_rare(
+            grant, route_name=route_name, units=units, has_spend_cap=spend_limit is not None, dry_run=dry_run
+        ),
         len(grant.periods),
     ]
-    arguments += _flat_periods(grant.periods)
-    arguments += [number for _, _, window in windows for number in (window.limit, window.window_ms)]
-    named = [
-        Limit(prefix + window_name(window.window_ms), window.limit, window.window_ms)
-        for _, prefix, window in windows
-    ]
+    arguments += [edge for period in grant.periods for edge in (period.start_ms, period.end_ms)]
+    arguments += [number for _, limit in windows for number in (limit.limit, limit.window_ms or 0)]
+    named = tuple(limit for _, limit in windows)
     return LimitQuestion(
-        limits=(
-            *named,
-            None if quota is None else Limit("quota", quota, None),
-            None if key.quota_units is None else Limit("key-quota", key.quota_units, None),
-        ),
-        windows=tuple(zip(keys[len(keys) - len(named) :], named, strict=True)),
-        keys=tuple(keys),
+        limits=(*named, units_limit, key_quota, spend_limit, at_a_time),
+        shown=tuple(limit for limit in (*named, *units_limits, key_quota, at_a_time) if limit is not None),
+        windows=windows,
+        keys=keys,
         arguments=tuple(arguments),
     )
 
@@ -116,6 +156,83 @@ def narrowest_windows(windows: Sequence[Window]) -> list[Window]:
     return list(narrowest.values())
 
 
+def _windows_of(key: KeyRecord, grant: ProductGrant) -> tuple[tuple[str, Limit], ...]:
+    """Return the plan's windows, then the key's, each with the name of its state."""
+    windows = [(grant.subscription_id, "", window) for window in narrowest_windows(grant.windows)]
+    windows += [(key.id, "key-", window) for window in narrowest_windows(key.windows)]
+    return tuple(
+        (
+            window_state(key.account_id, scope, window.window_ms, key.mode, "calls"),
+            Limit(prefix + window_name(window.window_ms), window.limit, window.window_ms),
+        )
+        for scope, prefix, window in windows
+    )
+
+
+def _limits_of_units(grant: ProductGrant, mode: Mode) -> list[Limit]:
+    """Return all that bounds the units of a period; the lowest is the one that refuses."""
+    limits = []
+    if grant.quota is not None and grant.quota.hard:
+        limits.append(Limit("quota", grant.quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
+    if grant.quota is not None and grant.quota.cap_units is not None:
+        limits.append(Limit("quota-cap", grant.quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
+    cap = grant.spend_cap
+    if cap is not None and cap.ceiling_units is not None and mode is Mode.LIVE:
+        limits.append(Limit("spend-cap", cap.ceiling_units, None, outcome=Outcome.SPEND_CAP_REACHED))
+    return limits
+
+
+def _spend_limit(grant: ProductGrant, mode: Mode) -> Limit | None:
+    """Return the spend cap where several prices count towards it. Calls with test keys are never billed."""
+    cap = grant.spend_cap
+    if cap is None or cap.ceiling_units is not None or not cap.prices or mode is not Mode.LIVE:
+        return None
+    return Limit("spend-cap", cap.amount_minor, None, MINOR_UNITS, Outcome.SPEND_CAP_REACHED)
+
+
+def _limit_at_a_time(grant: ProductGrant) -> Limit | None:
+    found = grant.concurrency
+    return None if found is None else Limit("concurrent", found.limit, None, CALLS_AT_A_TIME)
+
+
+def _keys(key: KeyRecord, grant: ProductGrant, product: str, windows: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of what the script touches: all of one account, so all in one slot of a cluster."""
+    account = key.account_id
+    keys = [account_versions(account)]
+    keys += [
+        period_counters(account, grant.subscription_id, period.start_ms, key.mode) for period in grant.periods
+    ]
+    if key.quota_units is not None:
+        keys += [key_counters(account, key.id, period.start_ms) for period in grant.periods]
+    keys += windows
+    if grant.concurrency is not None:
+        keys.append(in_flight(account, product, key.mode))
+    return tuple(keys)
+
+
+def _pack_rare(
+    grant: ProductGrant, *, route_name: str, units: int, has_spend_cap: bool, dry_run: bool
+) -> bytes | str:
+    """Return what few callers have in one argument, so that it costs the others nothing."""
+    rare: dict[str, Any] = {}
+    if dry_run:
+        rare["dry_run"] = True
+    if has_spend_cap and grant.spend_cap is not None:
+        rare["spend"] = pack_spend_cap(grant.spend_cap, route_name=route_name, units=units)
+    if grant.concurrency is not None:
+        rare["in_flight"] = [grant.concurrency.limit, grant.concurrency.lease_ms]
+    return msgspec.msgpack.encode(rare) if rare else ""
+
+
+def is_over(periods: Sequence[Period], now_ms: int) -> bool:
+    """Say whether records whose periods have all passed mean that the subscription is over.
+
+    Records of a subscription that goes on hold the next period too, so a single one was the last. Where two are
+    known, the second may be the last one or merely the last that was written: nobody can tell.
+    """
+    return len(periods) == 1 and now_ms >= periods[0].end_ms
+
+
 _NAMES = {
     1_000: "per-second",
     60_000: "per-minute",
@@ -130,12 +247,3 @@ def window_name(window_ms: int) -> str:
     if name is not None:
         return name
     return f"per-{window_ms // 1000}s" if window_ms % 1000 == 0 else f"per-{window_ms}ms"
-
-
-def _state_name(account: str, scope: str, window: Window, mode: Mode) -> str:
-    kind = "buckets" if window.limit > EXACT_UP_TO else "log"
-    return window_state(account, scope, window.window_ms, mode, kind)
-
-
-def _flat_periods(periods: Sequence[Period]) -> list[str | int]:
-    return [edge for period in periods for edge in (period.start_ms, period.end_ms)]

@@ -1,7 +1,8 @@
 """Sliding windows of this process alone, for plans that stay open while Redis is away.
 
 The same rules as the limit script's: exact up to 100, sixtieths of the window above. Each process counts for
-itself, so with several of them more than the limit gets through.
+itself: in any interval of a window's length at most the limit gets through for each worker process, beside what
+Redis had admitted in it before it went away.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ class LocalWindows:
         self._states: BoundedMap[str, _Exact | _Counted] = BoundedMap(capacity)
 
     def take(self, windows: Sequence[tuple[str, Limit]], *, now_ms: int) -> tuple[Limit, int] | None:
-        """Admit one call in all windows, or in none of them.
+        """Admit one call in all windows, or in none of them. `now_ms` must be of a clock that never steps.
 
         Returns None when admitted, else the window with the longest wait and that wait in ms.
         """
@@ -37,9 +38,13 @@ class LocalWindows:
 
     def _state(self, name: str, limit: Limit) -> "_Exact | _Counted":
         state = self._states.get(name)
-        if state is None:
-            window_ms = limit.window_ms or 1
-            state = _Counted(window_ms) if limit.limit > EXACT_UP_TO else _Exact(window_ms)
+        kind = _Counted if limit.limit > EXACT_UP_TO else _Exact
+        if not isinstance(state, kind):
+            # new, or the limit has crossed a hundred
+            admitted = [] if state is None else state.times_ms()
+            state = kind(limit.window_ms or 1)
+            for at_ms in admitted:
+                state.take(at_ms)
             self._states.put(name, state)
         return state
 
@@ -63,6 +68,9 @@ class _Exact:
 
     def take(self, now_ms: int) -> None:
         self._times.append(now_ms)
+
+    def times_ms(self) -> list[int]:
+        return list(self._times)
 
 
 class _Counted:
@@ -94,3 +102,7 @@ class _Counted:
             self._buckets.append([current, 0])
         self._buckets[-1][1] += 1
         self._total += 1
+
+    def times_ms(self) -> list[int]:
+        """Return the times at which calls were admitted, none earlier than it was."""
+        return [(bucket + 1) * self._width_ms - 1 for bucket, count in self._buckets for _ in range(count)]

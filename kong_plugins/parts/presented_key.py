@@ -1,62 +1,130 @@
-"""Finding the API key in a request's headers."""
+"""Finding the API key in a request: its headers, and its query where that is configured."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 from gateway_contract.api_keys import KEY_LENGTH, parse_api_key
 from gateway_contract.outcomes import Outcome
+from kong_plugins.parts.kong_request import plain
+from kong_plugins.parts.plugin_config import AccessConfig
 
 AUTHORIZATION = "authorization"
 _BEARER = "bearer "
+_OUR_PREFIX = "km_"
+_OUR_PREFIXES = ("km_live_", "km_test_")
+# what an imported key may look like; long enough not to be a word, short enough for a header
+_IMPORTED = re.compile(r"[!-~]{8,512}")
 
-# the key's text and the (lower-case) header it came in, or why there is no key to look up
-Presented: TypeAlias = tuple[str, str] | Outcome
 
+class PresentedKey(NamedTuple):
+    """The one key in a request.
 
-def find_presented_key(headers: Mapping[str, Any], *, key_headers: Sequence[str], bearer: bool) -> Presented:
-    """Find the one key in a request.
-
-    `headers` by lower-case name, a repeated one as a list, as Kong gives them. A key in two places, or a header
-    given twice, is AMBIGUOUS_KEY, even where both are the same: nobody may choose whose call it is. An
-    `Authorization` header counts only with a bearer token that looks like a key of ours.
+    `header` is the lower-case name of the header it came in, "" for the query; `query_without` is then the query
+    as the upstream may see it.
     """
+
+    text: str
+    header: str
+    query_without: str = ""
+
+
+def read_presented_key(kong: Any, headers: Mapping[str, Any], config: AccessConfig) -> PresentedKey | Outcome:
+    """Find the key; Kong is asked for the query only where a key may stand in it."""
+    if not config.key_query:
+        return find_presented_key(headers, config=config)
+    raw_query = plain(kong.request.get_raw_query())
+    return find_presented_key(headers, config=config, raw_query=raw_query if isinstance(raw_query, str) else "")
+
+
+def find_presented_key(
+    headers: Mapping[str, Any], *, config: AccessConfig, raw_query: str = ""
+) -> PresentedKey | Outcome:
+    """Find the one key in a request, or say NO_KEY or AMBIGUOUS_KEY.
+
+    `headers` by lower-case name, a repeated one as a list, as Kong gives them. A key in two places, or given twice
+    in one, is ambiguous even where both are the same: nobody may choose whose call it is. An `Authorization`
+    header counts only with a bearer token that looks like a key of ours, or any where keys are imported.
+    """
+    presented = _key_in_headers(headers, config)
+    if not raw_query or presented is Outcome.AMBIGUOUS_KEY:
+        return presented
+    found = _keys_in_query(raw_query, config.key_query)
+    if not found:
+        return presented
+    if len(found) > 1 or presented is not Outcome.NO_KEY:
+        return Outcome.AMBIGUOUS_KEY
+    number, text = found[0]
+    return PresentedKey(text, "", _without_argument(raw_query, number))
+
+
+def key_hash_of(text: str, *, imported_keys: bool = False) -> str | None:
+    """Return the SHA-256 of what may be a key, or None.
+
+    A text of our form is not judged by its checksum here: `is_well_formed` must do that before any look-up.
+    """
+    if len(text) == KEY_LENGTH and text.startswith(_OUR_PREFIXES):
+        return sha256(text.encode()).hexdigest() if text.isascii() else None
+    if imported_keys and _IMPORTED.fullmatch(text):
+        return sha256(text.encode()).hexdigest()
+    return None
+
+
+def is_well_formed(text: str) -> bool:
+    """Judge what `key_hash_of` took for a key, without I/O: a key of our form by its checksum."""
+    if len(text) == KEY_LENGTH and text.startswith(_OUR_PREFIXES):
+        return parse_api_key(text) is not None
+    return True
+
+
+def _key_in_headers(headers: Mapping[str, Any], config: AccessConfig) -> PresentedKey | Outcome:
     text = source = None
-    for name in key_headers:
+    for name in config.key_headers:
         value = headers.get(name)
         if value:
             if text is not None or type(value) is not str:
                 return Outcome.AMBIGUOUS_KEY
             text, source = value, name
-    if bearer:
+    if config.bearer and source != AUTHORIZATION:
         value = headers.get(AUTHORIZATION)
         if value:
-            token = _bearer_key(value)
+            token = _bearer_key(value, "" if config.imported_keys else _OUR_PREFIX)
             if token is not None:
                 if text is not None or type(value) is not str:
                     return Outcome.AMBIGUOUS_KEY
                 text, source = token, AUTHORIZATION
     if text is None or source is None:
         return Outcome.NO_KEY
-    return text, source
+    return PresentedKey(text, source)
 
 
-def key_hash_of(text: str) -> str | None:
-    """Return the SHA-256 of a text of a key's length, or None. The checksum is not judged here."""
-    if len(text) != KEY_LENGTH or not text.isascii():
-        return None
-    return sha256(text.encode()).hexdigest()
-
-
-def is_well_formed(text: str) -> bool:
-    """Judge shape and checksum, without I/O."""
-    return parse_api_key(text) is not None
-
-
-def _bearer_key(value: Any) -> str | None:
+def _bearer_key(value: Any, prefix: str) -> str | None:
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str) and item[: len(_BEARER)].lower() == _BEARER:
             token = item[len(_BEARER) :].strip()
-            if token.startswith("km_"):
+            if token and token.startswith(prefix):
                 return token
     return None
+
+
+def _keys_in_query(raw_query: str, names: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Return number and decoded value of each argument that has one of the names and a value.
+
+    Names and values may be percent-encoded, as upstreams decode them; nothing else of the query is decoded.
+    """
+    found = []
+    for number, part in enumerate(raw_query.split("&")):
+        name, _, value = part.partition("=")
+        if "%" in name:
+            name = unquote(name)
+        if value and name in names:
+            found.append((number, unquote_plus(value) if "%" in value or "+" in value else value))
+    return found
+
+
+def _without_argument(raw_query: str, number: int) -> str:
+    parts = raw_query.split("&")
+    del parts[number]
+    return "&".join(parts)

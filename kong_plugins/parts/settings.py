@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway_contract.receipts import WeakSecretError, parse_secrets
-from kong_plugins.parts.redis_endpoint import RedisEndpoint, RedisUrlError, parse_redis_url
+from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint, RedisUrlError, parse_redis_url
 
 DEFAULT_STALE_MAX_SECONDS = 60.0
+DEFAULT_COLD_READS_PER_SECOND = 500.0
 DEFAULT_CACHED_KEYS = 30_000  # about 6 kB each
 MAX_STALE_SECONDS = 86_400.0
 DEFAULT_SPOOL_RESERVE_MB = 64
@@ -23,20 +24,24 @@ class SettingsError(Exception):
 class GatewaySettings:
     """`stale_max_seconds` is how long a known key goes on while Redis is away.
 
+    `cold_reads_per_second` bounds look-ups of keys that do not exist. `messages_dir` holds the operator's texts.
     `spool_dir` is watched where it is set; `serves_without_spool`: calls go on where it cannot be relied on.
     """
 
-    redis: RedisEndpoint
+    redis: RedisEndpoint | ClusterEndpoint
     secrets: tuple[bytes, ...] = field(repr=False)
     stale_max_seconds: float = DEFAULT_STALE_MAX_SECONDS
     cached_keys: int = DEFAULT_CACHED_KEYS
+    cold_reads_per_second: float = DEFAULT_COLD_READS_PER_SECOND
+    messages_dir: Path | None = None
     spool_dir: Path | None = None
     spool_reserve_bytes: int = DEFAULT_SPOOL_RESERVE_MB * _MEGABYTE
     serves_without_spool: bool = False
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettings:
-    """Read `KM_REDIS_URL`, `KM_GATEWAY_SECRET`, `KM_STALE_MAX_SECONDS`, `KM_CACHED_KEYS` and `KM_SPOOL_*`.
+    """Read `KM_REDIS_URL`, `KM_GATEWAY_SECRET`, `KM_STALE_MAX_SECONDS`, `KM_CACHED_KEYS`,
+    `KM_COLD_READS_PER_SECOND`, `KM_MESSAGES_DIR` and `KM_SPOOL_*`.
 
     Raises:
         SettingsError: naming the variable that is missing or wrong.
@@ -58,6 +63,10 @@ def read_settings(environment: Mapping[str, str] | None = None) -> GatewaySettin
             env, "KM_STALE_MAX_SECONDS", default=DEFAULT_STALE_MAX_SECONDS, at_least=0, at_most=MAX_STALE_SECONDS
         ),
         cached_keys=int(_number(env, "KM_CACHED_KEYS", default=DEFAULT_CACHED_KEYS, at_least=100, at_most=1e7)),
+        cold_reads_per_second=_number(
+            env, "KM_COLD_READS_PER_SECOND", default=DEFAULT_COLD_READS_PER_SECOND, at_least=2, at_most=1e6
+        ),
+        messages_dir=_directory(env, "KM_MESSAGES_DIR"),
         spool_dir=_directory(env, "KM_SPOOL_DIR"),
         spool_reserve_bytes=int(reserve_mb * _MEGABYTE),
         serves_without_spool=_choice(env, "KM_SPOOL_FULL", ("refuse", "serve")) == "serve",

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway_contract import headers as names
-from gateway_contract.headers import RECEIPT, REDACTED
+from gateway_contract.api_keys import API_KEY_PATTERN, redact_api_keys
+from gateway_contract.headers import ANONYMOUS, RECEIPT, REDACTED
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, verify_receipt
-from kong_plugins.parts.answers import answer_to, limit_headers
+from kong_plugins.parts.answers import limit_headers
 from kong_plugins.parts.decisions import Admitted, Refused
 from kong_plugins.parts.kong_request import plain
+from kong_plugins.parts.plugin_config import AccessConfig
+from kong_plugins.parts.presented_key import PresentedKey
 from kong_plugins.parts.worker import Worker
 from kong_plugins.server import metrics
 
@@ -32,8 +35,11 @@ _TOLD_TO_UPSTREAMS = frozenset(
         names.ACCOUNT,
         names.PLAN,
         names.MODE,
+        names.ANONYMOUS,
     )
 )
+_ANONYMOUS_IN_REQUEST = ANONYMOUS.lower()
+_ANY_KEY = "km_"
 
 _decisions: dict[Outcome, metrics.Counter] = {
     outcome: metrics.counter("km_gateway_decisions_total", {"outcome": outcome.value}, help_text="decided calls")
@@ -44,6 +50,17 @@ _served = _decisions[Outcome.SERVED]
 _attached_twice = metrics.counter(
     "km_gateway_attached_twice_total", help_text="calls that a second plugin of ours left alone"
 )
+_would_refuse = {
+    outcome: metrics.counter(
+        "km_gateway_would_refuse_total", {"outcome": outcome.value}, help_text="calls let through by `dry_run`"
+    )
+    for outcome in (
+        Outcome.RATE_LIMITED,
+        Outcome.QUOTA_EXCEEDED,
+        Outcome.SPEND_CAP_REACHED,
+        Outcome.UNAVAILABLE,
+    )
+}
 _warned_at = -WARN_EVERY_SECONDS
 
 
@@ -52,32 +69,66 @@ def tell_identity(kong: Any, admitted: Admitted) -> None:
     kong.client.authenticate(admitted.caller.consumer, admitted.caller.credential)
 
 
-def identity_headers(admitted: Admitted, presented_in: str) -> dict[str, str]:
-    """Return what the upstream is told of the caller; the key is overwritten where it is to be hidden."""
+def identity_headers(
+    admitted: Admitted, presented: PresentedKey | Outcome, request_headers: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what the upstream is told of the caller, and what of the caller's own headers is overwritten.
+
+    That is the key, where it is to be hidden, and what differs from our names in `_` for `-` only. Kong lets both
+    through, and upstreams that read headers as CGI variables (WSGI, Rack, PHP) take one for the other:
+    `X_Km_Account` would say who calls in the place of `X-Km-Account`.
+    """
     caller = admitted.caller
-    headers = caller.upstream_headers.copy()
+    headers: dict[str, Any] = caller.upstream_headers.copy()
+    if not isinstance(presented, PresentedKey):
+        headers[ANONYMOUS] = "true"
+    elif _ANONYMOUS_IN_REQUEST in request_headers:
+        headers[ANONYMOUS] = "false"
     if caller.config.hide_key:
-        headers[presented_in] = REDACTED
+        _hide_keys(headers, presented, request_headers)
+    if "_" in "".join(request_headers):
+        _cover_lookalikes(headers, request_headers)
     return headers
 
 
-def cover_lookalikes(upstream_headers: dict[str, str], request_headers: Mapping[str, Any]) -> None:
-    """Overwrite the caller's headers that differ from ours in `_` for `-` only.
+def hide_query_key(kong: Any, presented: PresentedKey | Outcome, config: AccessConfig) -> None:
+    """Take a key that came in the query out of what the upstream sees of it."""
+    if config.hide_key and isinstance(presented, PresentedKey) and not presented.header:
+        kong.service.request.set_raw_query(presented.query_without)
 
-    Kong lets both through, and upstreams that read headers as CGI variables (WSGI, Rack, PHP) take one for the
-    other: `X_Km_Account` would say who calls in the place of `X-Km-Account`.
-    """
-    if "_" not in "".join(request_headers):
-        return
-    ours = {name.lower(): value for name, value in upstream_headers.items()}
+
+def _hide_keys(
+    headers: dict[str, Any], presented: PresentedKey | Outcome, request_headers: Mapping[str, Any]
+) -> None:
+    expected = 0
+    if isinstance(presented, PresentedKey) and presented.header:
+        headers[presented.header] = REDACTED
+        expected = presented.text.startswith(_ANY_KEY)
+    try:
+        if "\n".join(request_headers.values()).count(_ANY_KEY) == expected:
+            return
+    except TypeError:
+        pass  # a repeated header is a list
+    for name, value in request_headers.items():
+        if name in headers or name in _TOLD_TO_UPSTREAMS:
+            continue
+        if isinstance(value, list):
+            if any(API_KEY_PATTERN.search(str(one)) for one in value):
+                headers[name] = [redact_api_keys(str(one)) for one in value]
+        elif API_KEY_PATTERN.search(str(value)):
+            headers[name] = redact_api_keys(str(value))
+
+
+def _cover_lookalikes(headers: dict[str, Any], request_headers: Mapping[str, Any]) -> None:
+    ours = {name.lower(): value for name, value in headers.items()}
     for name in request_headers:
         if "_" in name:
             plain_name = name.replace("_", "-")
             if plain_name in _TOLD_TO_UPSTREAMS:
-                upstream_headers[name] = ours.get(plain_name, REDACTED)
+                headers[name] = ours.get(plain_name, "false" if plain_name == _ANONYMOUS_IN_REQUEST else REDACTED)
 
 
-def tell_admitted(kong: Any, worker: Worker, admitted: Admitted, upstream_headers: dict[str, str]) -> None:
+def tell_admitted(kong: Any, worker: Worker, admitted: Admitted, upstream_headers: dict[str, Any]) -> None:
     """Send the receipt on both ways, and the limits back."""
     caller = admitted.caller
     upstream_headers[RECEIPT], answer_receipt = worker.signer.sign_both(
@@ -85,18 +136,32 @@ def tell_admitted(kong: Any, worker: Worker, admitted: Admitted, upstream_header
     )
     answer_headers = limit_headers(caller.policy_header, admitted.tightest)
     answer_headers[RECEIPT] = answer_receipt
+    if admitted.would_refuse is not None:
+        answer_headers[names.WOULD_REFUSE] = _count_would_refuse(admitted.would_refuse)
     _served.inc()
     kong.service.request.set_headers(upstream_headers)
     kong.response.set_headers(answer_headers)
 
 
-def tell_refused(kong: Any, worker: Worker, refused: Refused, product: str) -> None:
-    """Answer the caller. The phase must return at once after this."""
+def _count_would_refuse(refused: Refused) -> str:
+    """Return the outcome that the call would have had, and the limit's name: `rate_limited; limit=per-minute`."""
+    _would_refuse[refused.outcome].inc()
+    return (
+        refused.outcome.value
+        if refused.hit is None
+        else f"{refused.outcome.value}; limit={refused.hit.limit.name}"
+    )
+
+
+def tell_refused(kong: Any, worker: Worker, refused: Refused, config: AccessConfig, accept_language: Any) -> None:
+    """Answer the caller, in the language of the request's `Accept-Language`. The phase must return at once."""
     outcome, receipt = refused.outcome, ""
     _decisions[outcome].inc()
     if refused.caller is not None and outcome not in UNIDENTIFIED:
         receipt = worker.signer.sign_answer(decided_at_ms=refused.decided_at_ms, tail=refused.caller.tail(outcome))
-    kong.response.exit(*answer_to(refused, product=product, receipt=receipt))
+    kong.response.exit(
+        *worker.answers.refusal(refused, config=config, receipt=receipt, accept_language=accept_language)
+    )
 
 
 def is_decided(kong: Any, worker: Worker, request_receipt: Any) -> bool:

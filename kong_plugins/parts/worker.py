@@ -9,8 +9,12 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+from kong_plugins.parts.answers import Answers
 from kong_plugins.parts.gate import Gate
+from kong_plugins.parts.key_flood import KeyFlood
+from kong_plugins.parts.languages import load_messages
 from kong_plugins.parts.limit_script import LOAD_COMMAND
+from kong_plugins.parts.limiter import Limiter
 from kong_plugins.parts.news import News
 from kong_plugins.parts.receipt_signer import ReceiptSigner
 from kong_plugins.parts.record_cache import RecordCache
@@ -36,15 +40,21 @@ class Worker:
             reserve_bytes=settings.spool_reserve_bytes,
             serves_all_the_same=settings.serves_without_spool,
         )
-        self.gate = Gate(
+        self.limiter = Limiter(
             link=self.link,
-            cache=self.cache,
             clock=self.clock,
             stale_max_seconds=settings.stale_max_seconds,
             # that one node of a cluster is there says nothing of records on another that is not
             news_confirm=self.news.confirm if isinstance(self.link, RedisLink) else float,
             spool=self.spool,
         )
+        self.gate = Gate(
+            cache=self.cache,
+            clock=self.clock,
+            limiter=self.limiter,
+            flood=KeyFlood(settings.cold_reads_per_second),
+        )
+        self.answers = Answers(load_messages(settings.messages_dir))
 
     def start(self) -> None:
         """Harmless when started already."""

@@ -4,17 +4,16 @@ from typing import Any
 
 from gateway_contract import plugins
 from gateway_contract.headers import RECEIPT, REDACTED
-from gateway_contract.outcomes import Outcome
 from kong_plugins.parts.attachment import attach
 from kong_plugins.parts.decisions import Refused
 from kong_plugins.parts.identity import share_identity
-from kong_plugins.parts.kong_request import KongRequest, read_headers
+from kong_plugins.parts.kong_request import ACCEPT_LANGUAGE, KongRequest, read_headers
 from kong_plugins.parts.plugin_config import read_access_config
 from kong_plugins.parts.plugin_schema import KEY_FIELDS, PRODUCT_FIELDS
-from kong_plugins.parts.presented_key import find_presented_key
+from kong_plugins.parts.presented_key import read_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,
-    cover_lookalikes,
+    hide_query_key,
     identity_headers,
     is_decided,
     tell_identity,
@@ -31,7 +30,10 @@ Schema = PRODUCT_FIELDS + KEY_FIELDS
 
 
 class Plugin:
-    """One attachment. PDK calls: four for an identified request, two for a refused one."""
+    """One attachment. PDK calls: four for an identified request, two for a refused one.
+
+    Reading the query for a key takes one more, and taking the key out of it another.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = read_access_config(config)
@@ -43,20 +45,16 @@ class Plugin:
         headers = read_headers(kong)
         if RECEIPT_HEADER in headers and is_decided(kong, worker, headers[RECEIPT_HEADER]):
             return
-        presented = find_presented_key(headers, key_headers=config.key_headers, bearer=config.bearer)
-        if isinstance(presented, Outcome):
-            tell_refused(kong, worker, Refused(presented), config.api_product)
-            return
-        text, presented_in = presented
-        decision = worker.gate.authenticate(text, self._attachment, KongRequest(kong))
+        presented = read_presented_key(kong, headers, config)
+        decision = worker.gate.authenticate(presented, self._attachment, KongRequest(kong))
         if isinstance(decision, Refused):
-            tell_refused(kong, worker, decision, config.api_product)
+            tell_refused(kong, worker, decision, config, headers.get(ACCEPT_LANGUAGE))
             return
         if config.consumer:
             tell_identity(kong, decision)
         share_identity(kong, decision.caller.known.key_hash)
-        upstream = identity_headers(decision, presented_in)
+        hide_query_key(kong, presented, config)
+        upstream = identity_headers(decision, presented, headers)
         # no receipt yet: whatever the caller sent under its name must not reach the upstream
         upstream[RECEIPT] = REDACTED
-        cover_lookalikes(upstream, headers)
         kong.service.request.set_headers(upstream)

@@ -3,16 +3,15 @@
 from typing import Any
 
 from gateway_contract import plugins
-from gateway_contract.outcomes import Outcome
 from kong_plugins.parts.attachment import attach
 from kong_plugins.parts.decisions import Refused
-from kong_plugins.parts.kong_request import KongRequest, read_headers
+from kong_plugins.parts.kong_request import ACCEPT_LANGUAGE, KongRequest, read_headers
 from kong_plugins.parts.plugin_config import read_access_config
 from kong_plugins.parts.plugin_schema import KEY_FIELDS, LIMIT_FIELDS, PRODUCT_FIELDS
-from kong_plugins.parts.presented_key import find_presented_key
+from kong_plugins.parts.presented_key import read_presented_key
 from kong_plugins.parts.telling import (
     RECEIPT_HEADER,
-    cover_lookalikes,
+    hide_query_key,
     identity_headers,
     is_decided,
     tell_admitted,
@@ -30,7 +29,10 @@ Schema = PRODUCT_FIELDS + KEY_FIELDS + LIMIT_FIELDS
 
 
 class Plugin:
-    """One attachment. PDK calls: four for a served request, two for a refused one."""
+    """One attachment. PDK calls: four for a served request, two for a refused one.
+
+    Reading the query for a key takes one more, and taking the key out of it another.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = read_access_config(config)
@@ -42,17 +44,13 @@ class Plugin:
         headers = read_headers(kong)
         if RECEIPT_HEADER in headers and is_decided(kong, worker, headers[RECEIPT_HEADER]):
             return
-        presented = find_presented_key(headers, key_headers=config.key_headers, bearer=config.bearer)
-        if isinstance(presented, Outcome):
-            tell_refused(kong, worker, Refused(presented), config.api_product)
-            return
-        text, presented_in = presented
-        decision = worker.gate.decide(text, self._attachment, KongRequest(kong))
+        presented = read_presented_key(kong, headers, config)
+        decision = worker.gate.decide(presented, self._attachment, KongRequest(kong))
         if isinstance(decision, Refused):
-            tell_refused(kong, worker, decision, config.api_product)
+            tell_refused(kong, worker, decision, config, headers.get(ACCEPT_LANGUAGE))
             return
         if config.consumer:
             tell_identity(kong, decision)
-        upstream = identity_headers(decision, presented_in)
-        cover_lookalikes(upstream, headers)
+        hide_query_key(kong, presented, config)
+        upstream = identity_headers(decision, presented, headers)
         tell_admitted(kong, worker, decision, upstream)

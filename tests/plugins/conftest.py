@@ -2,12 +2,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
+from devstack.stores.valkey import EmbeddedValkey
 from kong_plugins.parts import worker as worker_module
 from kong_plugins.parts.settings import read_settings
 from kong_plugins.parts.worker import Worker
 from kong_plugins.plugins import km_monetize
 from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, Projected
+from tests.plugins.limits import TIMED_SCRIPT, Timed
+
+
+@pytest.fixture(scope="session")
+def client(valkey_server: EmbeddedValkey) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(valkey_server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def timed(client: redis.Redis) -> Callable[..., Timed]:
+    """Makes a caller whose limit script runs at a clock that the test moves."""
+    script = client.register_script(TIMED_SCRIPT)
+    return lambda **changes: Timed(client, script, **changes)
 
 
 @pytest.fixture

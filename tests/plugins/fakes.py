@@ -4,8 +4,7 @@ import json
 import time
 from typing import Any
 
-import redis
-
+from devstack.stores.valkey_cluster import open_redis
 from gateway_contract import api_keys, redis_names
 from gateway_contract.modes import Mode
 from gateway_contract.records import (
@@ -56,6 +55,7 @@ class FakeKong:
         self.body = b""
         self.consumer: Any = None
         self.sent_to: str | None = None
+        self.query_sent: str | None = None
 
     def __getattr__(self, part: str) -> _Name:
         if part.startswith("_"):
@@ -104,8 +104,19 @@ class FakeKong:
             self.sent_to = name
         return name in self.facts["upstreams"]
 
+    def _request_get_raw_query(self) -> str:
+        return self.facts.get("query", "")
+
+    def _request_get_header(self, name: str) -> str | None:
+        value = self.headers.get(name.lower())
+        return value[0] if isinstance(value, list) else value
+
+    def _service_request_set_raw_query(self, query: str) -> None:
+        self.query_sent = query
+
     def _service_request_set_headers(self, headers: dict[str, str]) -> None:
-        assert all(isinstance(value, str) for value in headers.values())
+        for value in headers.values():
+            assert all(isinstance(one, str) for one in (value if isinstance(value, list) else [value]))
         self.upstream.update(headers)
 
     def _response_set_headers(self, headers: dict[str, str]) -> None:
@@ -158,7 +169,7 @@ class Projected:
     """One account with one key in Redis; `change_*` does what the projector does after a change."""
 
     def __init__(self, url: str, *, mode: Mode = Mode.LIVE, account: str = "acc_1", **changes: Any) -> None:
-        self.client = redis.Redis.from_url(url)
+        self.client = open_redis(url)
         self.text = api_keys.generate_api_key(mode)
         self.key_hash = api_keys.hash_api_key(self.text)
         self.key = KeyRecord(
@@ -185,6 +196,11 @@ class Projected:
         versions = {"account": self.account.version, self.key.id: self.key.version}
         self.client.hset(redis_names.account_versions(self.account.id), mapping=versions)
         self.client.set(redis_names.projection_marker(redis_names.key_bucket(self.key_hash)), "1")
+
+    def mark_all(self) -> None:
+        """Mark every bucket of key records: the projection is complete, so what is missing does not exist."""
+        marks = {redis_names.projection_marker(bucket): "1" for bucket in redis_names.KEY_BUCKETS}
+        self.client.mset(marks)
 
     def change_key(self, **changes: Any) -> None:
         values = {name: getattr(self.key, name) for name in KeyRecord.__slots__}

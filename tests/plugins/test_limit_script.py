@@ -2,84 +2,20 @@
 
 import itertools
 import math
-from typing import Any
 
 import hiredis
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from devstack.stores.valkey import EmbeddedValkey
 from gateway_contract import counters, redis_names
 from gateway_contract.modes import Mode
-from gateway_contract.records import KeyRecord, KeyStatus, Period, Quota, Window
-from kong_plugins.parts.limit_script import (
-    ADMITTED,
-    LOAD_COMMAND,
-    REFUSED,
-    SCRIPT,
-    STALE,
-    build_question,
-)
-from tests.plugins.fakes import HOUR_MS, grant, now_ms
-
-CLOCK = "redis.call('TIME')"
-TEST_CLOCK = "{ARGV[#ARGV - 1], ARGV[#ARGV]}"
-_numbers = itertools.count()
+from gateway_contract.records import Period, Quota, Window
+from kong_plugins.parts.limit_script import ADMITTED, LOAD_COMMAND, REFUSED, SCRIPT, STALE
+from tests.plugins.fakes import HOUR_MS, now_ms
+from tests.plugins.limits import CLOCK, TEST_CLOCK, TIMED_SCRIPT
 
 relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-class Timed:
-    """A caller's script at a clock the test moves (microseconds). Each one is an account of its own."""
-
-    def __init__(self, client: redis.Redis, script: Any, **changes: Any) -> None:
-        self.client, self.script = client, script
-        self.account = f"acc_{next(_numbers)}"
-        self.start_us = now_ms() * 1000
-        key_values = {name: changes.pop(name) for name in ("quota_units",) if name in changes}
-        self.key = KeyRecord(
-            id="key_1",
-            account_id=self.account,
-            mode=changes.pop("mode", Mode.LIVE),
-            status=KeyStatus.ACTIVE,
-            version=3,
-            windows=changes.pop("key_windows", ()),
-            **key_values,
-        )
-        self.units = changes.pop("units", 1)
-        self.grant = grant(**{"quota": None, **changes})
-        self.write_versions(account=5, key=3)
-        self.question = build_question(key=self.key, account_version=5, grant=self.grant, units=self.units)
-
-    def write_versions(self, *, account: int, key: int) -> None:
-        name = redis_names.account_versions(self.account)
-        self.client.hset(name, mapping={"account": account, "key_1": key})
-
-    def ask(self, at_us: int) -> list[int]:
-        """Call at `at_us` after the start."""
-        seconds, micros = divmod(self.start_us + at_us, 1_000_000)
-        return self.script(keys=self.question.keys, args=[*self.question.arguments, seconds, micros])
-
-    def admits(self, at_us: int) -> bool:
-        return self.ask(at_us)[0] == ADMITTED
-
-    def stored(self) -> dict[bytes, Any]:
-        names = sorted(self.client.scan_iter(f"{redis_names.PREFIX}{{{self.account}}}*", count=1000))
-        return {name: self.client.dump(name) for name in names}
-
-
-@pytest.fixture(scope="module")
-def client(valkey_server: EmbeddedValkey):
-    with redis.Redis.from_url(valkey_server.url) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def timed(client: redis.Redis):
-    script = client.register_script(SCRIPT.replace(CLOCK, TEST_CLOCK))
-    return lambda **changes: Timed(client, script, **changes)
 
 
 def windows(minimum: int = 1, maximum: int = 160, *, most: int = 3):
@@ -109,8 +45,7 @@ def in_window(admitted: list[int], at_us: int, length_us: int) -> int:
 class TestTimedScript:
     def test_differs_from_the_shipped_script_in_the_clock_only(self):
         assert SCRIPT.count(CLOCK) == 1
-        changed = SCRIPT.replace(CLOCK, TEST_CLOCK)
-        lines = zip(SCRIPT.splitlines(), changed.splitlines(), strict=True)
+        lines = zip(SCRIPT.splitlines(), TIMED_SCRIPT.splitlines(), strict=True)
         differing = [(old, new) for old, new in lines if old != new]
         assert differing == [(f"local clock = {CLOCK}", f"local clock = {TEST_CLOCK}")]
 
