@@ -82,7 +82,8 @@ def _set_path(call: PdkCall, argument: Any) -> None:
 
 
 def _set_raw_query(call: PdkCall, argument: Any) -> None:
-    _upstream(call).query = bytewise(argument.v)
+    # nginx writes no question mark before an empty query
+    _upstream(call).query = bytewise(argument.v) or None
 
 
 def _set_method(call: PdkCall, argument: Any) -> None:

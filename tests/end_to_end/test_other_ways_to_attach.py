@@ -150,7 +150,8 @@ class TestOtherWaysToAttach:
         assert 1 <= wait <= 60
         assert headers["x-ratelimit-reset"] == headers["retry-after"]
         assert problem["code"] == "rate_limited"
-        assert problem["type"] == "urn:kong-monetize:problem:rate_limited"
+        assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+        assert problem["violated-policies"] == ["per-minute"]
         assert problem["limit"] == {
             "name": "per-minute",
             "limit": 1,
