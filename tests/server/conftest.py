@@ -22,6 +22,11 @@ from tests.server.kong_client import KongClient
 ROOT = Path(__file__).parents[2]
 PLUGINS = Path(__file__).parent / "plugins"
 DEADLINE_SECONDS = 30.0
+LIMITED = (
+    "import os, resource, sys\n"
+    "resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
 
 
 def eventually(check: Callable[[], Any], what: str = "condition") -> Any:
@@ -36,7 +41,9 @@ def eventually(check: Callable[[], Any], what: str = "condition") -> Any:
 
 
 class RunningServer:
-    def __init__(self, directory: Path, options: list[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, options: list[str], environment: dict[str, str], descriptors: int | None = None
+    ) -> None:
         self.directory = directory
         self.socket = directory / "km.sock"
         self.log_path = directory / f"stderr-{time.monotonic_ns()}"
@@ -49,6 +56,9 @@ class RunningServer:
             "--metrics-port",
             "0",
         ]
+
+        if descriptors is not None:
+            command = [sys.executable, "-c", LIMITED, str(descriptors), *command]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, *options], cwd=ROOT, stderr=log, stdout=log, env=os.environ | environment
@@ -132,10 +142,15 @@ def start_server(directory: Path) -> Iterator[StartServer]:
     running: list[RunningServer] = []
 
     def start(
-        *options: str, workers: int = 2, plugins: str = "probe", wait: bool = True, **env: str
+        *options: str,
+        workers: int = 2,
+        plugins: str = "probe",
+        wait: bool = True,
+        descriptors: int | None = None,
+        **env: str,
     ) -> RunningServer:
         fixed = ["--workers", str(workers), "--plugins", plugins, "--plugins-dir", str(PLUGINS)]
-        server = RunningServer(directory, [*fixed, *options], env)
+        server = RunningServer(directory, [*fixed, *options], env, descriptors)
         running.append(server)
         if wait:
             server.wait_ready(workers)
