@@ -5,6 +5,7 @@ import resource
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 import pytest
@@ -13,6 +14,7 @@ import redis
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
+from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
 
 TEMPLATE = "km_template"
 DESCRIPTORS = 16_384
@@ -109,6 +111,38 @@ def own_valkey(tmp_path: Path) -> Iterator[Callable[[], EmbeddedValkey]]:
     yield start
     for server in servers:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkeyCluster]:
+    """Three primaries for all tests; never kill or pause these, use `own_valkey_cluster`."""
+    cluster = EmbeddedValkeyCluster(tmp_path_factory.mktemp("valkey-cluster"))
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def cluster_url(valkey_cluster: EmbeddedValkeyCluster) -> str:
+    """URL of the shared cluster, emptied."""
+    valkey_cluster.flush()
+    return valkey_cluster.url
+
+
+@pytest.fixture
+def own_valkey_cluster(tmp_path: Path) -> Iterator[Callable[..., EmbeddedValkeyCluster]]:
+    """Makes started clusters whose nodes the test may kill or pause; each primary has a replica."""
+    clusters: list[EmbeddedValkeyCluster] = []
+
+    def start(**options: Any) -> EmbeddedValkeyCluster:
+        options = {"replicas": 1, "node_timeout_ms": 1_500, **options}
+        clusters.append(EmbeddedValkeyCluster(tmp_path / f"cluster-{len(clusters)}", **options))
+        clusters[-1].start()
+        return clusters[-1]
+
+    yield start
+    for cluster in clusters:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

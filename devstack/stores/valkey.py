@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import redis
@@ -19,10 +20,13 @@ class EmbeddedValkey:
     It keeps nothing on disk unless `appendonly`: a kill loses everything in it, as losing a Redis node does.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, appendonly: bool = False) -> None:
+    def __init__(
+        self, data_dir: Path, *, port: int | None = None, appendonly: bool = False, options: Sequence[str] = ()
+    ) -> None:
+        """`options` are more of the server's own, such as `("--maxmemory", "10mb")`."""
         self.data_dir = data_dir.absolute()
         self.port = port or free_port()
-        self._appendonly = appendonly
+        self._options = ("--appendonly", "yes" if appendonly else "no", *options)
         self._child: Child | None = None
 
     @property
@@ -37,7 +41,7 @@ class EmbeddedValkey:
         """Returns when the server answers."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         argv = [str(valkey_server()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data_dir)]
-        argv += ["--save", "", "--appendonly", "yes" if self._appendonly else "no", "--daemonize", "no"]
+        argv += ["--save", "", "--daemonize", "no", *self._options]
         self._child = start_child(
             argv,
             env={"PATH": os.defpath, "TZ": "UTC"},
