@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 from devstack.stores.valkey_cluster import open_redis
-from devstack.stores.valkey_cluster import open_redis
 from gateway_contract import api_keys, redis_names
 from gateway_contract.modes import Mode
 from gateway_contract.records import (
