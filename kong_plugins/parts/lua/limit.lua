@@ -117,7 +117,7 @@ if refused_by then
 end
 for i, state in ipairs(states) do
   local frees_in
-  if state.counts then
+  if state.limit > LOG_MAX then
     frees_in = buckets_take(KEYS[first_window + i], state)
     weigh(i, state.limit, state.limit - state.used, frees_in)
   else

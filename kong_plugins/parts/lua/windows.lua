@@ -3,70 +3,11 @@
 -- A window up to LOG_MAX keeps each admission's time, newest first: exact. Above that it keeps SPANS counts of
 -- window / SPANS each, newest first, and a call counts until its whole bucket has left the window: never more
 -- than the limit in any interval, and at most a sixtieth of the window too strict.
--- Where a limit has crossed LOG_MAX, the state is turned into the other form; a log has an even length, buckets an
--- odd one.
+-- Where a limit has crossed LOG_MAX, the state is turned into the other form by the next call that is admitted; a
+-- log has an even length, buckets an odd one.
 -- When the clock steps back, the state is moved back with it: calls then count longer, never shorter.
 
 local LOG_MAX, SPANS = 100, 60
-
--- Exact windows: eight bytes (a double, microseconds) for each admission.
-
--- The times that buckets may stand for: none earlier than it was, none later than now.
-local function log_of_buckets(stored, window)
-  local width = math.ceil(window / SPANS)
-  local newest = math.min(struct.unpack('>d', stored, 2), math.floor(now / width))
-  local times = {}
-  for age = 0, (#stored - 17) / 4 - 1 do
-    local time = struct.pack('>d', math.min((newest - age + 1) * width - 1, now))
-    for _ = 1, math.min(struct.unpack('>I4', stored, 18 + age * 4), LOG_MAX - #times) do
-      times[#times + 1] = time
-    end
-  end
-  return table.concat(times)
-end
-
-local function log_read(key, limit, window)
-  local log = redis.call('GET', key) or ''
-  if #log % 2 == 1 then
-    log = log_of_buckets(log, window)
-    redis.call('SET', key, log, 'PX', math.ceil(window / 1000))
-  end
-  local stored = #log / 8
-  if stored > 0 then
-    local ahead = struct.unpack('>d', log) - now
-    if ahead > 0 then
-      local moved = {}
-      for i = 1, stored do
-        moved[i] = struct.pack('>d', struct.unpack('>d', log, i * 8 - 7) - ahead)
-      end
-      log = table.concat(moved)
-      redis.call('SET', key, log, 'PX', math.ceil(window / 1000))
-    end
-  end
-  local used, beyond = 0, stored + 1
-  while beyond - used > 1 do
-    local middle = math.floor((used + beyond) / 2)
-    if now - struct.unpack('>d', log, middle * 8 - 7) < window then
-      used = middle
-    else
-      beyond = middle
-    end
-  end
-  local wait = 0
-  if used >= limit then
-    wait = window
-    if limit > 0 then
-      wait = struct.unpack('>d', log, limit * 8 - 7) + window - now
-    end
-  end
-  return {log = log, used = used, wait = wait}
-end
-
-local function log_take(key, window, state)
-  local log = struct.pack('>d', now) .. string.sub(state.log, 1, state.used * 8)
-  redis.call('SET', key, log, 'PX', math.ceil(window / 1000))
-  return struct.unpack('>d', log, #log - 7) + window - now
-end
 
 -- Counted windows: a `b`, newest bucket's number and the total (doubles), then four bytes for each bucket's count.
 
@@ -102,15 +43,14 @@ local function buckets_of_log(log, width)
   return newest, used, table.concat(counts)
 end
 
-local function buckets_read(key, limit, window)
+local function buckets_read(key, limit, window, stored)
   local width = math.ceil(window / SPANS)
   local current = math.floor(now / width)
   local state = {newest = current, used = 0, counts = '\0\0\0\0', width = width, wait = 0}
-  local stored = redis.call('GET', key)
+  stored = stored or redis.call('GET', key)
   if stored then
-    local is_log = #stored % 2 == 0
     local newest, used, counts
-    if is_log then
+    if #stored % 2 == 0 then
       newest, used, counts = buckets_of_log(stored, width)
     else
       newest, used = struct.unpack('>dd', stored, 2)
@@ -129,7 +69,7 @@ local function buckets_read(key, limit, window)
         counts = string.sub(counts, 1, kept * 4)
       end
       state.used, state.counts = used, counts
-      if is_log or current < newest then
+      if current < newest then
         buckets_write(key, state)
       end
     end
@@ -154,4 +94,63 @@ local function buckets_take(key, state)
   state.used = state.used + 1
   buckets_write(key, state)
   return leaves_in(state, #state.counts / 4 - 1)
+end
+
+-- Exact windows: eight bytes (a double, microseconds) for each admission.
+
+local function log_read(key, limit, window)
+  local log = redis.call('GET', key) or ''
+  if #log % 2 == 1 then
+    return buckets_read(key, limit, window, log)
+  end
+  local stored = #log / 8
+  if stored > 0 then
+    local ahead = struct.unpack('>d', log) - now
+    if ahead > 0 then
+      local moved = {}
+      for i = 1, stored do
+        moved[i] = struct.pack('>d', struct.unpack('>d', log, i * 8 - 7) - ahead)
+      end
+      log = table.concat(moved)
+      redis.call('SET', key, log, 'PX', math.ceil(window / 1000))
+    end
+  end
+  local used, beyond = 0, stored + 1
+  while beyond - used > 1 do
+    local middle = math.floor((used + beyond) / 2)
+    if now - struct.unpack('>d', log, middle * 8 - 7) < window then
+      used = middle
+    else
+      beyond = middle
+    end
+  end
+  local wait = 0
+  if used >= limit then
+    wait = window
+    if limit > 0 then
+      wait = struct.unpack('>d', log, limit * 8 - 7) + window - now
+    end
+  end
+  return {log = log, used = used, wait = wait}
+end
+
+-- The times that buckets may stand for, none earlier than it was; they are fewer than the limit.
+local function log_of_buckets(state)
+  local times = {}
+  for age = 0, #state.counts / 4 - 1 do
+    local time = struct.pack('>d', math.min((state.newest - age + 1) * state.width - 1, now))
+    for _ = 1, struct.unpack('>I4', state.counts, age * 4 + 1) do
+      times[#times + 1] = time
+    end
+  end
+  return table.concat(times)
+end
+
+local function log_take(key, window, state)
+  if state.counts then
+    state.log = log_of_buckets(state)
+  end
+  local log = struct.pack('>d', now) .. string.sub(state.log, 1, state.used * 8)
+  redis.call('SET', key, log, 'PX', math.ceil(window / 1000))
+  return struct.unpack('>d', log, #log - 7) + window - now
 end
