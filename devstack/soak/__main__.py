@@ -6,7 +6,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from rich.console import Console
@@ -18,6 +20,7 @@ from devstack.soak.faults import FAULTS
 from devstack.soak.ledger import Ledger
 from devstack.soak.report import StatusLine, print_report, write_json
 from devstack.soak.run import Progress, Result, make_stack, soak
+from devstack.stack import Stack
 
 LINE_EVERY_SECONDS = 15.0
 
@@ -65,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _show(console: Console, status: StatusLine, playing) -> Result:  # noqa: ANN001
+async def _show(console: Console, status: StatusLine, playing: Coroutine[Any, Any, Result]) -> Result:
     """Run it with one status line that lives in a terminal, and with a line now and then elsewhere."""
-    task = asyncio.ensure_future(playing)
+    task = asyncio.create_task(playing)
     if console.is_terminal:
         with Live(status, console=console, refresh_per_second=4, transient=True):
             return await task
@@ -78,7 +81,7 @@ async def _show(console: Console, status: StatusLine, playing) -> Result:  # noq
             return await task
 
 
-def _leave(stack, directory: Path, *, keep: bool) -> None:  # noqa: ANN001
+def _leave(stack: Stack, directory: Path, *, keep: bool) -> None:
     if keep:
         stack.stop()
         return

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
 from psycopg import sql
 
-from devstack.soak.faults import redis_client
+from devstack.soak.fault_causes import redis_client
 from devstack.stack import Stack
 from devstack.stack_layout import DATABASE
 
@@ -75,5 +76,5 @@ def _rows_of_tables(stack: Stack) -> Iterator[tuple[str, bytes]]:
 
 def _dump(client: redis.Redis, name: bytes) -> bytes:
     """Return a value with all that it holds; numbers apart, its strings stand in a dump as they are."""
-    value = client.get(name) if client.type(name) == b"string" else client.dump(name)
+    value: Any = client.get(name) if client.type(name) == b"string" else client.dump(name)
     return name + (value or b"")

@@ -8,6 +8,7 @@ from gateway_contract.receipts import Receipt
 
 BROKEN = 0
 SERVED = "served"
+GATEWAY_ERROR = "gateway_error"
 
 
 class Door(StrEnum):
@@ -22,7 +23,8 @@ class Call:
     """One request. `status` is BROKEN where the caller never saw the end of an answer.
 
     `account_id` and `key_id` are of the key that was presented, empty where it was nobody's. `code` is the problem
-    code of a refusal by the gateway, `served` otherwise. Moments are wall-clock ms.
+    code of a refusal, `served` where a receipt came with the answer, else `gateway_error`.
+    Moments are wall-clock ms.
     """
 
     path: str

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import aiohttp
 
 from devstack.children import ChildFailedError
 from devstack.demo.control import ControlClient, ControlError
-from devstack.soak.checks import Check, Evidence, all_checks
+from devstack.soak.checks import all_checks
 from devstack.soak.customers import Customer, roles, set_up, write_kong_yml
+from devstack.soak.evidence import Check, Evidence
 from devstack.soak.faults import FAULTS, Fault, FaultRecord
 from devstack.soak.key_search import KeySearch
 from devstack.soak.ledger import SERVED, Ledger
@@ -122,20 +123,22 @@ async def _call_and_cause_faults(
     secrets = parse_secrets(stack.gateway_secret)
     ledger = progress.ledger
     progress.doing = "calls and faults"
-    async with Traffic(proxy_url=stack.proxy_url, secrets=secrets, ledger=ledger, seed=seed) as traffic:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(traffic.run(customers))
-            for customer in changing:
-                changer = KeyChanger(
-                    control=control, redis_url=stack.redis_url, customer=customer, ledger=ledger, seed=seed
-                )
-                group.create_task(changer.run(traffic.stopping))
-            try:
-                await _cause_faults(stack, faults, minutes=minutes, seed=seed, progress=progress)
-                progress.doing = "calm after the last fault"
-                await _calm(customers, ledger)
-            finally:
-                traffic.stopping.set()
+    async with (
+        Traffic(proxy_url=stack.proxy_url, secrets=secrets, ledger=ledger, seed=seed) as traffic,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(traffic.run(customers))
+        for customer in changing:
+            changer = KeyChanger(
+                control=control, redis_url=stack.redis_url, customer=customer, ledger=ledger, seed=seed
+            )
+            group.create_task(changer.run(traffic.stopping))
+        try:
+            await _cause_faults(stack, faults, minutes=minutes, seed=seed, progress=progress)
+            progress.doing = "calm after the last fault"
+            await _calm(customers, ledger)
+        finally:
+            traffic.stopping.set()
 
 
 async def _cause_faults(
@@ -195,7 +198,7 @@ async def _all_shipped(control: ControlClient, ended_ms: int) -> bool:
     return bool(shippers) and all(shipper["shipped_up_to_ms"] > ended_ms for shipper in shippers)
 
 
-async def _until(condition: Callable[[], "asyncio.Future[bool] | object"], *, seconds: float) -> None:
+async def _until(condition: Callable[[], Awaitable[bool]], *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(ControlError, aiohttp.ClientError, TimeoutError):

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-
 from control_plane.foundation.clock import to_ms
 from devstack.demo.control import ControlClient
 from devstack.soak.customers import Customer
-from devstack.soak.faults import redis_client
+from devstack.soak.fault_causes import redis_client
 from devstack.soak.key_search import KeySearch
 from devstack.stack import Stack
 from gateway_contract import counters, redis_names

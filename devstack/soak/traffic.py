@@ -8,6 +8,8 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Self, cast
 
 import aiohttp
 import redis.asyncio
@@ -15,7 +17,7 @@ from redis.exceptions import RedisError
 
 from devstack.demo.control import ControlClient, ControlError
 from devstack.soak.customers import Customer, Role, issue_key
-from devstack.soak.ledger import SERVED, Call, Door, KeyLife, Ledger
+from devstack.soak.ledger import GATEWAY_ERROR, SERVED, Call, Door, KeyLife, Ledger
 from gateway_contract import headers, redis_names
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
@@ -73,7 +75,7 @@ class Traffic:
         self._random = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> "Traffic":
+    async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0))
         # aiohttp would send a GET again over a new connection: one path, two calls
@@ -88,9 +90,9 @@ class Traffic:
         """Let all customers and the strangers call until `stopping`."""
         async with asyncio.TaskGroup() as group:
             for customer in customers:
-                self._start_callers(group, customer.role, lambda customer=customer: self._ask_of(customer))
+                self._start_callers(group, customer.role, partial(self._ask_of, customer))
             stranger = Role(STRANGERS, "", (), per_second=STRANGERS_PER_SECOND, concurrency=STRANGERS_AT_ONCE)
-            self._start_callers(group, stranger, lambda: self._strange_ask(customers))
+            self._start_callers(group, stranger, partial(self._strange_ask, customers))
 
     def _start_callers(self, group: asyncio.TaskGroup, role: Role, next_ask: Callable[[], Ask]) -> None:
         numbers = itertools.count()
@@ -148,11 +150,11 @@ class Traffic:
             # nobody knows whether it was served
             await asyncio.sleep(0 if ask.hang_up_seconds else CALLERS_PAUSE_SECONDS)
         else:
-            call.code = SERVED
-            if answer.content_type == "application/problem+json":
-                call.code = json.loads(body)["code"]
             text = answer.headers.get(headers.RECEIPT, "")
             call.receipt = verify_receipt(text, place=Place.ANSWER, secrets=self._secrets)
+            call.code = SERVED if call.receipt else GATEWAY_ERROR
+            if answer.content_type == "application/problem+json":
+                call.code = json.loads(body)["code"]
             call.status = answer.status
         call.answered_ms = now_ms()
         self.ledger.end(call)
@@ -220,7 +222,6 @@ class KeyChanger:
         """Return the version of the key that the gateway compares with; None where Redis does not say."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             name = redis_names.account_versions(life.account_id)
-            found = self._redis.hget(name, life.key_id)
-            text = await found if isinstance(found, Awaitable) else found
+            text = await cast("Awaitable[bytes | None]", self._redis.hget(name, life.key_id))
             return None if text is None else int(text)
         return None
