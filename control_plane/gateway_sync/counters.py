@@ -4,26 +4,35 @@ Billing periods begin on a full hour, so an hour of usage belongs to one period 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from control_plane.foundation.clock import to_ms
+from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.period import BillingPeriod, period_containing
 from control_plane.foundation.redis import RedisClient
+from control_plane.gateway_sync.dimension_reads import DimensionHour
 from control_plane.gateway_sync.redis_scripts import Script
 from control_plane.gateway_sync.usage_reads import CounterSubscription, HourUsage, KeyShare
-from gateway_contract.counters import hour_number
+from gateway_contract.counters import HOUR_MS, hour_number
 from gateway_contract.modes import Mode
 from gateway_contract.redis_names import key_counters, period_counters
 
 # as long as the limit script keeps them
 KEEP_AFTER_PERIOD = timedelta(days=40)
+# longer than clocks may differ: by then no call is judged by the period that ended
+JUST_ENDED = timedelta(minutes=5)
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class SettledHour:
-    """One account's sealed hour at one revision: what it was billed, in every counter that it belongs to."""
+    """One account's sealed hour at one revision: what it was billed, in every counter that it belongs to.
+
+    `dimensions`: units billed by subscription and dimension, where a spend cap counts them.
+    """
 
     account_id: str
     hour: datetime
@@ -31,6 +40,16 @@ class SettledHour:
     subscriptions: tuple[CounterSubscription, ...]
     shares: tuple[KeyShare, ...]
     usage: tuple[HourUsage, ...]
+    dimensions: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledCounter:
+    """What an hour was billed in one counter, and the moment (ms) at which the counter may be forgotten."""
+
+    units: int
+    forget_at_ms: int
+    dimensions: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +60,32 @@ class HourCount:
     calls: int
     units: int
     revision: int
+    dimensions: Mapping[str, int] = field(default_factory=dict)
 
 
-def settled_counters(settled: SettledHour) -> dict[str, tuple[int, int]]:
-    """Return, by counter name, billed units of the hour and the moment (ms) the counter may be forgotten. Pure.
+def settled_counters(settled: SettledHour) -> dict[str, SettledCounter]:
+    """Return what the hour was billed by counter name. Pure.
 
     Every counter of a subscription that ran in the hour is named, also with 0 units: calls that were admitted
     and never logged are given back.
     """
-    counters: dict[str, tuple[int, int]] = {}
+    counters: dict[str, SettledCounter] = {}
     for subscription in settled.subscriptions:
         period = period_containing(settled.hour, subscription.anchor_at, subscription.interval)
-        forget_at_ms = to_ms(period.end + KEEP_AFTER_PERIOD)
         usage = [line for line in settled.usage if line.subscription_id == subscription.id]
         for mode in Mode:
             name = period_counters(settled.account_id, subscription.id, period.start_ms, mode)
-            counters[name] = (sum(line.billed_units for line in usage if line.mode == mode), forget_at_ms)
+            counters[name] = SettledCounter(
+                units=sum(line.billed_units for line in usage if line.mode == mode),
+                forget_at_ms=_forget_at_ms(period),
+                dimensions=settled.dimensions.get(subscription.id, {}) if mode is Mode.LIVE else {},
+            )
         for share in settled.shares:
             name = key_counters(settled.account_id, share.key_id, period.start_ms)
             # a key's counters are shared by all subscriptions whose periods begin together
-            before = counters.get(name, (0, 0))[0]
+            before = counters[name].units if name in counters else 0
             billed = sum(line.billed_units for line in usage if line.key_id == share.key_id)
-            counters[name] = (before + billed, forget_at_ms)
+            counters[name] = SettledCounter(units=before + billed, forget_at_ms=_forget_at_ms(period))
     return counters
 
 
@@ -75,8 +98,8 @@ async def settle_hour(client: RedisClient, settled: SettledHour) -> int:
     if not counters:
         return 0
     values = [str(hour_number(to_ms(settled.hour))), str(settled.revision)]
-    for units, forget_at_ms in counters.values():
-        values += [str(units), str(forget_at_ms)]
+    for counter in counters.values():
+        values += [str(counter.units), str(counter.forget_at_ms), _words(counter.dimensions)]
     return int(await Script(client, "settle_hour").run(keys=list(counters), args=values))
 
 
@@ -85,32 +108,35 @@ def restored_counters(
     subscriptions: Iterable[CounterSubscription],
     shares: Iterable[KeyShare],
     usage: Iterable[HourUsage],
+    capped: Mapping[str, Collection[str]],
+    dimensions: Iterable[DimensionHour],
     now: datetime,
 ) -> Iterator[tuple[str, int, list[HourCount]]]:
     """Yield counter name, moment (ms) it may be forgotten, and its hours in the current period. Pure.
 
-    A settled hour holds billed units, an open one everything admitted.
+    A settled hour holds billed units, an open one everything admitted. A period that has just ended is there too:
+    calls that the gateway judged before may still count in it. `capped` are the dimensions that count for a
+    subscription's spend cap.
     """
-    by_subscription: dict[str, list[HourUsage]] = defaultdict(list)
-    for line in usage:
-        by_subscription[line.subscription_id].append(line)
+    usage_of, shares_of, dimensions_of = _grouped(usage, "subscription_id"), _grouped(shares, "account_id"), {}
+    for line in dimensions:
+        dimensions_of[line.subscription_id, line.hour, line.dimension] = line
     keyed: dict[str, list[HourUsage]] = defaultdict(list)
     ends: dict[str, int] = {}
-    shares_by_account: dict[str, list[KeyShare]] = defaultdict(list)
-    for share in shares:
-        shares_by_account[share.account_id].append(share)
     for subscription in subscriptions:
-        if subscription.id not in by_subscription:
-            continue
-        period = period_containing(now, subscription.anchor_at, subscription.interval)
-        lines = [line for line in by_subscription[subscription.id] if line.hour in period]
-        for mode in Mode:
-            name = period_counters(subscription.account_id, subscription.id, period.start_ms, mode)
-            yield name, _forget_at_ms(period), _hours(line for line in lines if line.mode == mode)
-        for share in shares_by_account[subscription.account_id]:
-            name = key_counters(subscription.account_id, share.key_id, period.start_ms)
-            keyed[name] += [line for line in lines if line.key_id == share.key_id]
-            ends[name] = max(ends.get(name, 0), _forget_at_ms(period))
+        counted = capped.get(subscription.id, ())
+        for period in _recent_periods(subscription, now) if subscription.id in usage_of else ():
+            lines = [line for line in usage_of[subscription.id] if line.hour in period]
+            for mode in Mode:
+                name = period_counters(subscription.account_id, subscription.id, period.start_ms, mode)
+                hours = _hours(line for line in lines if line.mode == mode)
+                if counted and mode is Mode.LIVE:
+                    hours = [_with_dimensions(hour, counted, subscription.id, dimensions_of) for hour in hours]
+                yield name, _forget_at_ms(period), hours
+            for share in shares_of[subscription.account_id]:
+                name = key_counters(subscription.account_id, share.key_id, period.start_ms)
+                keyed[name] += [line for line in lines if line.key_id == share.key_id]
+                ends[name] = max(ends.get(name, 0), _forget_at_ms(period))
     for name, lines in keyed.items():
         yield name, ends[name], _hours(lines)
 
@@ -124,8 +150,40 @@ async def restore_counters(client: RedisClient, counters: Collection[tuple[str, 
         values = [str(forget_at_ms)]
         for known in hours:
             values += [str(known.hour), str(known.calls), str(known.units), str(known.revision)]
+            values.append(_words(known.dimensions))
         calls.append(([name], values))
     return len(await Script(client, "restore_counters").run_each(calls))
+
+
+def _recent_periods(subscription: CounterSubscription, now: datetime) -> tuple[BillingPeriod, ...]:
+    before = period_containing(now - JUST_ENDED, subscription.anchor_at, subscription.interval)
+    current = period_containing(now, subscription.anchor_at, subscription.interval)
+    return (current,) if before == current else (before, current)
+
+
+def _with_dimensions(
+    known: HourCount,
+    counted: Collection[str],
+    subscription_id: str,
+    dimensions: Mapping[tuple[str, datetime, str], DimensionHour],
+) -> HourCount:
+    used: dict[str, int] = {}
+    for dimension in counted:
+        line = dimensions.get((subscription_id, from_ms(known.hour * HOUR_MS), dimension))
+        used[dimension] = 0 if line is None else line.billed if known.revision else line.admitted
+    return replace(known, dimensions=used)
+
+
+def _words(dimensions: Mapping[str, int]) -> str:
+    """Return `tokens=120 images=3`, as the scripts read it."""
+    return " ".join(f"{name}={units}" for name, units in sorted(dimensions.items()))
+
+
+def _grouped(items: Iterable[Item], attribute: str) -> dict[str, list[Item]]:
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[getattr(item, attribute)].append(item)
+    return groups
 
 
 def _forget_at_ms(period: BillingPeriod) -> int:

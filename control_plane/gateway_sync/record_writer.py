@@ -34,7 +34,7 @@ class RecordWriter:
     """
 
     def __init__(self, client: RedisClient) -> None:
-        self._client = client
+        self.client = client
         self._write_keys = Script(client, "project_keys")
         self._write_versions = Script(client, "project_versions")
         self._write_accounts = Script(client, "project_accounts")
@@ -44,7 +44,7 @@ class RecordWriter:
 
         Without `announce_new` only records that replaced another are published.
         """
-        groups = together(self._client, keys, _key_name, most=RECORDS_PER_SCRIPT)
+        groups = together(self.client, keys, _key_name, most=RECORDS_PER_SCRIPT)
         written = await self._write_keys.run_each(
             [
                 (
@@ -60,7 +60,7 @@ class RecordWriter:
             ]
         )
         # a trip of its own: versions may lie on another server than the records, which must be there first
-        groups = together(self._client, keys, _versions_name, most=RECORDS_PER_SCRIPT)
+        groups = together(self.client, keys, _versions_name, most=RECORDS_PER_SCRIPT)
         await self._write_versions.run_each(
             [
                 (
@@ -77,7 +77,7 @@ class RecordWriter:
     ) -> int:
         """Write account records with their versions; returns how many records changed."""
         calls = []
-        for group in together(self._client, accounts, _account_name, most=RECORDS_PER_SCRIPT):
+        for group in together(self.client, accounts, _account_name, most=RECORDS_PER_SCRIPT):
             names = []
             for account in group:
                 names += [account_record(account.id), account_versions(account.id)]

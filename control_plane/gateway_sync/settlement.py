@@ -10,6 +10,7 @@ from control_plane.foundation.outbox import OutboxRow, Topic, claim, finish
 from control_plane.foundation.redis import RedisClient
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.counters import SettledHour, settle_hour
+from control_plane.gateway_sync.dimension_reads import capped_dimensions, dimension_hours
 from control_plane.gateway_sync.snapshots import consistent_reads
 from control_plane.gateway_sync.usage_reads import (
     hour_usage,
@@ -60,11 +61,18 @@ async def _read(session: AsyncSession, *, account_id: str, hour: datetime) -> Se
         # opened again by late events; it is announced anew when it is sealed
         log.info("an hour to settle is open again", account_id=account_id, hour=hour.isoformat())
         return None
+    subscriptions = await subscriptions_during_hour(session, account_id, hour)
+    capped = await capped_dimensions(session, {subscription.id for subscription in subscriptions})
+    dimensions = {key: dict.fromkeys(sorted(counted), 0) for key, counted in capped.items()}
+    for line in await dimension_hours(session, capped, start=hour, end=hour + timedelta(hours=1)):
+        if line.dimension in dimensions[line.subscription_id]:
+            dimensions[line.subscription_id][line.dimension] = line.billed
     return SettledHour(
         account_id=account_id,
         hour=hour,
         revision=revision,
-        subscriptions=tuple(await subscriptions_during_hour(session, account_id, hour)),
+        subscriptions=tuple(subscriptions),
+        dimensions=dimensions,
         shares=tuple(await key_shares(session, [account_id])),
         usage=tuple(await hour_usage(session, [account_id], start=hour, end=hour + timedelta(hours=1))),
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 import structlog
@@ -14,15 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.accounts.tables import Account
-from control_plane.foundation.clock import floor_hour, to_ms
+from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import session_factory
 from control_plane.foundation.redis import RedisClient
-from control_plane.gateway_sync.counters import restore_counters, restored_counters
 from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
+from control_plane.gateway_sync.restoring import restore_accounts
 from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads, keys_after
-from control_plane.gateway_sync.usage_reads import HOUR, hour_usage, key_shares, live_subscriptions
 from control_plane.keys.tables import ApiKey
 
 Made = TypeVar("Made")
@@ -32,7 +31,6 @@ log = structlog.get_logger(__name__)
 PAGE = 1000
 # an account's usage of a year is far more than its record
 USAGE_PAGE = 100
-LONGEST_PERIODS = {"month": timedelta(days=32), "year": timedelta(days=367)}
 # any fixed number: holders of this PostgreSQL lock sweep, one at a time
 SWEEP_LOCK = 0x6B6D_7377
 
@@ -229,14 +227,4 @@ class _Sweep:
             return await keys_after(session, last_id, limit=PAGE)
 
     async def _restore(self, account_ids: Sequence[str]) -> int:
-        async with consistent_reads(self._sessions) as session:
-            subscriptions = await live_subscriptions(session, account_ids)
-            if not subscriptions:
-                return 0
-            shares = await key_shares(session, account_ids)
-            # enough for every current period; each subscription then takes its own part
-            this_hour = floor_hour(self._now)
-            longest = max(LONGEST_PERIODS[subscription.interval] for subscription in subscriptions)
-            usage = await hour_usage(session, account_ids, start=this_hour - longest, end=this_hour + HOUR)
-        counters = restored_counters(subscriptions=subscriptions, shares=shares, usage=usage, now=self._now)
-        return await restore_counters(self._client, list(counters))
+        return await restore_accounts(self._sessions, self._client, account_ids, now=self._now)

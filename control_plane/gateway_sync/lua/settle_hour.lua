@@ -2,22 +2,31 @@
 -- difference. Applying the same revision again changes nothing.
 -- KEYS[i]             counters of one billing period
 -- ARGV[1 .. 2]        hour number, revision
--- ARGV[2i+1 .. 2i+2]  billed units, moment (ms) at which the counters may be forgotten
+-- ARGV[3i .. 3i+2]    billed units, moment (ms) at which the counters may be forgotten, and where a spend cap counts
+--                     dimensions, billed units of each (`tokens=120 images=3`)
 -- Returns how many counters were written.
-local units_field, revision_field = 'u:' .. ARGV[1], 'r:' .. ARGV[1]
-local revision = tonumber(ARGV[2])
+local hour, revision = ARGV[1], tonumber(ARGV[2])
+
+local function overwrite(key, field, total, units)
+  local before = tonumber(redis.call('HGET', key, field) or '0')
+  redis.call('HSET', key, field, units)
+  redis.call('HINCRBY', key, total, string.format('%.0f', tonumber(units) - before))
+end
+
 local written = 0
 for i = 1, #KEYS do
-  local units = tonumber(ARGV[2 * i + 1])
-  local stored = redis.call('HMGET', KEYS[i], units_field, revision_field)
+  local key, units, dimensions = KEYS[i], ARGV[3 * i], ARGV[3 * i + 2]
+  local stored = redis.call('HMGET', key, 'u:' .. hour, 'r:' .. hour)
   -- nothing was counted and nothing is billed: no need for a hash
-  local idle = not stored[1] and not stored[2] and units == 0
+  local idle = not stored[1] and not stored[2] and tonumber(units) == 0
   if not idle and tonumber(stored[2] or '-1') < revision then
-    local before = tonumber(stored[1] or '0')
-    redis.call('HSET', KEYS[i], units_field, ARGV[2 * i + 1], revision_field, ARGV[2])
-    redis.call('HINCRBY', KEYS[i], 'units', string.format('%.0f', units - before))
-    if redis.call('PTTL', KEYS[i]) == -1 then
-      redis.call('PEXPIREAT', KEYS[i], ARGV[2 * i + 2])
+    redis.call('HSET', key, 'r:' .. hour, ARGV[2])
+    overwrite(key, 'u:' .. hour, 'units', units)
+    for dimension, billed in string.gmatch(dimensions, '([%w_]+)=(%d+)') do
+      overwrite(key, 'x:' .. dimension .. ':' .. hour, 'x:' .. dimension, billed)
+    end
+    if redis.call('PTTL', key) == -1 then
+      redis.call('PEXPIREAT', key, ARGV[3 * i + 1])
     end
     written = written + 1
   end
