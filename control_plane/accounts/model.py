@@ -12,6 +12,7 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.money import UnknownCurrencyError, minor_units
 
 TOKEN_BYTES = 32
+MAX_EXTERNAL_ID = 200
 _EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,190}")
 _TOKEN = re.compile(r"kmt_[A-Za-z0-9_-]{43}")
 
@@ -35,6 +36,7 @@ class AccountFacts:
     status: str
     currency: str
     time_zone: str
+    external_id: str | None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,6 +62,13 @@ def check_email(email: str | None) -> str | None:
     if email is not None and not _EMAIL.fullmatch(email):
         raise ValidationFailedError("email", "must be an email address")
     return email
+
+
+def check_external_id(external_id: str) -> str:
+    """Raises ValidationFailedError where the text cannot be an id that another system uses."""
+    if not (1 <= len(external_id) <= MAX_EXTERNAL_ID and external_id.isprintable()):
+        raise ValidationFailedError("external_id", f"must be 1 to {MAX_EXTERNAL_ID} printable characters")
+    return external_id
 
 
 def check_currency(currency: str) -> str:

@@ -1,32 +1,26 @@
-"""Changing accounts and tokens. Nothing here commits; every change writes its audit row."""
+"""Changing accounts. Nothing here commits; every change writes its audit row."""
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.model import (
     AccountFacts,
-    Role,
     check_currency,
     check_email,
+    check_external_id,
     check_time_zone,
-    generate_token,
-    hash_token,
-    is_token,
 )
-from control_plane.accounts.tables import Account, ApiToken
+from control_plane.accounts.tables import Account
 from control_plane.foundation.audit import record_change
 from control_plane.foundation.db import is_any_of
-from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
+from control_plane.foundation.errors import ConflictError, NotFoundError
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.outbox import Topic, enqueue, enqueue_many
 from control_plane.foundation.text import clean_name
 from gateway_contract.records import AccountStatus
-
-LAST_USED_PRECISION = timedelta(minutes=1)
 
 
 class AccountDeletedError(ConflictError):
@@ -36,12 +30,11 @@ class AccountDeletedError(ConflictError):
         super().__init__("account_deleted", f"Account {account_id} was deleted.")
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedToken:
-    """A new token; `text` is shown once and kept nowhere."""
+class ExternalIdTakenError(ConflictError):
+    """Another account has that external id."""
 
-    token: ApiToken
-    text: str = field(repr=False)
+    def __init__(self, external_id: str, account_id: str) -> None:
+        super().__init__("external_id_taken", f"Account {account_id} has the external id {external_id} already.")
 
 
 async def create_account(
@@ -51,16 +44,21 @@ async def create_account(
     email: str | None = None,
     currency: str = "USD",
     time_zone: str = "UTC",
+    external_id: str | None = None,
     actor: str,
     now: datetime,
 ) -> Account:
-    """Make an account.
+    """Make an account. `external_id` is what another system calls it.
 
     Raises:
-        ValidationFailedError: name, email, currency or time zone are not usable.
+        ValidationFailedError: name, email, currency, time zone or external id are not usable.
+        ExternalIdTakenError: another account has the external id.
     """
+    if external_id is not None:
+        await _require_free(session, check_external_id(external_id))
     account = Account(
         id=new_id("acc", now),
+        external_id=external_id,
         name=clean_name(name),
         email=check_email(email),
         status=AccountStatus.ACTIVE,
@@ -86,7 +84,7 @@ async def rename_account(
     """
     new_name = clean_name(name)
     account = await _locked(session, account_id)
-    before = _facts(account)
+    before = account_facts(account)
     account.name = new_name
     return await _changed(session, account, action="account.renamed", before=before, actor=actor, now=now)
 
@@ -145,98 +143,6 @@ async def bump_gateway_versions(session: AsyncSession, account_ids: Collection[s
     await enqueue_many(session, topic=Topic.ACCOUNT_CHANGED, entity_ids=found, now=now)
 
 
-async def create_token(
-    session: AsyncSession,
-    *,
-    name: str,
-    role: Role | str,
-    expires_at: datetime | None = None,
-    actor: str,
-    now: datetime,
-) -> CreatedToken:
-    """Make an API token; its text is returned here and never again.
-
-    Raises:
-        ValidationFailedError: unknown role, name not usable, expiry not in the future.
-    """
-    if role not in tuple(Role):
-        raise ValidationFailedError("role", f"must be one of {', '.join(Role)}")
-    if expires_at is not None and expires_at <= now:
-        raise ValidationFailedError("expires_at", "must be in the future")
-    text = generate_token()
-    token = ApiToken(
-        id=new_id("tok", now),
-        name=clean_name(name),
-        token_hash=hash_token(text),
-        role=str(role),
-        created_at=now,
-        expires_at=expires_at,
-    )
-    session.add(token)
-    await session.flush()
-    await record_change(
-        session,
-        actor=actor,
-        action="api_token.created",
-        entity_type="api_token",
-        entity_id=token.id,
-        before=None,
-        after={
-            "name": token.name,
-            "role": token.role,
-            "expires_at": expires_at.isoformat() if expires_at else None,
-        },
-        now=now,
-    )
-    return CreatedToken(token=token, text=text)
-
-
-async def revoke_token(session: AsyncSession, *, token_id: str, actor: str, now: datetime) -> ApiToken:
-    """Refuse the token from now on. Revoking a revoked token changes nothing.
-
-    Raises:
-        NotFoundError: no such token.
-    """
-    token = await session.get(ApiToken, token_id, with_for_update=True, populate_existing=True)
-    if token is None:
-        raise NotFoundError("api_token", token_id)
-    if token.revoked_at is None:
-        token.revoked_at = now
-        await record_change(
-            session,
-            actor=actor,
-            action="api_token.revoked",
-            entity_type="api_token",
-            entity_id=token.id,
-            before={"revoked_at": None},
-            after={"revoked_at": now.isoformat()},
-            now=now,
-        )
-    return token
-
-
-async def authenticate_token(session: AsyncSession, text: str, now: datetime) -> ApiToken | None:
-    """Return the token that a text stands for, or None if unknown, revoked or expired.
-
-    Notes when the token was last used, to the minute, so that most requests write nothing.
-    """
-    if not is_token(text):
-        return None
-    token = await session.scalar(select(ApiToken).where(ApiToken.token_hash == hash_token(text)))
-    if token is None or token.revoked_at is not None:
-        return None
-    if token.expires_at is not None and token.expires_at <= now:
-        return None
-    if token.last_used_at is None or token.last_used_at <= now - LAST_USED_PRECISION:
-        await session.execute(
-            update(ApiToken)
-            .where(ApiToken.id == token.id)
-            .where(or_(ApiToken.last_used_at.is_(None), ApiToken.last_used_at < now))
-            .values(last_used_at=now)
-        )
-    return token
-
-
 async def _locked(session: AsyncSession, account_id: str) -> Account:
     account = await session.get(Account, account_id, with_for_update=True, populate_existing=True)
     if account is None:
@@ -246,13 +152,19 @@ async def _locked(session: AsyncSession, account_id: str) -> Account:
     return account
 
 
+async def _require_free(session: AsyncSession, external_id: str) -> None:
+    taken = await session.scalar(select(Account.id).where(Account.external_id == external_id))
+    if taken is not None:
+        raise ExternalIdTakenError(external_id, taken)
+
+
 async def _set_status(
     session: AsyncSession, account_id: str, status: AccountStatus, *, action: str, actor: str, now: datetime
 ) -> Account:
     account = await _locked(session, account_id)
     if account.status == status:
         return account
-    before = _facts(account)
+    before = account_facts(account)
     account.status = status
     return await _changed(session, account, action=action, before=before, actor=actor, now=now)
 
@@ -280,10 +192,18 @@ async def _record(
         entity_type="account",
         entity_id=account.id,
         before=before.as_dict() if before else None,
-        after=_facts(account).as_dict(),
+        after=account_facts(account).as_dict(),
         now=now,
     )
 
 
-def _facts(account: Account) -> AccountFacts:
-    return AccountFacts(account.name, account.email, str(account.status), account.currency, account.time_zone)
+def account_facts(account: Account) -> AccountFacts:
+    """Return what the audit log keeps of an account."""
+    return AccountFacts(
+        account.name,
+        account.email,
+        str(account.status),
+        account.currency,
+        account.time_zone,
+        account.external_id,
+    )

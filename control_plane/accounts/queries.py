@@ -26,7 +26,7 @@ async def account(session: AsyncSession, account_id: str) -> Account:
 async def account_page(
     session: AsyncSession, *, limit: int, cursor: str | None = None, search: str | None = None
 ) -> Page[Account]:
-    """Return accounts, newest first; `search` finds part of a name or an email, or a whole id.
+    """Return accounts, newest first; `search` finds part of a name or an email, or a whole id or external id.
 
     Raises:
         ValidationFailedError: the cursor is not one of this list.
@@ -36,6 +36,7 @@ async def account_page(
         statement = statement.where(
             or_(
                 Account.id == search,
+                Account.external_id == search,
                 Account.name.icontains(search, autoescape=True),
                 Account.email.icontains(search, autoescape=True),
             )

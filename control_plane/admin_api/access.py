@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 
 from control_plane.accounts.model import Role
-from control_plane.accounts.operations import authenticate_token
+from control_plane.accounts.tokens import authenticate_token
 from control_plane.admin_api.services import Given, Now
 from control_plane.foundation.errors import NotAllowedError
 

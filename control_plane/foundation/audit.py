@@ -41,9 +41,35 @@ async def record_change(
     after: dict[str, Any] | None,
     now: datetime,
 ) -> None:
-    """Write one audit row. `before` and `after` are JSON-ready and hold what changed, never a key or a secret.
+    """Write one audit row; see `add_change`."""
+    add_change(
+        session,
+        actor=actor,
+        action=action,
+        entity_type=entity_type,
+        entity_id=entity_id,
+        before=before,
+        after=after,
+        now=now,
+    )
+    await session.flush()
 
-    The request's id comes from structlog's context (`request_id`), where the edge binds it.
+
+def add_change(
+    session: AsyncSession,
+    *,
+    actor: str,
+    action: str,
+    entity_type: str,
+    entity_id: str,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+    now: datetime,
+) -> None:
+    """Put one audit row into the session, to be written with its next flush.
+
+    `before` and `after` are JSON-ready and hold what changed, never a key or a secret. The request's id comes from
+    structlog's context (`request_id`), where the edge binds it.
     """
     session.add(
         AuditRow(
@@ -58,4 +84,3 @@ async def record_change(
             request_id=get_contextvars().get("request_id"),
         )
     )
-    await session.flush()

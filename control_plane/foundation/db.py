@@ -48,7 +48,9 @@ class Base(DeclarativeBase):
     }
 
 
-def is_any_of(column: InstrumentedAttribute[str], values: Collection[str]) -> ColumnElement[bool]:
+def is_any_of(
+    column: InstrumentedAttribute[str] | InstrumentedAttribute[str | None], values: Collection[str]
+) -> ColumnElement[bool]:
     """Return `column = ANY (array)`: one parameter however many values, where IN stops at 65,535."""
     return column == any_(cast(sorted(values), ARRAY(Text())))
 

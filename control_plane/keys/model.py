@@ -15,11 +15,19 @@ MAX_QUOTA_UNITS = 2**53 - 1  # what a Lua number counts exactly
 _CUSTOM_SCOPE = re.compile(r"[a-z][a-z0-9_.:-]{0,63}")
 
 
+_KEY_HASH = re.compile(r"[0-9a-f]{64}")
+
+
 class KeyOrigin(StrEnum):
     """Where a key was made: here, or by another gateway, whose keys have any form."""
 
     ISSUED = "issued"
     IMPORTED = "imported"
+
+
+def is_key_hash(text: str) -> bool:
+    """Say whether a text is a SHA-256 as we write it; anything else may be a key that somebody sent by mistake."""
+    return _KEY_HASH.fullmatch(text) is not None
 
 
 def check_scopes(scopes: Iterable[str]) -> list[str]:

@@ -209,7 +209,7 @@ async def _issue(
     session.add(key)
     await session.flush()
     await enqueue(session, topic=Topic.KEY_CHANGED, entity_id=key.id, now=now)
-    after = {"account_id": key.account_id, "mode": key.mode, **_facts(key), **extra}
+    after = {"account_id": key.account_id, "mode": key.mode, **key_facts(key), **extra}
     await _record(session, key, action=action, before=None, after=after, actor=actor, now=now)
     return IssuedKey(key=key, text=text)
 
@@ -220,12 +220,12 @@ async def _change(
     changes = {name: value for name, value in changes.items() if getattr(key, name) != value}
     if not changes:
         return key
-    before = _facts(key)
+    before = key_facts(key)
     for name, value in changes.items():
         setattr(key, name, value)
     key.gateway_version += 1
     await enqueue(session, topic=Topic.KEY_CHANGED, entity_id=key.id, now=now)
-    await _record(session, key, action=action, before=before, after=_facts(key), actor=actor, now=now)
+    await _record(session, key, action=action, before=before, after=key_facts(key), actor=actor, now=now)
     return key
 
 
@@ -251,7 +251,8 @@ async def _record(
     )
 
 
-def _facts(key: ApiKey) -> dict[str, Any]:
+def key_facts(key: ApiKey) -> dict[str, Any]:
+    """Return what the audit log keeps of a key."""
     return {
         "name": key.name,
         "status": key.status,

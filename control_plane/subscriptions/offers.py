@@ -58,14 +58,24 @@ async def offered_version(
     Raises:
         NotFoundError, PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError.
     """
+    version = await version_on_sale(session, plan_code, allow_unlisted=allow_unlisted)
+    if version.currency != account.currency:
+        raise CurrencyDiffersError(version.currency, account.currency)
+    return version
+
+
+async def version_on_sale(session: AsyncSession, plan_code: str, *, allow_unlisted: bool) -> PlanVersion:
+    """Return the version of a plan that is on sale, with plan, product and prices, whoever asks.
+
+    Raises:
+        NotFoundError, PlanNotOnSaleError, PlanUnlistedError.
+    """
     plan = await catalog.plan(session, plan_code)
     version = (await catalog.published_versions(session, [plan.id])).get(plan.id)
     if version is None or plan.archived_at is not None or plan.api_product.archived_at is not None:
         raise PlanNotOnSaleError(plan_code)
     if not allow_unlisted and (plan.visibility == "hidden" or version.by_quote):
         raise PlanUnlistedError(plan_code)
-    if version.currency != account.currency:
-        raise CurrencyDiffersError(version.currency, account.currency)
     return version
 
 

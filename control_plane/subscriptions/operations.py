@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.operations import bump_gateway_version
+from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.clock import floor_hour, floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.ids import new_id
@@ -69,10 +70,19 @@ async def subscribe(
     )
     if taken is not None:
         raise AlreadySubscribedError(taken, product.code)
-    subscription = Subscription(
+    subscription = new_subscription(account_id, version, anchor_at=anchor_at, now=now)
+    session.add(subscription)
+    await session.flush()
+    await record(session, subscription, action="subscription.started", before=None, actor=actor, now=now)
+    return subscription
+
+
+def new_subscription(account_id: str, version: PlanVersion, *, anchor_at: datetime, now: datetime) -> Subscription:
+    """Return a subscription to a version, loaded with its plan, that runs from `now` on; a row not yet added."""
+    return Subscription(
         id=new_id("sub", now),
         account_id=account_id,
-        api_product_id=product.id,
+        api_product_id=version.plan.api_product_id,
         status=Status.ACTIVE.value,
         anchor_at=anchor_at,
         interval=version.interval,
@@ -81,10 +91,6 @@ async def subscribe(
         created_at=now,
         phases=[open_phase(version.id, starts_at=now, ends_at=None, now=now)],
     )
-    session.add(subscription)
-    await session.flush()
-    await record(session, subscription, action="subscription.started", before=None, actor=actor, now=now)
-    return subscription
 
 
 async def change_plan(

@@ -9,7 +9,7 @@ from sqlalchemy.orm import selectinload
 
 from control_plane.accounts.operations import bump_gateway_version
 from control_plane.accounts.tables import Account
-from control_plane.foundation.audit import record_change
+from control_plane.foundation.audit import add_change
 from control_plane.foundation.errors import ConflictError, NotFoundError
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription
@@ -82,7 +82,21 @@ async def record(
     now: datetime,
 ) -> None:
     """Write the audit row of a change that was just made."""
-    await record_change(
+    add_record(session, subscription, action=action, before=before, actor=actor, now=now)
+    await session.flush()
+
+
+def add_record(
+    session: AsyncSession,
+    subscription: Subscription,
+    *,
+    action: str,
+    before: dict[str, Any] | None,
+    actor: str,
+    now: datetime,
+) -> None:
+    """Put the audit row of a change into the session, to be written with its next flush."""
+    add_change(
         session,
         actor=actor,
         action=action,

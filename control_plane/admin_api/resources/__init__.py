@@ -7,6 +7,7 @@ from control_plane.admin_api.resources import (
     audit,
     gateway,
     invoices,
+    key_imports,
     keys,
     maintenance,
     plan_files,
@@ -20,6 +21,7 @@ from control_plane.admin_api.resources import (
 RESOURCES: tuple[APIRouter, ...] = (
     accounts.router,
     keys.router,
+    key_imports.router,
     products.router,
     plan_files.router,
     plans.router,

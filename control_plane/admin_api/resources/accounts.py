@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from control_plane.accounts import operations, queries
+from control_plane.accounts.model import MAX_EXTERNAL_ID
 from control_plane.accounts.tables import Account
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
@@ -17,6 +18,7 @@ from control_plane.admin_api.forms import (
     Name,
     PageAnswer,
     PageQuery,
+    PrintableText,
     StrictBody,
     page_answer,
 )
@@ -25,11 +27,20 @@ from control_plane.admin_api.services import Now
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 
 
+ExternalId = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=MAX_EXTERNAL_ID),
+    PrintableText,
+    Field(description="What another system calls the account; one account has it at most."),
+]
+
+
 class CreateAccount(StrictBody):
     name: Name = Field(examples=["Acme Weather Apps"])
     email: Line | None = None
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217; invoices are in it.")] = "USD"
     time_zone: Annotated[Line, Field(description="IANA name, for what people read; billing is in UTC.")] = "UTC"
+    external_id: ExternalId | None = None
 
 
 class UpdateAccount(StrictBody):
@@ -43,11 +54,14 @@ class AccountAnswer(Answer):
     status: str = Field(description="`active`, `suspended` or `deleted`.")
     currency: str
     time_zone: str
+    external_id: str | None
     created_at: Moment
 
 
 class AccountsQuery(PageQuery):
-    search: Annotated[Line | None, Field(description="Part of a name or an email, or a whole id.")] = None
+    search: Annotated[
+        Line | None, Field(description="Part of a name or an email, or a whole id or external id.")
+    ] = None
 
 
 def answer(account: Account) -> AccountAnswer:
@@ -63,6 +77,7 @@ async def create_account(body: CreateAccount, session: Database, caller: Authent
         email=body.email,
         currency=body.currency,
         time_zone=body.time_zone,
+        external_id=body.external_id,
         actor=caller.actor,
         now=now,
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from control_plane.accounts import operations, queries
+from control_plane.accounts import queries, tokens
 from control_plane.accounts.model import Role
 from control_plane.accounts.tables import ApiToken
 from control_plane.admin_api.access import Owner
@@ -50,7 +50,7 @@ def answer(token: ApiToken) -> TokenAnswer:
 @router.post("", status_code=201)
 async def create_token(body: CreateToken, session: Database, caller: Owner, now: Now) -> CreatedTokenAnswer:
     """Make a token. Its text is in this answer and never again."""
-    created = await operations.create_token(
+    created = await tokens.create_token(
         session, name=body.name, role=body.role, expires_at=body.expires_at, actor=caller.actor, now=now
     )
     return CreatedTokenAnswer(token=answer(created.token), text=created.text)
@@ -65,4 +65,4 @@ async def list_tokens(session: Database, _caller: Owner) -> TokensAnswer:
 @router.post("/{token_id}/revoke")
 async def revoke_token(token_id: TokenId, session: Database, caller: Owner, now: Now) -> TokenAnswer:
     """Refuse the token from now on. Repeating changes nothing."""
-    return answer(await operations.revoke_token(session, token_id=token_id, actor=caller.actor, now=now))
+    return answer(await tokens.revoke_token(session, token_id=token_id, actor=caller.actor, now=now))

@@ -8,7 +8,7 @@ from control_plane.entrypoints.commands.client import get, pages, patch, post
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
 
 app = typer.Typer(help="Accounts: who pays.", no_args_is_help=True)
-FIELDS = ("id", "name", "email", "status", "currency", "time_zone", "created_at")
+FIELDS = ("id", "name", "email", "status", "currency", "time_zone", "external_id", "created_at")
 COLUMNS = ("id", "name", "status", "currency", "created_at")
 AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The account's id.")]
 
@@ -19,11 +19,13 @@ def create(
     email: Annotated[str | None, typer.Option(help="Where to reach them.")] = None,
     currency: Annotated[str | None, typer.Option(help="ISO 4217 code; USD if left out.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name; UTC if left out.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="What another system calls it.")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Make an account."""
     body = {"name": name, "email": email, "currency": currency, "time_zone": time_zone}
+    body["external_id"] = external_id
     print_fields(post("/accounts", body), FIELDS, as_json=as_json)
 
 

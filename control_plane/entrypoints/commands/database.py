@@ -51,14 +51,14 @@ def create_token(
 
 
 async def _create_token(url: str, *, name: str, role: str) -> tuple[str, str]:
-    from control_plane.accounts import operations
+    from control_plane.accounts import tokens
     from control_plane.foundation.clock import utc_now
     from control_plane.foundation.db import create_engine, session_factory
 
     engine = create_engine(url, pool_size=1)
     try:
         async with session_factory(engine)() as session, session.begin():
-            created = await operations.create_token(session, name=name, role=role, actor="console", now=utc_now())
+            created = await tokens.create_token(session, name=name, role=role, actor="console", now=utc_now())
             return created.text, created.token.id
     finally:
         await engine.dispose()

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from control_plane.accounts.model import Role, hash_token
-from control_plane.accounts.operations import authenticate_token, create_token, revoke_token
+from control_plane.accounts.tokens import authenticate_token, create_token, revoke_token
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from tests.control_plane.builders import ACTOR, audit_of
 

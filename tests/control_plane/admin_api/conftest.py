@@ -10,7 +10,7 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from control_plane.accounts.operations import create_token
+from control_plane.accounts.tokens import create_token
 from control_plane.admin_api.app import create_app
 from control_plane.admin_api.history import EventHistory
 from control_plane.admin_api.services import Services

@@ -12,8 +12,8 @@ from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from control_plane.accounts.operations import create_token, revoke_token
 from control_plane.accounts.tables import Account
+from control_plane.accounts.tokens import create_token, revoke_token
 from control_plane.admin_api.access import authenticated
 from control_plane.admin_api.app import create_app
 from control_plane.admin_api.services import Services
