@@ -1,14 +1,19 @@
 """Watches the disk that usage lines go to, because nobody else does: Kong's file-log ignores write errors.
 
 Without it a full disk serves calls that nobody will ever count. So while there is less free space than the
-reserve, or the directory cannot be written to, calls are refused, or served and counted as such, as the operator
-chose. Only admission asks; a refusal needs no line.
+reserve, or the directory or a live file in it cannot be written to, calls are refused, or served and counted as
+such, as the operator chose. Only admission asks; a refusal needs no line.
+
+Calls that are served all the same stay in the account's counters as admitted and never appear among its events:
+the difference is what is unsettled.
 """
 
+import contextlib
 import logging
 import os
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import gevent
 
@@ -17,11 +22,22 @@ from kong_plugins.server import metrics
 log = logging.getLogger(__name__)
 
 CHECK_EVERY_SECONDS = 1.0
+LIVE_SUFFIX = ".log"
 _PROBE = bytes(4096)
+_OPEN_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
 
 _full = metrics.gauge("km_gateway_spool_trouble", help_text="workers that see a spool they should not rely on")
 _refused = metrics.counter("km_gateway_spool_refusals_total", help_text="calls refused: no line can be kept")
 _served = metrics.counter("km_gateway_spool_risked_total", help_text="calls served though no line may be kept")
+
+
+_watching: "WeakSet[SpoolGuard]" = WeakSet()
+
+
+def report_failed_write(directory: Path, reason: str) -> None:
+    """A line of this process could not be written, so its guards know without looking, until they look again."""
+    for guard in tuple(_watching):
+        guard.note_failed_write(directory, reason)
 
 
 class SpoolGuard:
@@ -39,9 +55,11 @@ class SpoolGuard:
         if self._directory is not None and self._watcher is None:
             self.look(self._directory)
             self._watcher = gevent.spawn(self._watch, self._directory)
+            _watching.add(self)
 
     def stop(self) -> None:
         watcher, self._watcher = self._watcher, None
+        _watching.discard(self)
         if watcher is not None:
             watcher.kill(block=False)
 
@@ -52,7 +70,14 @@ class SpoolGuard:
 
     def look(self, directory: Path) -> None:
         """Find out how it stands and say where that has changed."""
-        trouble = self._find_trouble(directory)
+        self._note(directory, self._find_trouble(directory))
+
+    def note_failed_write(self, directory: Path, reason: str) -> None:
+        """Take note that a line could not be written to `directory`; another directory is none of ours."""
+        if directory == self._directory:
+            self._note(directory, reason)
+
+    def _note(self, directory: Path, trouble: str) -> None:
         if trouble and trouble != self.trouble:
             log.error("usage lines cannot be kept in %s: %s", directory, trouble)
         elif self.trouble and not trouble:
@@ -74,6 +99,17 @@ class SpoolGuard:
             with probe.open("wb", buffering=0) as file:
                 written = file.write(_PROBE)
             probe.unlink(missing_ok=True)
+            _open_live_files(directory)
         except OSError as error:
             return error.strerror or type(error).__name__
         return "" if written == len(_PROBE) else "only a part of a line was written"
+
+
+def _open_live_files(directory: Path) -> None:
+    """Raises OSError where a live file takes no lines, though new files could be made beside it."""
+    with os.scandir(directory) as entries:
+        names = [entry.path for entry in entries if entry.name.endswith(LIVE_SUFFIX)]
+    for name in names:
+        # the shipper may take the file away at any moment
+        with contextlib.suppress(FileNotFoundError):
+            os.close(os.open(name, _OPEN_FLAGS))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kong_plugins.parts.spool_guard import report_failed_write
 from kong_plugins.parts.usage_lines import UsageLine, encode_usage_line
 
 METER_FILE_NAME = "meter.log"
@@ -27,6 +28,7 @@ class SpoolWriter:
 
     def __init__(self, directory: Path, *, file_name: str = METER_FILE_NAME) -> None:
         self.path = str(directory / file_name)
+        self._directory = directory
 
     def append(self, line: UsageLine | Mapping[str, Any]) -> None:
         """Append one line, whole; it is safe from the end of this process on, not from a loss of power.
@@ -43,6 +45,8 @@ class SpoolWriter:
             finally:
                 os.close(descriptor)
         except OSError as error:
+            report_failed_write(self._directory, error.strerror or type(error).__name__)
             raise SpoolWriteError(error.errno, f"cannot append to {self.path}: {error.strerror}") from error
         if written != len(data):
+            report_failed_write(self._directory, "only a part of a line was written")
             raise SpoolWriteError(f"only {written} of {len(data)} bytes went into {self.path}")

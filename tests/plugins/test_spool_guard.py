@@ -6,6 +6,7 @@ import time
 import pytest
 
 from kong_plugins.parts import spool_guard
+from kong_plugins.parts.spool_writer import METER_FILE_NAME, SpoolWriteError, SpoolWriter
 from kong_plugins.plugins import km_key_auth, km_plan_limit
 from tests.plugins.conftest import make_call
 from tests.plugins.fakes import PRODUCT, FakeKong
@@ -78,3 +79,24 @@ class TestSpoolGuard:
         while not make_call(account.text).served:
             assert time.monotonic() < deadline
             gevent.sleep(0.1)
+
+    def test_notices_a_live_file_that_takes_no_lines(self, start, project, spool):
+        worker = start()
+        (spool / "usage.log").mkdir()
+        worker.spool.look(spool)
+        assert make_call(project().text).code == "unavailable"
+        assert worker.spool.trouble == "Is a directory"
+        (spool / "usage.log").rmdir()
+        worker.spool.look(spool)
+        assert make_call(project().text).served
+
+    def test_hears_at_once_of_a_line_that_could_not_be_written(self, start, project, spool, tmp_path):
+        worker = start()
+        (spool / METER_FILE_NAME).mkdir()
+        assert make_call(project().text).served, "not looked at yet"
+        with pytest.raises(SpoolWriteError):
+            SpoolWriter(tmp_path / "elsewhere").append({})
+        assert worker.spool.trouble == ""
+        with pytest.raises(SpoolWriteError):
+            SpoolWriter(spool).append({})
+        assert make_call(project().text).code == "unavailable"
