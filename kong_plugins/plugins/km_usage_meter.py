@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from gateway_contract import plugins
+from kong_plugins.parts.in_flight import release_ended_call
 from kong_plugins.parts.kong_request import plain
 from kong_plugins.parts.plugin_config import read_meter_config
 from kong_plugins.parts.plugin_schema import UNIT_FIELDS
-from kong_plugins.parts.settings import SettingsError
+from kong_plugins.parts.settings import SettingsError, read_settings
 from kong_plugins.parts.spool_writer import SpoolWriteError, SpoolWriter
 from kong_plugins.parts.usage_lines import UnreadableLineError, build_usage_line
+from kong_plugins.parts.worker import current_worker
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class Plugin:
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = read_meter_config(config)
         self._writer = SpoolWriter(_spool_directory())
+        if self._config.concurrency:
+            read_settings()  # what a gateway needs is missed here, not at the first call that ends
 
     def log(self, kong: Any) -> None:
         """Append the line. What cannot be written is counted and said; the caller has long been answered."""
@@ -56,6 +60,9 @@ class Plugin:
             log.exception("a usage line could not be written")
         else:
             _lines["written"].inc()
+        if self._config.concurrency and isinstance(record, dict):
+            worker = current_worker()
+            release_ended_call(worker.link, record, secrets=worker.settings.secrets)
 
 
 def _decoded(text: str | bytes) -> dict[str, Any]:
