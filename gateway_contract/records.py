@@ -8,6 +8,7 @@ repurposed; one that is missing in an older record has its default). A tombstone
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from gateway_contract.modes import Mode
@@ -180,6 +181,12 @@ class AccountRecord:
     products: dict[str, ProductGrant]
 
 
+# What accounts on one plan have in common is kept once: a gateway remembers tens of thousands of records.
+_shared_window = lru_cache(maxsize=4096)(Window)
+_shared_quota = lru_cache(maxsize=4096)(Quota)
+_shared_upgrade = lru_cache(maxsize=4096)(Upgrade)
+_shared_period = lru_cache(maxsize=4096)(Period)
+
 # A full projection writes a million records, and `dataclasses.asdict` would take four times as long.
 _ENCODE = json.JSONEncoder(
     separators=(",", ":"),
@@ -248,7 +255,7 @@ def _load(text: str | bytes) -> dict[str, Any]:
 
 
 def _windows(values: list[dict[str, int]]) -> tuple[Window, ...]:
-    return tuple(Window(limit=int(v["limit"]), window_ms=int(v["window_ms"])) for v in values)
+    return tuple(_shared_window(int(v["limit"]), int(v["window_ms"])) for v in values)
 
 
 def _grant(value: dict[str, Any]) -> ProductGrant:
@@ -260,13 +267,11 @@ def _grant(value: dict[str, Any]) -> ProductGrant:
         plan_version=int(value["plan_version"]),
         windows=_windows(value["windows"]),
         quota=None if quota is None else _quota(quota),
-        periods=tuple(Period(start_ms=int(p["start_ms"]), end_ms=int(p["end_ms"])) for p in value["periods"]),
+        periods=tuple(_shared_period(int(p["start_ms"]), int(p["end_ms"])) for p in value["periods"]),
         entitlements=tuple(value["entitlements"]),
         route_units={name: int(units) for name, units in value["route_units"].items()},
         redis_down=RedisDownPolicy(value["redis_down"]),
-        upgrade=None
-        if upgrade is None
-        else Upgrade(plan=upgrade["plan"], name=upgrade["name"], url=upgrade["url"]),
+        upgrade=None if upgrade is None else _shared_upgrade(upgrade["plan"], upgrade["name"], upgrade["url"]),
         concurrency=_concurrency(value.get("concurrency")),
         spend_cap=_spend_cap(value.get("spend_cap")),
         payment_due=bool(value.get("payment_due", False)),
@@ -275,7 +280,7 @@ def _grant(value: dict[str, Any]) -> ProductGrant:
 
 def _quota(value: dict[str, Any]) -> Quota:
     cap = value.get("cap_units")
-    return Quota(units=int(value["units"]), hard=bool(value["hard"]), cap_units=None if cap is None else int(cap))
+    return _shared_quota(int(value["units"]), bool(value["hard"]), None if cap is None else int(cap))
 
 
 def _concurrency(value: dict[str, Any] | None) -> Concurrency | None:

@@ -1,6 +1,7 @@
 """A caller: one key on one attached plugin, with everything worked out that does not change from call to call."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 from urllib.parse import quote
@@ -159,10 +160,11 @@ def is_address_allowed(caller: Caller, address: str) -> bool:
     return any(found in network for network in caller.networks)
 
 
+@lru_cache(maxsize=4096)
 def _policy_header(limits: tuple[Limit, ...]) -> str:
     """Return `RateLimit-Policy`: every limit by name, `q` its size, `w` its window in seconds, rounded up.
 
-    `qu` says what is counted, where that is not requests.
+    `qu` says what is counted, where that is not requests. Callers on one plan share the text.
     """
     items = []
     for limit in limits:

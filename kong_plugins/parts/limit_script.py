@@ -9,6 +9,7 @@ completeness check reports that number, and nobody is billed for it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any
@@ -64,6 +65,10 @@ class Limit:
     outcome: Outcome = Outcome.RATE_LIMITED
 
 
+# callers on one plan have the same limits, and a worker remembers tens of thousands of callers
+_shared_limit = lru_cache(maxsize=4096)(Limit)
+
+
 @dataclass(frozen=True, slots=True)
 class LimitQuestion:
     """What the script is asked about one caller.
@@ -102,7 +107,7 @@ def build_question(
     units_limit = min(units_limits, key=lambda limit: limit.limit, default=None)
     key_quota = None
     if key.quota_units is not None:
-        key_quota = Limit("key-quota", key.quota_units, None, outcome=Outcome.QUOTA_EXCEEDED)
+        key_quota = _shared_limit("key-quota", key.quota_units, None, outcome=Outcome.QUOTA_EXCEEDED)
     spend_limit, at_a_time = _spend_limit(grant, key.mode), _limit_at_a_time(grant)
     keys = _keys(key, grant, product, [name for name, _ in windows])
     arguments: list[str | int | bytes] = [
@@ -163,7 +168,7 @@ def _windows_of(key: KeyRecord, grant: ProductGrant) -> tuple[tuple[str, Limit],
     return tuple(
         (
             window_state(key.account_id, scope, window.window_ms, key.mode, "calls"),
-            Limit(prefix + window_name(window.window_ms), window.limit, window.window_ms),
+            _shared_limit(prefix + window_name(window.window_ms), window.limit, window.window_ms),
         )
         for scope, prefix, window in windows
     )
@@ -173,12 +178,12 @@ def _limits_of_units(grant: ProductGrant, mode: Mode) -> list[Limit]:
     """Return all that bounds the units of a period; the lowest is the one that refuses."""
     limits = []
     if grant.quota is not None and grant.quota.hard:
-        limits.append(Limit("quota", grant.quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
+        limits.append(_shared_limit("quota", grant.quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
     if grant.quota is not None and grant.quota.cap_units is not None:
-        limits.append(Limit("quota-cap", grant.quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
+        limits.append(_shared_limit("quota-cap", grant.quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
     cap = grant.spend_cap
     if cap is not None and cap.ceiling_units is not None and mode is Mode.LIVE:
-        limits.append(Limit("spend-cap", cap.ceiling_units, None, outcome=Outcome.SPEND_CAP_REACHED))
+        limits.append(_shared_limit("spend-cap", cap.ceiling_units, None, outcome=Outcome.SPEND_CAP_REACHED))
     return limits
 
 
@@ -187,12 +192,12 @@ def _spend_limit(grant: ProductGrant, mode: Mode) -> Limit | None:
     cap = grant.spend_cap
     if cap is None or cap.ceiling_units is not None or not cap.prices or mode is not Mode.LIVE:
         return None
-    return Limit("spend-cap", cap.amount_minor, None, MINOR_UNITS, Outcome.SPEND_CAP_REACHED)
+    return _shared_limit("spend-cap", cap.amount_minor, None, MINOR_UNITS, Outcome.SPEND_CAP_REACHED)
 
 
 def _limit_at_a_time(grant: ProductGrant) -> Limit | None:
     found = grant.concurrency
-    return None if found is None else Limit("concurrent", found.limit, None, CALLS_AT_A_TIME)
+    return None if found is None else _shared_limit("concurrent", found.limit, None, CALLS_AT_A_TIME)
 
 
 def _keys(key: KeyRecord, grant: ProductGrant, product: str, windows: Sequence[str]) -> tuple[str, ...]:
