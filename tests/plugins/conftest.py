@@ -62,6 +62,20 @@ def project(redis_url: str) -> Iterator[Callable[..., Projected]]:
 
 
 @pytest.fixture
+def project_in() -> Iterator[Callable[..., Projected]]:
+    """The same for a Valkey of the test's own."""
+    made: list[Projected] = []
+
+    def write(url: str, **changes: Any) -> Projected:
+        made.append(Projected(url, **changes))
+        return made[-1]
+
+    yield write
+    for projected in made:
+        projected.close()
+
+
+@pytest.fixture
 def call(worker: Worker) -> Callable[..., FakeKong]:
     """One request through km-monetize with the key in `apikey`."""
     return make_call

@@ -22,7 +22,7 @@ class Timed:
 
     def __init__(self, client: redis.Redis, script: Any, **changes: Any) -> None:
         self.client, self.script = client, script
-        self.account = f"acc_{next(_numbers)}"
+        self.account = f"timed_{next(_numbers)}"
         self.start_us = now_ms() * 1000
         key_values = {name: changes.pop(name) for name in ("quota_units",) if name in changes}
         self.key = KeyRecord(
