@@ -14,7 +14,7 @@ import yaml
 from devstack.children import start_child
 from devstack.ports import free_port, is_listening
 from devstack.stores.valkey import EmbeddedValkey
-from gateway_contract import headers, plugins
+from gateway_contract import api_keys, headers, plugins
 from gateway_contract.modes import Mode
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import KeyStatus, Window
@@ -24,10 +24,14 @@ from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
 
 ROOT = Path(__file__).parents[2]
 SECRETS = parse_secrets(SECRET)
-ATTACHED = {
-    "plain": [plugins.MONETIZE],
-    "pair": [plugins.KEY_AUTH, plugins.PLAN_LIMIT],
-    "twice": [plugins.MONETIZE, plugins.PLAN_LIMIT],
+FALLBACK = api_keys.generate_api_key(Mode.LIVE)
+ATTACHED: dict[str, dict[str, dict]] = {
+    "plain": {plugins.MONETIZE: {}},
+    "pair": {plugins.KEY_AUTH: {}, plugins.PLAN_LIMIT: {}},
+    "twice": {plugins.MONETIZE: {}, plugins.PLAN_LIMIT: {}},
+    "query": {plugins.MONETIZE: {"key_query": ["apikey"], "imported_keys": True}},
+    "anonymous": {plugins.MONETIZE: {"anonymous": api_keys.hash_api_key(FALLBACK)}},
+    "scoped": {plugins.MONETIZE: {"scopes": ["reports"], "method_scopes": {"POST": ["reports", "write"]}}},
 }
 
 
@@ -52,7 +56,10 @@ def write_conf(directory: Path, *, upstream: int, proxy: int, admin: int, redis_
         {
             "name": name,
             "paths": [f"/{name}"],
-            "plugins": [{"name": plugin, "config": {"api_product": PRODUCT}} for plugin in attached],
+            "plugins": [
+                {"name": plugin, "config": {"api_product": PRODUCT, **config}}
+                for plugin, config in attached.items()
+            ],
         }
         for name, attached in ATTACHED.items()
     ]
@@ -162,3 +169,73 @@ class TestThroughTheGateway:
         wait_for(enough)
         assert len(found) == count
         return found
+
+
+def headers_seen(answer: httpx.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in dict(answer.json()["headers"]).items()}
+
+
+class TestFindingTheKey:
+    def test_in_the_query_hides_it_and_leaves_the_rest_as_it_was(self, gateway, account):
+        query = f"city=S%C3%A3o+Paulo&%61pikey={account.text}&flag&&x=%7e"
+        answer = httpx.get(f"{gateway.url}/query/v1/echo?{query}")
+        assert answer.status_code == 200
+        assert answer.json()["query"] == "city=S%C3%A3o+Paulo&flag&&x=%7e"
+        assert account.text not in answer.text
+        alone = httpx.get(f"{gateway.url}/query/v1/echo?apikey={account.text}")
+        assert alone.json()["query"] == ""
+        twice = httpx.get(f"{gateway.url}/query/v1/echo?apikey={account.text}&apikey=x")
+        assert (twice.status_code, twice.json()["code"]) == (401, "ambiguous_key")
+        assert account.text not in gateway.spool_file.read_text()
+
+    def test_takes_an_imported_key_as_a_bearer_token(self, gateway, account):
+        account.text, account.key_hash = "legacy/key+1", api_keys.hash_api_key("legacy/key+1")
+        account.write()
+        sent = {"authorization": "Bearer legacy/key+1"}
+        answer = gateway.get("query", **sent)
+        assert answer.status_code == 200
+        assert headers_seen(answer)["authorization"] == headers.REDACTED
+        assert gateway.get("plain", **sent).json()["code"] == "no_key"
+
+    def test_hides_keys_wherever_else_they_stand(self, gateway, account):
+        other = api_keys.generate_api_key(Mode.LIVE)
+        answer = gateway.get("plain", account.text, cookie=f"old={other}", **{"x-token": f"Token {other}"})
+        assert answer.status_code == 200
+        assert other not in answer.text
+        assert headers_seen(answer)["cookie"] == "old=km_live_[redacted]"
+
+
+class TestAnonymousCall:
+    def test_is_served_under_the_fallback_key_and_told_apart(self, gateway, account):
+        keyed = gateway.get("anonymous", account.text, **{headers.ANONYMOUS: "true"})
+        assert headers_seen(keyed)[headers.ANONYMOUS.lower()] == "false"
+        account.text, account.key_hash = FALLBACK, api_keys.hash_api_key(FALLBACK)
+        account.write()
+        answer = gateway.get("anonymous")
+        assert answer.status_code == 200
+        assert headers_seen(answer)[headers.ANONYMOUS.lower()] == "true"
+        receipt = receipt_in(answer.headers[headers.RECEIPT], Place.ANSWER)
+        assert (receipt.outcome.value, receipt.key_id) == ("served", account.key.id)
+        assert gateway.get("anonymous", "wrong").status_code == 401
+
+
+class TestScopes:
+    def test_are_asked_for_by_route_and_method(self, gateway, account):
+        account.change_key(scopes=("reports",))
+        assert gateway.get("scoped", account.text).status_code == 200
+        refused = httpx.post(f"{gateway.url}/scoped/v1/echo", headers={"apikey": account.text})
+        assert (refused.status_code, refused.json()["code"]) == (403, "scope_missing")
+        assert 'scope="reports write"' in refused.headers["www-authenticate"]
+
+
+class TestLanguage:
+    @pytest.mark.parametrize("route", ["plain", "pair"])
+    def test_of_refusals_is_the_callers(self, gateway, account, route):
+        sent = {"accept-language": "de-DE, en;q=0.5"}
+        refused = gateway.get(route, **sent)
+        assert refused.json()["title"] == "API-Schlüssel erforderlich"
+        for _ in range(4):
+            refused = gateway.get(route, account.text, **sent)
+        assert refused.json()["detail"] == "Das Limit per-minute erlaubt 3 in 60 s."
+        assert refused.headers["content-language"] == "de"
+        assert refused.headers["vary"] == "Accept-Language"
