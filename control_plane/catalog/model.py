@@ -8,6 +8,9 @@ from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 from gateway_contract.records import Concurrency, Window
 
 REQUESTS_METER = "requests"
+# measured by the gateway for every call: bytes with their headers, and ms that the upstream took
+MEASURED_METERS = frozenset({"bytes_in", "bytes_out", "upstream_ms"})
+BUILT_IN_METERS = MEASURED_METERS | {REQUESTS_METER}
 DEFAULT_BILLABLE_BELOW = 500
 EVERY_ROUTE = "*"
 MAX_ENDPOINTS = 500
@@ -44,7 +47,7 @@ class ProductFacts:
     @property
     def meters(self) -> frozenset[str]:
         """What a price of this product can count."""
-        return frozenset({REQUESTS_METER, *self.unit_headers})
+        return BUILT_IN_METERS.union(self.unit_headers)
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from control_plane.catalog.model import (
+    BUILT_IN_METERS,
     EVERY_ROUTE,
     MAX_ENDPOINTS,
     REQUESTS_METER,
@@ -211,8 +212,8 @@ def check_entitlements(names: Collection[str], *, field: str = "entitlements") -
 
 
 def _checked_unit_headers(headers: dict[str, str], *, field: str) -> dict[str, str]:
-    if REQUESTS_METER in headers:
-        raise ValidationFailedError(f"{field}.{REQUESTS_METER}", "is the gateway's own meter: take another name")
+    for name in sorted(BUILT_IN_METERS.intersection(headers)):
+        raise ValidationFailedError(f"{field}.{name}", "is the gateway's own meter: take another name")
     for dimension, header in headers.items():
         try:
             render_privacy_expression({dimension: header})

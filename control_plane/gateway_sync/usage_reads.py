@@ -46,7 +46,7 @@ class HourUsage:
     """One key's calls of one hour under one subscription. `settled_revision` is 0 while the hour is open.
 
     `billed_units` of test calls are those that would be billed if they were live: a test quota is given back for
-    failed calls, too.
+    failed and replayed calls, too.
     """
 
     subscription_id: str
@@ -106,7 +106,8 @@ async def hour_usage(
     """Return usage of the hours in [start, end), by subscription, mode and key."""
     served = UsageHourly.outcome == Outcome.SERVED.value
     below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), DEFAULT_BILLABLE_BELOW)
-    would_be_billed = case((and_(served, UsageHourly.status < below), UsageHourly.units), else_=0)
+    billable = and_(served, UsageHourly.status < below, UsageHourly.replayed.is_(False))
+    would_be_billed = case((billable, UsageHourly.units), else_=0)
     statement = (
         select(
             SubscriptionPhase.subscription_id,

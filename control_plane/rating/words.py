@@ -7,7 +7,12 @@ from control_plane.rating.model import Share, Unit
 
 TIMES = "×"  # noqa: RUF001 - the multiplication sign, as on any invoice
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩"}
-_REQUESTS = Unit(singular="request", plural="requests")
+_WORDS = {
+    "requests": Unit(singular="request", plural="requests"),
+    "bytes_in": Unit(singular="byte received", plural="bytes received"),
+    "bytes_out": Unit(singular="byte sent", plural="bytes sent"),
+    "upstream_ms": Unit(singular="ms of processing", plural="ms of processing"),
+}
 _SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("ms", 1))
 
 
@@ -22,9 +27,9 @@ def format_amount(amount: Decimal, currency: str) -> str:
 
 
 def unit_of(meter: str) -> Unit:
-    """Return the words for a meter: `requests`, or a dimension such as `tokens` or `compute_ms`."""
-    if meter == "requests":
-        return _REQUESTS
+    """Return the words for a meter: the gateway's own, or a dimension such as `tokens` or `compute_ms`."""
+    if meter in _WORDS:
+        return _WORDS[meter]
     plural = meter.replace("_", " ")
     singular = plural[:-1] if plural.endswith("s") and not plural.endswith(("ss", " ms")) else plural
     return Unit(singular=singular, plural=plural)

@@ -16,6 +16,12 @@ from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.usage.tables import Shipper, UsageHour, UsageHourly
 
 REQUESTS_METER = "requests"
+# the catalog's MEASURED_METERS, which no dimension that an upstream reports can be named
+MEASURED_METERS = {
+    "bytes_in": UsageHourly.bytes_in,
+    "bytes_out": UsageHourly.bytes_out,
+    "upstream_ms": UsageHourly.upstream_ms_sum,
+}
 
 
 class GroupBy(StrEnum):
@@ -45,6 +51,7 @@ class UsageFigures:
     """Sums of one group. `by` says which, as text: the start of the bucket in ISO 8601 for groups of time.
 
     `key_name` is the key's name when grouped by key, else ''. Latencies are sums over `calls`, in ms.
+    `replayed_*`: answers that the upstream repeated for calls billed before; not among what is billable.
     """
 
     by: dict[str, str]
@@ -57,11 +64,16 @@ class UsageFigures:
     bytes_out: int
     latency_ms_sum: int
     gateway_ms_sum: int
+    upstream_ms_sum: int
+    replayed_calls: int
+    replayed_units: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseUsage:
-    """Billable units of one subscription phase by meter: `requests` (quota units) and every dimension."""
+    """Billable units of one subscription phase by meter: `requests` (quota units), what the gateway measures of
+    billed calls (`bytes_in`, `bytes_out`, `upstream_ms`), and every dimension.
+    """
 
     phase_id: str
     plan_version_id: str
@@ -133,7 +145,7 @@ async def billable_units(
     """Return exact billable units of a subscription in [start, end), phase by phase in their order.
 
     Every phase that has a moment in common with the span is there, also without usage. A billing period is such a
-    span: periods begin on full hours. Test calls, refused calls and failed calls have no billable units.
+    span: periods begin on full hours. Test calls, refused, failed and replayed calls have no billable units.
 
     Raises:
         ValidationFailedError: `start` or `end` is not a full hour.
@@ -156,15 +168,22 @@ async def billable_units(
         UsageHourly.hour < end,
     )
     totals = await session.execute(
-        select(UsageHourly.phase_id, _total(UsageHourly.billable_calls), _total(UsageHourly.billable_units))
-        .where(*in_span)
+        select(
+            UsageHourly.phase_id,
+            _total(UsageHourly.billable_calls),
+            _total(UsageHourly.billable_units),
+            *(_total(column) for column in MEASURED_METERS.values()),
+        )
+        # a row is billed whole or not at all
+        .where(*in_span, UsageHourly.billable_calls > 0)
         .group_by(UsageHourly.phase_id)
     )
     calls: dict[str, int] = {}
-    units: dict[str, dict[str, int]] = {phase.id: {REQUESTS_METER: 0} for phase in phases}
-    for phase_id, phase_calls, phase_units in totals:
+    meters = (REQUESTS_METER, *MEASURED_METERS)
+    units: dict[str, dict[str, int]] = {phase.id: dict.fromkeys(meters, 0) for phase in phases}
+    for phase_id, phase_calls, *amounts in totals:
         calls[phase_id] = phase_calls
-        units[phase_id][REQUESTS_METER] = phase_units
+        units[phase_id] |= dict(zip(meters, amounts, strict=True))
     each = func.jsonb_each_text(UsageHourly.billable_dimensions).table_valued("key", "value")
     dimensions = await session.execute(
         select(UsageHourly.phase_id, each.c.key, cast(func.sum(cast(each.c.value, BigInteger)), BigInteger))
@@ -174,7 +193,8 @@ async def billable_units(
         .group_by(UsageHourly.phase_id, each.c.key)
     )
     for phase_id, dimension, amount in dimensions:
-        units[phase_id][dimension] = amount
+        if dimension not in meters:
+            units[phase_id][dimension] = amount
     return [
         PhaseUsage(
             phase_id=phase.id,
@@ -222,14 +242,19 @@ def _sums(statement: Select[Any], start: datetime, end: datetime) -> Select[Any]
             UsageHourly.bytes_out,
             UsageHourly.latency_ms_sum,
             UsageHourly.gateway_ms_sum,
+            UsageHourly.upstream_ms_sum,
         )
     )
-    return statement.add_columns(*sums).where(UsageHourly.hour >= start, UsageHourly.hour < end)
+    replayed = (
+        func.coalesce(_total(column, UsageHourly.replayed), 0).label(f"replayed_{column.key}")
+        for column in (UsageHourly.calls, UsageHourly.units)
+    )
+    return statement.add_columns(*sums, *replayed).where(UsageHourly.hour >= start, UsageHourly.hour < end)
 
 
-def _total(column: Any) -> ColumnElement[int]:
+def _total(column: Any, *conditions: Any) -> ColumnElement[int]:
     # PostgreSQL's sum of bigint is numeric
-    return cast(func.sum(column), BigInteger)
+    return cast(func.sum(column).filter(*conditions) if conditions else func.sum(column), BigInteger)
 
 
 def _group_column(group_by: GroupBy) -> ColumnElement[Any]:

@@ -88,6 +88,11 @@ class FiguresAnswer(Answer):
     bytes_out: int
     latency_ms_sum: int
     gateway_ms_sum: int
+    upstream_ms_sum: int
+    replayed_calls: int = Field(
+        description="Answers that the upstream repeated for calls billed before; not billed again."
+    )
+    replayed_units: int
 
 
 class UsageAnswer(BaseModel):

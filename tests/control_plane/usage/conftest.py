@@ -49,6 +49,8 @@ class Call:
     tokens: int = 0
     number: int = 0
     request_id: str = ""
+    # what the upstream says of a replay, as it stands in the answer's header
+    replayed: str = ""
 
     @property
     def receipt(self) -> Receipt:
@@ -87,6 +89,7 @@ class Call:
             "lp": 10 if served else -1,
             "ip": "203.0.113.7",
             "u": {"tokens": str(self.tokens)} if self.tokens else {},
+            "rp": self.replayed,
         }
 
 

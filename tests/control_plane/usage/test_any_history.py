@@ -29,7 +29,12 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"mode": Mode.TEST, "tokens": 2},
     {"outcome": Outcome.RATE_LIMITED, "status": 429},
     {"key": "key_2", "path": "/weather/v1/forecast"},
+    {"replayed": "true"},
+    {"replayed": "TRUE", "units": 2, "tokens": 3, "path": "/weather/v1/forecast"},
+    {"replayed": "true", "status": 503},
+    {"replayed": "true", "mode": Mode.TEST},
 )
+HOURS_AGO = (0, 1, 2, 25)
 
 
 class DeathError(Exception):
@@ -37,7 +42,9 @@ class DeathError(Exception):
 
 
 actions = st.one_of(
-    st.tuples(st.just("calls"), st.integers(1, 6), st.integers(0, 2), st.integers(0, 3), st.sampled_from(KINDS)),
+    st.tuples(
+        st.just("calls"), st.integers(1, 6), st.integers(0, 2), st.sampled_from(HOURS_AGO), st.sampled_from(KINDS)
+    ),
     st.tuples(st.just("repeat"), st.integers(0, 50)),
     st.tuples(st.just("ship"), st.integers(1, 3)),
     st.tuples(st.just("ship ahead"), st.integers(1, 3)),
@@ -48,6 +55,23 @@ actions = st.one_of(
     st.tuples(st.just("redis loses the oldest")),
     st.tuples(st.just("aggregate")),
     st.tuples(st.just("aggregator dies")),
+)
+
+
+# one account and two paths: mostly replays, each delivery counted before the next comes, in any order of time
+REPLAY_KINDS: tuple[dict[str, Any], ...] = (
+    {},
+    {"replayed": "true"},
+    {"replayed": "true", "units": 3, "tokens": 7},
+    {"replayed": "true", "status": 503},
+    {"replayed": "true", "key": "key_2"},
+    {"replayed": "true", "path": "/weather/v1/forecast"},
+)
+replays = st.tuples(
+    st.integers(1, 2),
+    st.sampled_from((0, 1, 5, 22, 23, 24, 25, 26, 46, 47, 48, 49, 72)),
+    st.integers(0, 59),
+    st.sampled_from(REPLAY_KINDS),
 )
 
 
@@ -78,11 +102,24 @@ class History:
         await getattr(self, name.replace(" ", "_"))(*arguments)
 
     async def calls_(self, count: int, account: int, hours_ago: int, kind: dict[str, Any]) -> None:
-        at = self.world.noon - timedelta(hours=hours_ago) + timedelta(milliseconds=len(self.calls))
+        # towards the end of an hour as often as not, so that 24 hours end in the middle of one
+        at = self.world.noon - timedelta(hours=hours_ago, minutes=-7 * (len(self.calls) % 8))
+        at += timedelta(milliseconds=len(self.calls))
         made = self.gateway.calls(count, at=at, account=self.accounts[account], **kind)
         self.calls += made
         for call in made:
             self.spool.write(call.line())
+
+    async def deliver(self, *batches: tuple[int, int, int, dict[str, Any]]) -> None:
+        for count, hours_ago, minute, kind in batches:
+            at = self.world.noon - timedelta(hours=hours_ago, minutes=-minute)
+            made = self.gateway.calls(count, at=at, account=self.accounts[0], **kind)
+            self.calls += made
+            for call in made:
+                self.spool.write(call.line())
+        await self.ship(len(self.spool.lines))
+        await self.collect()
+        await self.aggregate()
 
     async def repeat(self, which: int) -> None:
         """The same line is written twice: a receipt under two request ids is the worst form of it."""
@@ -186,12 +223,19 @@ def world(redis, sessions, store, make_gateway, make_collector, collect, aggrega
 
 
 def expected(calls: list[Any]) -> Counter[tuple[Any, ...]]:
-    """Count calls, units and tokens, all and billable, one call after the other."""
+    """Count calls, units and tokens, all and billable, one call after the other as they happened."""
     found: Counter[tuple[Any, ...]] = Counter()
-    for call in calls:
+    originals: dict[tuple[Any, ...], datetime] = {}
+    for call in sorted(calls, key=lambda call: (call.at, call.receipt.event_id)):
         hour = call.at.replace(minute=0, second=0, microsecond=0)
-        billed = call.mode is Mode.LIVE and call.outcome is Outcome.SERVED and call.status < 500
-        key = (call.account, hour, call.key, call.mode.value, call.outcome.value, call.status)
+        counts = call.outcome is Outcome.SERVED and call.status < 500
+        kind = (call.account, call.mode, call.product, call.path)
+        last = originals.get(kind)
+        replayed = counts and call.replayed != "" and last is not None and call.at - last <= timedelta(hours=24)
+        if counts and not replayed:
+            originals[kind] = call.at
+        billed = counts and not replayed and call.mode is Mode.LIVE
+        key = (call.account, hour, call.key, call.mode.value, call.outcome.value, call.status, replayed)
         for what, amount in (("calls", 1), ("units", call.units), ("tokens", call.tokens)):
             found[*key, what] += amount
             found[*key, f"billable {what}"] += amount * billed
@@ -206,7 +250,7 @@ async def rolled_up(world: Any, accounts: list[str]) -> Counter[tuple[Any, ...]]
         )
         for row in rows:
             hour: datetime = row.hour
-            key = (row.account_id, hour, row.key_id, row.mode, row.outcome, row.status)
+            key = (row.account_id, hour, row.key_id, row.mode, row.outcome, row.status, row.replayed)
             found[*key, "calls"] += row.calls
             found[*key, "units"] += row.units
             found[*key, "tokens"] += row.dimensions.get("tokens", 0)
@@ -232,3 +276,16 @@ class TestAnyHistory:
         await played.finish()
         assert await rolled_up(world, played.accounts) == expected(played.calls)
         assert await world.redis.xlen(usage_stream(0)) == 0
+
+    @settings(
+        max_examples=20,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    )
+    @given(deliveries=st.lists(st.lists(replays, min_size=1, max_size=4), min_size=2, max_size=4))
+    async def test_of_replays_ends_as_a_plain_count(self, world, deliveries):
+        played = History(world, next(EXAMPLES))
+        for batches in deliveries:
+            await played.deliver(*batches)
+        assert await rolled_up(world, played.accounts) == expected(played.calls)

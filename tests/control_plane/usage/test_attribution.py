@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.catalog.model import ProductUsageRules
 from control_plane.usage.attribution import ImplausibleTimeError, attribute_line
 from control_plane.usage.columns import COLUMN_NAMES, Attribution
 from control_plane.usage.endpoints import EndpointNames, Template
 from control_plane.usage.lines import UsageLine, decode_lines
 from control_plane.usage.model import MAX_UNITS
+from control_plane.usage.product_rules import ProductRules
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, Receipt, _mac, refusal_note, sign_receipt
@@ -21,6 +23,15 @@ NEW = b"the secret that signs receipts by now, longer than a block of sha-256 to
 SECRETS = (NEW, OLD)
 AT = 1_773_748_800_000
 TEMPLATES = {"weather": (Template("GET", "/weather/v1/current/{city}"),)}
+RULES = ProductRules(
+    {
+        "weather": ProductUsageRules(
+            unit_maximums={"weather-v1": {"tokens": 200}, "*": {"tokens": 10, "ms": 20}},
+            replay_header="idempotent-replayed",
+        ),
+        "silent": ProductUsageRules(unit_maximums={}, replay_header=""),
+    }
+)
 
 
 def names() -> EndpointNames:
@@ -64,7 +75,7 @@ def served(**fields) -> UsageLine:
 
 
 def attributed(found: UsageLine):
-    return attribute_line(found, secrets=SECRETS, endpoints=names())
+    return attribute_line(found, secrets=SECRETS, endpoints=names(), rules=RULES)
 
 
 class TestAttribution:
@@ -234,17 +245,65 @@ lines = st.builds(
     lp=numbers,
     u=st.dictionaries(
         st.sampled_from(["tokens", "ms", "Bad", *(f"d{number}" for number in range(20))]),
-        st.sampled_from(["1", "22", "-1", "x", "9" * 13, 5, None]),
+        st.sampled_from(["1", "22", "201", "-1", "x", "9" * 13, 5, None]),
         max_size=20,
     ),
+    rp=st.sampled_from(["", "", "true", "TRUE", "false", "1"]),
 )
+
+
+class TestReplays:
+    @pytest.mark.parametrize("said", ["true", "True", "TRUE"])
+    def test_what_the_upstream_says_it_repeated_is_flagged(self, said):
+        assert attributed(served(rp=said)).flags == ("replayed",)
+
+    @pytest.mark.parametrize("said", ["", "false", "1", "yes", "true, true", " true", "(too long)"])
+    def test_anything_but_true_is_no_replay(self, said):
+        assert attributed(served(rp=said)).flags == ()
+
+    def test_of_a_product_that_never_replays_are_none(self):
+        silent = receipt(product="silent")
+        found = line(ru=signed(silent), ra=signed(silent, Place.ANSWER), rp="true")
+        assert attributed(found).flags == ()
+
+
+class TestMaximums:
+    @pytest.mark.parametrize(
+        ("route", "dimension", "given", "kept"),
+        [
+            ("weather-v1", "tokens", "200", 200),
+            ("weather-v1", "tokens", "201", None),
+            ("other-route", "tokens", "10", 10),
+            ("other-route", "tokens", "11", None),
+            # what a route does not say itself is as for every route
+            ("weather-v1", "ms", "20", 20),
+            ("weather-v1", "ms", "21", None),
+            ("weather-v1", "free", str(10**12), 10**12),
+            ("weather-v1", "free", str(10**12 + 1), None),
+        ],
+    )
+    def test_a_number_above_the_routes_maximum_is_0_and_flagged(self, route, dimension, given, kept):
+        event = attributed(served(rt=route, u={dimension: given}))
+        assert event.dimensions == {dimension: kept or 0}
+        assert event.flags == (() if kept is not None else (f"bad_units:{dimension}",))
+
+    def test_a_header_that_is_missing_is_no_units_and_no_flag(self):
+        event = attributed(served(rt="weather-v1"))
+        assert (event.dimensions, event.flags) == ({}, ())
+
+    def test_of_one_product_do_not_bind_another(self):
+        other = receipt(product="maps")
+        event = attributed(
+            line(ru=signed(other), ra=signed(other, Place.ANSWER), rt="weather-v1", u={"tokens": "201"})
+        )
+        assert (event.dimensions, event.flags) == ({"tokens": 201}, ())
 
 
 class TestFastForm:
     @settings(max_examples=300, deadline=None)
     @given(st.lists(lines, max_size=8))
     def test_agrees_with_the_plain_rule(self, given_lines):
-        found = Attribution(secrets=SECRETS, endpoints=names()).events(given_lines, ingested_at_ms=AT)
+        found = Attribution(secrets=SECRETS, endpoints=names(), rules=RULES).events(given_lines, ingested_at_ms=AT)
         expected, implausible = [], []
         for given_line in given_lines:
             try:
@@ -262,6 +321,11 @@ class TestFastForm:
             assert made == wanted
         assert found.hours == {
             (event.account_id, event.occurred_at_ms // 3_600_000 * 3_600_000) for event in expected
+        }
+        assert found.replay_hours == {
+            (event.account_id, event.occurred_at_ms // 3_600_000 * 3_600_000)
+            for event in expected
+            if "replayed" in event.flags and event.account_id
         }
 
     def test_reads_lines_as_the_shipper_writes_them(self):
