@@ -131,6 +131,9 @@ class TestPluginModules:
         assert module.version
         assert {phase for phase in ("access", "log", "response") if hasattr(module.Plugin, phase)} == phases
         assert all(len(field) == 1 for field in module.Schema)
+        for field in module.Schema:
+            for rules in field.values():
+                assert 10 <= len(rules["description"]) <= 500  # what Kong's own schema of schemas allows
 
 
 class TestReceiptSigner:
