@@ -6,10 +6,12 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get, pages, patch, post
+from control_plane.entrypoints.commands.key_import import import_keys
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 from control_plane.entrypoints.commands.values import parse_duration, parse_limits
 
 app = typer.Typer(help="API keys.", no_args_is_help=True)
+app.command("import")(import_keys)
 FIELDS = (
     "id",
     "account_id",

@@ -158,6 +158,72 @@ class TestSubscriptionsAndKeys:
         assert answer(km("keys", "revoke", rotated["key"]["id"], "--json"))["status"] == "revoked"
 
 
+KONG = """
+_format_version: "3.0"
+consumers:
+  - username: {name}
+    keyauth_credentials: [{{key: {key}, tags: [web]}}, {{key: {key}-2}}]
+    plugins:
+      - {{name: rate-limiting, config: {{minute: 60, policy: local}}}}
+  - username: {name}-other
+    keyauth_credentials: [{{key: other-{key}}}, {{key: "bad key"}}]
+"""
+
+
+class TestKeysImport:
+    @pytest.fixture
+    def command(self, catalog: None, tmp_path: Path) -> tuple[str, ...]:
+        text = KONG.format(name=tmp_path.name, key=f"secret-{tmp_path.name}-012345")
+        (tmp_path / "kong.yml").write_text(text)
+        return ("keys", "import", str(tmp_path / "kong.yml"), "--api-product", "weather", "--plan", "starter")
+
+    def test_reports_what_was_done_and_what_was_refused(self, km: Km, command: tuple[str, ...], tmp_path: Path):
+        planned = km(*command, "--dry-run")
+        assert "this was a dry run" in planned.stderr
+        assert answer(km("accounts", "list", "--search", tmp_path.name, "--json")) == []
+        done = km(*command)
+        assert done.exit_code == 1  # one account is refused
+        rows = [line.split("\t") for line in done.stdout.splitlines()]
+        by_account = {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[1:]}
+        made = by_account[tmp_path.name]
+        assert (made["outcome"], made["plan"], made["keys_created"]) == ("created", "starter", "2")
+        assert by_account[f"{tmp_path.name}-other"]["reason"].endswith("8 to 512 visible ASCII characters")
+        assert "accounts: 1 created, 0 existing, 1 refused; keys: 2 created, 0 existing" in done.stderr
+        assert "imported_keys: true" in done.stderr
+        assert "{ limit: 60, per: minute }" in done.stderr
+        keys = answer(km("keys", "list", made["account_id"], "--json"))
+        assert {key["name"] for key in keys} == {"web", "key-auth"}
+
+    def test_no_key_is_shown_sent_or_logged(
+        self, km: Km, command: tuple[str, ...], server: ServerProcess, tmp_path: Path
+    ):
+        done = km(*command)
+        everything = done.stdout + done.stderr + km("audit", "--json").stdout + server.log_path.read_text()
+        assert f"secret-{tmp_path.name}" not in everything
+        assert "keys: 2 created" in done.stderr
+
+    def test_a_second_time_nothing_is_created(self, km: Km, command: tuple[str, ...]):
+        km(*command)
+        again = json.loads(km(*command, "--json").stdout)["accounts"]
+        assert sum(row.get("keys_created", 0) for row in again) == 0
+        assert sorted(row["outcome"] for row in again) == ["existing", "refused"]
+
+    def test_goes_in_batches(self, km: Km, catalog: None, tmp_path: Path):
+        credentials = [{"key": f"{tmp_path.name}-{number:05}", "consumer": {"id": f"c{number % 900}"}}
+                       for number in range(2_300)]  # fmt: skip
+        (tmp_path / "keys.json").write_text(json.dumps({"data": credentials}))
+        done = km("keys", "import", str(tmp_path / "keys.json"), "--api-product", "weather", "--plan", "starter")
+        assert done.exit_code == 0, done.stderr
+        assert "accounts: 900 created, 0 existing, 0 refused; keys: 2,300 created" in done.stderr
+        assert done.stdout == ""
+
+    def test_a_file_of_another_kind_is_one_line_without_its_content(self, km: Km, tmp_path: Path):
+        (tmp_path / "kong.yml").write_text("consumers:\n  - key: 'very-secret-key\n")
+        failed = km("keys", "import", str(tmp_path / "kong.yml"), "--api-product", "weather", "--plan", "starter")
+        assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
+        assert "very-secret-key" not in failed.stderr
+
+
 class TestOtherCommands:
     def test_usage_and_events_of_an_account_without_calls(self, km: Km):
         account = an_account(km)
