@@ -52,7 +52,9 @@ class CapBelowFixedChargesError(ConflictError):
 class CappedSubscription:
     """A subscription whose cap was set. Not `effective`: its plan charges nothing by use, nothing is capped."""
 
-    subscription: Subscription
+    subscription_id: str
+    amount_minor: int
+    currency: str
     effective: bool
 
 
@@ -76,11 +78,11 @@ async def set_spend_cap(
     amount_minor = _amount_minor(amount, currency)
     _check_fixed_charges(subscription, versions, amount_minor, now)
     _check_maximums(subscription, [versions[key] for key in _versions_ahead(subscription, now)])
-    subscription = await own_terms.set_spend_cap(
+    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription))
+    await own_terms.set_spend_cap(
         session, subscription_id=subscription_id, amount_minor=amount_minor, actor=actor, now=now
     )
-    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription))
-    return CappedSubscription(subscription, effective)
+    return CappedSubscription(subscription_id, amount_minor, currency, effective)
 
 
 async def remove_spend_cap(

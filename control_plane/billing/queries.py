@@ -16,6 +16,7 @@ from control_plane.billing.model import (
     invoice_lines,
     lines_total_minor,
 )
+from control_plane.catalog.model import MEASURED_METERS
 from control_plane.catalog.queries import api_product, plan_versions
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.clock import floor_hour
@@ -58,7 +59,7 @@ async def preview_invoice(
         quota_override=subscription.overrides.get("quota_units"),
         weighted=bool(product.route_units),
     )
-    used = _added_up(phase.units for phase in phases)
+    used = _shown(_added_up(phase.units for phase in phases), priced.values())
     in_force = phase_at(subscription, now)
     return InvoicePreview(
         account_id=account_id,
@@ -118,6 +119,12 @@ def _quota(version: PricedVersion, subscription: Subscription, used_units: int) 
     if quota_units is None:
         return None
     return QuotaProgress(used_units=used_units, quota_units=int(quota_units), hard=version.quota_hard)
+
+
+def _shown(units: Mapping[str, int], versions: Iterable[PricedVersion]) -> dict[str, int]:
+    """Return what tells the payer something: bytes and times only where they cost something."""
+    priced = {price.meter for version in versions for price in version.prices}
+    return {meter: count for meter, count in units.items() if meter not in MEASURED_METERS or meter in priced}
 
 
 def _added_up(units: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -47,6 +47,13 @@ class QuotaAnswer(BaseModel):
     on_exceed: str = Field(description="`refuse` or `charge`.")
 
 
+class SpendCapLeftAnswer(BaseModel):
+    """The customer's spend cap, and what of it is left by the usage counted so far."""
+
+    cap: MoneyAnswer
+    left: MoneyAnswer
+
+
 class InvoicePreviewAnswer(BaseModel):
     """What the running billing period costs so far, if nothing else changes. Test calls are never in it."""
 
@@ -61,6 +68,7 @@ class InvoicePreviewAnswer(BaseModel):
     total: MoneyAnswer
     used_units: dict[str, int] = Field(description="Billable units of the period by meter.")
     quota: QuotaAnswer | None
+    spend_cap: SpendCapLeftAnswer | None
 
 
 @router.get("/preview/{code}")
@@ -90,6 +98,16 @@ def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
         total=MoneyAnswer.of(preview.total_minor, preview.currency),
         used_units=dict(preview.used_units),
         quota=quota,
+        spend_cap=_spend_cap(preview),
+    )
+
+
+def _spend_cap(preview: InvoicePreview) -> SpendCapLeftAnswer | None:
+    cap, left = preview.spend_cap_minor, preview.spend_cap_left_minor
+    if cap is None or left is None:
+        return None
+    return SpendCapLeftAnswer(
+        cap=MoneyAnswer.of(cap, preview.currency), left=MoneyAnswer.of(left, preview.currency)
     )
 
 

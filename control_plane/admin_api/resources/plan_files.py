@@ -13,7 +13,8 @@ from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import StrictBody
 from control_plane.admin_api.problems import validation_failure
 from control_plane.admin_api.services import Now
-from control_plane.catalog.plan_changes import PlanDiff, apply_plan_file, diff_plan_file
+from control_plane.billing.operations import require_caps_kept
+from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
 from control_plane.foundation.errors import ValidationFailedError
 
@@ -123,4 +124,8 @@ async def apply_plans(caller: Authenticated, session: Database, now: Now, file: 
 
     Changed terms make a new version of a plan; subscriptions keep the version they have.
     """
-    return answer(await apply_plan_file(session, file, actor=caller.actor, now=now))
+    diff = await apply_plan_file(session, file, actor=caller.actor, now=now)
+    for change in diff.changes:
+        if change.entity_type == "api_product" and change.kind is ChangeKind.UPDATE:
+            await require_caps_kept(session, product_code=change.code, now=now)
+    return answer(diff)

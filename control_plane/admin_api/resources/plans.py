@@ -20,6 +20,13 @@ class PriceAnswer(BaseModel):
     description: str
 
 
+class ConcurrencyAnswer(BaseModel):
+    """At most `limit` calls at a time; one whose end nobody saw is given up after `lease_ms`."""
+
+    limit: int
+    lease_ms: int
+
+
 class VersionAnswer(BaseModel):
     """Terms; they never change once published."""
 
@@ -30,9 +37,12 @@ class VersionAnswer(BaseModel):
     currency: str
     quota_units: int | None
     quota_hard: bool = Field(description="Whether calls above the quota are refused (else they are charged).")
+    quota_cap_units: int | None = Field(description="Where a quota that charges refuses after all.")
     windows: list[WindowForm]
+    concurrency: ConcurrencyAnswer | None
     entitlements: list[str]
     redis_down: str
+    on_past_due: str = Field(description="`serve` or `refuse` calls while a bill is unpaid.")
     billable_statuses: dict[str, int] | None
     by_quote: bool
     prices: list[PriceAnswer]
@@ -72,14 +82,22 @@ def version_answer(version: PlanVersion) -> VersionAnswer:
         currency=version.currency,
         quota_units=version.quota_units,
         quota_hard=version.quota_hard,
+        quota_cap_units=version.quota_cap_units,
         windows=[WindowForm(**window) for window in version.windows],
+        concurrency=_concurrency_answer(version),
         entitlements=version.entitlements,
         redis_down=version.redis_down,
+        on_past_due=version.on_past_due,
         billable_statuses=version.billable_statuses,
         by_quote=version.by_quote,
         prices=[_price_answer(price) for price in version.prices],
         published_at=version.published_at,
     )
+
+
+def _concurrency_answer(version: PlanVersion) -> ConcurrencyAnswer | None:
+    found = queries.concurrency_of(version.concurrency_limit, version.concurrency_lease_ms)
+    return None if found is None else ConcurrencyAnswer(limit=found.limit, lease_ms=found.lease_ms)
 
 
 def _price_answer(price: Price) -> PriceAnswer:

@@ -10,11 +10,13 @@ from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import Answer, Code, CodePath, Line, Moment, Name, StrictBody
 from control_plane.admin_api.services import Now
+from control_plane.billing.operations import require_caps_kept
 from control_plane.catalog import operations, queries
 from control_plane.catalog.locks import lock_catalog
 from control_plane.catalog.model import MAX_ENDPOINTS, Endpoint, ProductFacts
-from control_plane.catalog.rules import MAX_PATH_LENGTH, MAX_ROUTE_UNITS
+from control_plane.catalog.rules import MAX_PATH_LENGTH, MAX_REPORTED_UNITS, MAX_ROUTE_UNITS
 from control_plane.catalog.tables import ApiProduct
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 
 router = APIRouter(prefix="/products", tags=["API products"])
 MAX_ROUTES = 500
@@ -44,6 +46,26 @@ UnitHeaders = Annotated[
     dict[Dimension, Header],
     Field(max_length=16, description="The upstream's answer header by named unit: {`tokens`: `x-tokens`}."),
 ]
+UnitMaximums = Annotated[
+    dict[
+        Annotated[str, Field(max_length=128, pattern=r"^([A-Za-z0-9._~-]+|\*)$")],
+        Annotated[
+            dict[Dimension, Annotated[int, Field(strict=True, ge=0, le=MAX_REPORTED_UNITS)]], Field(max_length=16)
+        ],
+    ],
+    Field(
+        max_length=MAX_ROUTES + 1,
+        description="The most units that one call can report, by route (`*`: all others) and unit; a call that"
+        " reports more counts 0 of them.",
+    ),
+]
+ReplayHeader = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9-]{0,64}$",
+        description="The answer header by which the upstream says that it repeats an earlier answer; empty: none.",
+    ),
+]
 
 
 class CreateProduct(StrictBody):
@@ -55,6 +77,8 @@ class CreateProduct(StrictBody):
     endpoints: Endpoints = Field(default_factory=list)
     route_units: RouteUnits = Field(default_factory=dict)
     unit_headers: UnitHeaders = Field(default_factory=dict)
+    unit_maximums: UnitMaximums = Field(default_factory=dict)
+    replay_header: ReplayHeader = DEFAULT_REPLAY_HEADERS[0]
 
     def facts(self) -> ProductFacts:
         values = {name: getattr(self, name) for name in type(self).model_fields}
@@ -71,6 +95,8 @@ class UpdateProduct(StrictBody):
     endpoints: Endpoints = Field(default_factory=list)
     route_units: RouteUnits = Field(default_factory=dict)
     unit_headers: UnitHeaders = Field(default_factory=dict)
+    unit_maximums: UnitMaximums = Field(default_factory=dict)
+    replay_header: ReplayHeader = ""
 
     def changes(self) -> dict[str, Any]:
         """Return what the caller gave, and only that."""
@@ -87,6 +113,8 @@ class ProductAnswer(Answer):
     endpoints: list[EndpointForm]
     route_units: dict[str, int]
     unit_headers: dict[str, str]
+    unit_maximums: dict[str, dict[str, int]]
+    replay_header: str
     created_at: Moment
     archived_at: Moment | None
 
@@ -142,4 +170,5 @@ async def update_product(
     product = await operations.update_api_product(
         session, product=replace(facts, **body.changes()), actor=caller.actor, now=now
     )
+    await require_caps_kept(session, product_code=code, now=now)
     return answer(product)

@@ -10,10 +10,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts import queries as account_queries
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
-from control_plane.admin_api.forms import AccountId, Code, Moment, StrictBody, SubscriptionId, Units, WindowForm
+from control_plane.admin_api.forms import (
+    AccountId,
+    Code,
+    Moment,
+    MoneyAnswer,
+    StrictBody,
+    SubscriptionId,
+    Units,
+    WindowForm,
+)
 from control_plane.admin_api.resources.fitting_plans import FittingPlanAnswer, fitting_plan
 from control_plane.admin_api.services import Now
+from control_plane.billing.operations import require_cap_kept
 from control_plane.catalog.queries import plan_versions
+from control_plane.catalog.rules import MAX_CONCURRENCY
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.unset import UNSET
 from control_plane.foundation.windows import MAX_WINDOWS
@@ -55,6 +66,15 @@ class OverrideLimits(StrictBody):
 
     windows: Annotated[list[WindowForm] | None, Field(max_length=MAX_WINDOWS)] = None
     quota_units: Units | None = None
+    quota_cap_units: Annotated[
+        Units | None, Field(description="Where a quota that charges refuses after all; more than the quota.")
+    ] = None
+    concurrency_limit: Annotated[
+        int | None,
+        Field(
+            strict=True, ge=1, le=MAX_CONCURRENCY, description="Calls at a time, where the plan has such a limit."
+        ),
+    ] = None
 
 
 class ChangeStatus(StrictBody):
@@ -98,6 +118,9 @@ class SubscriptionAnswer(BaseModel):
     ends_at: Moment | None
     windows_override: list[WindowForm] | None
     quota_units_override: int | None
+    quota_cap_units_override: int | None
+    concurrency_limit_override: int | None
+    spend_cap: MoneyAnswer | None = Field(description="The most to pay for a billing period, before tax.")
     phases: list[PhaseAnswer] = Field(description="In order of time; planned changes too.")
 
 
@@ -137,6 +160,11 @@ def _answer(row: Subscription, versions: dict[str, PlanVersion], now: datetime) 
         ends_at=row.ends_at,
         windows_override=None if windows is None else [WindowForm(**window) for window in windows],
         quota_units_override=row.overrides.get("quota_units"),
+        quota_cap_units_override=row.overrides.get("quota_cap_units"),
+        concurrency_limit_override=row.overrides.get("concurrency_limit"),
+        spend_cap=None
+        if row.spend_cap_minor is None
+        else MoneyAnswer.of(row.spend_cap_minor, versions[row.phases[0].plan_version_id].currency),
         phases=phases,
     )
 
@@ -210,6 +238,7 @@ async def change_plan(
         actor=caller.actor,
         now=now,
     )
+    await require_cap_kept(session, row, now=now)
     return await _one(session, row, now)
 
 
@@ -260,6 +289,8 @@ async def override_limits(
         subscription_id=subscription_id,
         windows=windows if "windows" in given else UNSET,
         quota_units=body.quota_units if "quota_units" in given else UNSET,
+        quota_cap_units=body.quota_cap_units if "quota_cap_units" in given else UNSET,
+        concurrency_limit=body.concurrency_limit if "concurrency_limit" in given else UNSET,
         actor=caller.actor,
         now=now,
     )

@@ -54,6 +54,16 @@ def patch(path: str, body: dict[str, Any]) -> Any:
     return _call("PATCH", path, json=body)
 
 
+def put(path: str, body: dict[str, Any]) -> Any:
+    """Return the answer to a PUT."""
+    return _call("PUT", path, json=body)
+
+
+def delete(path: str) -> Any:
+    """Return the answer to a DELETE."""
+    return _call("DELETE", path)
+
+
 def pages(path: str, *, at_most: int, **params: Any) -> Iterator[dict[str, Any]]:
     """Yield the items of a list, page after page, up to `at_most`."""
     cursor: str | None = None

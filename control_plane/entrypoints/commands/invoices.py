@@ -32,3 +32,5 @@ def preview(
         then = "then refused" if quota["on_exceed"] == "refuse" else "then charged"
         used, units = quota["used_units"], quota["quota_units"]
         typer.echo(f"\nQuota: {used:,} of {units:,} used ({quota['used_percent']:g} %), {then}")
+    if cap := answer["spend_cap"]:
+        typer.echo(f"\nSpend cap: {cap['cap']['text']}, {cap['left']['text']} left")

@@ -11,7 +11,7 @@ from control_plane.entrypoints.commands.output import AsJson, print_fields, prin
 
 app = typer.Typer(help="Plans: what is sold, and plans as code.", no_args_is_help=True)
 COLUMNS = ("position", "code", "name", "api_product", "version", "quota", "limits", "price")
-VERSION_COLUMNS = ("version", "status", "quota", "limits", "price", "published_at")
+VERSION_COLUMNS = ("version", "status", "quota", "limits", "price", "on_past_due", "published_at")
 FIELDS = ("id", "code", "name", "api_product", "position", "visibility", "recommended", "archived_at")
 PER = {1_000: "s", 60_000: "min", 3_600_000: "h", 86_400_000: "day"}
 PlanFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A plan file, like plans.yml; - is stdin.")]
@@ -101,7 +101,11 @@ def _summary(version: dict[str, Any] | None) -> dict[str, str]:
     quota = "none" if version["quota_units"] is None else f"{version['quota_units']:,}"
     if version["quota_units"] is not None:
         quota += " then refused" if version["quota_hard"] else " then charged" if version["prices"] else ""
+    if version["quota_cap_units"] is not None:
+        quota += f", refused above {version['quota_cap_units']:,}"
     limits = [f"{w['limit']:,}/{PER.get(w['window_ms'], str(w['window_ms']) + ' ms')}" for w in version["windows"]]
+    if version["concurrency"] is not None:
+        limits.append(f"{version['concurrency']['limit']:,} at a time")
     prices = [_price(price, version) for price in version["prices"]]
     free = "by quote" if version["by_quote"] else "free"
     return {

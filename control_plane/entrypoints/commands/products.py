@@ -18,6 +18,8 @@ FIELDS = (
     "endpoints",
     "route_units",
     "unit_headers",
+    "unit_maximums",
+    "replay_header",
     "created_at",
 )
 COLUMNS = ("code", "name", "service", "routes", "created_at")
@@ -26,6 +28,13 @@ Route = Annotated[list[str] | None, typer.Option(help="Name of a Kong route; may
 RouteUnits = Annotated[list[str] | None, typer.Option(help="Quota units of a call, ROUTE=UNITS; may be repeated.")]
 UnitHeader = Annotated[
     list[str] | None, typer.Option(help="The upstream's header of a named unit, UNIT=HEADER; may be repeated.")
+]
+UnitMaximum = Annotated[
+    list[str] | None,
+    typer.Option(help="The most that a call can report, ROUTE:UNIT=NUMBER, ROUTE may be *; may be repeated."),
+]
+ReplayHeader = Annotated[
+    str | None, typer.Option(help="The upstream's header of repeated answers; '' if it has none.")
 ]
 Endpoint = Annotated[
     list[str] | None, typer.Option(help="Told apart in usage figures, like 'GET /v1/cities/{city}'; repeatable.")
@@ -43,11 +52,13 @@ def create(
     endpoint: Endpoint = None,
     route_units: RouteUnits = None,
     unit_header: UnitHeader = None,
+    unit_maximum: UnitMaximum = None,
+    replay_header: ReplayHeader = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an API product of routes that the base kong.yml has."""
     body = {"code": code, "name": name, "description": description, "service": service}
-    body |= _parts(route, endpoint, route_units, unit_header)
+    body |= _parts(route, endpoint, route_units, unit_header) | _rules(unit_maximum, replay_header)
     print_fields(post("/products", body), FIELDS, as_json=as_json)
 
 
@@ -62,12 +73,14 @@ def update(
     endpoint: Endpoint = None,
     route_units: RouteUnits = None,
     unit_header: UnitHeader = None,
+    unit_maximum: UnitMaximum = None,
+    replay_header: ReplayHeader = None,
     as_json: AsJson = False,
 ) -> None:
     """Change what is given; a list that is given replaces the whole list."""
     plain = {"name": name, "description": description, "service": service}
     body = {field: value for field, value in plain.items() if value is not None}
-    body |= _parts(route, endpoint, route_units, unit_header)
+    body |= _parts(route, endpoint, route_units, unit_header) | _rules(unit_maximum, replay_header)
     if not body:
         raise typer.BadParameter("give at least one option to change")
     print_fields(patch(f"/products/{code}", body), FIELDS, as_json=as_json)
@@ -98,10 +111,25 @@ def _parts(
         pairs = [text.partition(" ") for text in endpoint]
         parts["endpoints"] = [{"method": method, "path_template": path.strip()} for method, _, path in pairs]
     if route_units:
-        parts["route_units"] = {name: _number(name, value) for name, value in _pairs("--route-units", route_units)}
+        parts["route_units"] = {
+            name: _number(f"--route-units {name}", value) for name, value in _pairs("--route-units", route_units)
+        }
     if unit_header:
         parts["unit_headers"] = dict(_pairs("--unit-header", unit_header))
     return parts
+
+
+def _rules(unit_maximum: list[str] | None, replay_header: str | None) -> dict[str, Any]:
+    rules: dict[str, Any] = {} if replay_header is None else {"replay_header": replay_header}
+    if unit_maximum:
+        maximums: dict[str, dict[str, int]] = {}
+        for name, value in _pairs("--unit-maximum", unit_maximum):
+            route, colon, unit = name.rpartition(":")
+            if not colon:
+                raise typer.BadParameter("--unit-maximum: use ROUTE:UNIT=NUMBER")
+            maximums.setdefault(route, {})[unit] = _number(f"--unit-maximum {name}", value)
+        rules["unit_maximums"] = maximums
+    return rules
 
 
 def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
@@ -114,5 +142,5 @@ def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
 
 def _number(name: str, value: str) -> int:
     if not value.isascii() or not value.isdecimal():
-        raise typer.BadParameter(f"--route-units {name}: must be a whole number")
+        raise typer.BadParameter(f"{name}: must be a whole number")
     return int(value)

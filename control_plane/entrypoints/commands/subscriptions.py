@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
-from control_plane.entrypoints.commands.client import get, post, post_all
+from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 from control_plane.entrypoints.commands.values import parse_limits
 
@@ -21,6 +21,7 @@ FIELDS = (
     "current_period.end",
     "started_at",
     "ends_at",
+    "spend_cap.text",
 )
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
 DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
@@ -99,19 +100,49 @@ def override(
     plan_limits: Annotated[bool, typer.Option("--plan-limits", help="Go back to the plan's limits.")] = False,
     quota_units: Annotated[int | None, typer.Option(min=1, help="In place of the plan's quota.")] = None,
     plan_quota: Annotated[bool, typer.Option("--plan-quota", help="Go back to the plan's quota.")] = False,
+    quota_cap_units: Annotated[
+        int | None, typer.Option(min=1, help="In place of the cap of the plan's quota.")
+    ] = None,
+    plan_quota_cap: Annotated[bool, typer.Option("--plan-quota-cap", help="Go back to the plan's cap.")] = False,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Calls at a time, in place of the plan's.")
+    ] = None,
+    plan_concurrency: Annotated[
+        bool, typer.Option("--plan-concurrency", help="Go back to the plan's calls at a time.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Give one subscription limits of its own; what is not named stays as it is."""
-    if (limit and plan_limits) or (quota_units is not None and plan_quota):
+    given = {
+        "windows": (parse_limits(limit) if limit else None, plan_limits),
+        "quota_units": (quota_units, plan_quota),
+        "quota_cap_units": (quota_cap_units, plan_quota_cap),
+        "concurrency_limit": (concurrency, plan_concurrency),
+    }
+    if any(own is not None and plans for own, plans in given.values()):
         raise typer.BadParameter("give either a value of its own or the plan's")
-    body: dict[str, Any] = {}
-    if limit or plan_limits:
-        body["windows"] = parse_limits(limit) if limit else None
-    if quota_units is not None or plan_quota:
-        body["quota_units"] = quota_units
+    body: dict[str, Any] = {field: own for field, (own, plans) in given.items() if own is not None or plans}
     if not body:
         raise typer.BadParameter("give at least one option to change")
     _print(post_all(f"/subscriptions/{subscription}/override", body), as_json=as_json)
+
+
+@app.command("spend-cap")
+def spend_cap(
+    subscription: SubscriptionArgument,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 250.00, before tax; or none.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Set the most to pay for a billing period, or take it away."""
+    path = f"/subscriptions/{subscription}/spend-cap"
+    answer = delete(path) if amount == "none" else put(path, {"amount": amount})
+    if as_json:
+        print_json(answer)
+        return
+    print_fields(answer, ("subscription_id", "spend_cap.text"))
+    if answer["spend_cap"] is not None and not answer["effective"]:
+        typer.echo("The plan charges nothing by use: there is nothing to cap until another plan does.", err=True)
 
 
 @app.command("list")
