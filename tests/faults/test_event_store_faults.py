@@ -7,6 +7,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from control_plane.usage.store.client import migrate
 
 TABLES = ("usage_events", "usage_dead_letters")
+RESERVE = "ALTER TABLE usage_events MODIFY SETTING min_free_disk_bytes_to_perform_insert"
 MORE_THAN_ANY_DISK_HAS = 10**18
 
 
@@ -26,9 +27,7 @@ class TestDiskReserve:
 
     def test_refuses_before_the_disk_is_full_and_takes_again_after(self, store):
         store.insert("usage_events", [["one"]], column_names=["event_id"])
-        store.command(
-            f"ALTER TABLE usage_events MODIFY SETTING min_free_disk_bytes_to_perform_insert={MORE_THAN_ANY_DISK_HAS}"
-        )
+        store.command(f"{RESERVE} = {MORE_THAN_ANY_DISK_HAS}")
         with pytest.raises(DatabaseError, match="NOT_ENOUGH_SPACE"):
             store.insert("usage_events", [["two"]], column_names=["event_id"])
         store.command("ALTER TABLE usage_events MODIFY SETTING min_free_disk_bytes_to_perform_insert = 67108864")
