@@ -15,27 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import redis
+from gateway_kit import SECRET
+from gateway_records import PRODUCT, write_records
 
 from devstack.stores.valkey import EmbeddedValkey
-from gateway_contract import api_keys, redis_names
-from gateway_contract.modes import Mode
-from gateway_contract.records import (
-    AccountRecord,
-    AccountStatus,
-    KeyRecord,
-    KeyStatus,
-    Period,
-    ProductGrant,
-    Quota,
-    Window,
-    encode_record,
-)
+from gateway_contract import api_keys
 
-PRODUCT = "weather"
 KEYS = 200
-DAY_MS = 86_400_000
-ROOMY = (Window(1_000_000, 1000), Window(50_000_000, 60_000))
 
 
 @dataclass
@@ -64,14 +50,14 @@ def main() -> None:
 
 
 def measure(url: str, seconds: float) -> list[Result]:
-    os.environ["KM_REDIS_URL"], os.environ["KM_GATEWAY_SECRET"] = url, "benchmark-" * 4
+    os.environ["KM_REDIS_URL"], os.environ["KM_GATEWAY_SECRET"] = url, SECRET
     # imported here: the settings are read when the worker is made
     from kong_plugins.parts.worker import current_worker, start_worker, stop_worker
     from kong_plugins.plugins.km_monetize import Plugin
 
     start_worker()
     worker = current_worker()
-    texts = write_records(url)
+    texts = write_records(url, KEYS)
     plugin = Plugin({"api_product": PRODUCT})
     kongs = {text: StandIn(text) for text in texts}
     for text in texts:
@@ -134,33 +120,6 @@ class StandIn:
     def set_headers(self, _headers: dict[str, str]) -> None: ...
 
     def exit(self, _status: int, _body: bytes, _headers: dict[str, str]) -> None: ...
-
-
-def write_records(url: str) -> list[str]:
-    now = int(time.time() * 1000)
-    texts = [api_keys.generate_api_key(Mode.LIVE) for _ in range(KEYS)]
-    with redis.Redis.from_url(url) as client:
-        for number, text in enumerate(texts):
-            account = f"acc_{number:026}"
-            grant = ProductGrant(
-                subscription_id=f"sub_{number:026}",
-                plan="growth",
-                plan_name="Growth",
-                plan_version=1,
-                windows=ROOMY,
-                quota=Quota(10**12, hard=True),
-                periods=(Period(now - DAY_MS, now + 30 * DAY_MS), Period(now + 30 * DAY_MS, now + 60 * DAY_MS)),
-            )
-            key = KeyRecord(
-                id=f"key_{number:026}", account_id=account, mode=Mode.LIVE, status=KeyStatus.ACTIVE, version=1
-            )
-            record = AccountRecord(account, "Acme", AccountStatus.ACTIVE, 1, {PRODUCT: grant})
-            key_hash = api_keys.hash_api_key(text)
-            client.set(redis_names.key_record(key_hash), encode_record(key))
-            client.set(redis_names.projection_marker(redis_names.key_bucket(key_hash)), "1")
-            client.set(redis_names.account_record(account), encode_record(record))
-            client.hset(redis_names.account_versions(account), mapping={"account": 1, key.id: 1})
-    return texts
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Runs every benchmark of this folder, one after the other, each in a process of its own.
 
 Each `bench_*.py` prints a table and writes JSON to `benchmarks/results/`. Figures are ratios within one run:
-compare nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`.
+compare nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`; `gateway`
+names all of the gateway's.
 """
 
 import subprocess
@@ -9,14 +10,28 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+GROUPS = {
+    "gateway": [
+        "pluginserver",
+        "pdk_calls",
+        "access_event",
+        "meter_event",
+        "limit",
+        "coalescing",
+        "million_keys",
+    ],
+}
 
 
 def main(wanted: list[str]) -> int:
     scripts = sorted(FOLDER.glob("bench_*.py"))
     names = {script.stem.removeprefix("bench_"): script for script in scripts}
+    wanted = [name for word in wanted for name in GROUPS.get(word, [word])]
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        print(f"no such benchmark: {', '.join(unknown)} (there are: {', '.join(names)})", file=sys.stderr)
+        print(
+            f"no such benchmark: {', '.join(unknown)} (there are: {', '.join([*names, *GROUPS])})", file=sys.stderr
+        )
         return 2
     (FOLDER / "results").mkdir(exist_ok=True)
     failed = []
