@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from control_plane.catalog.model import MEASURED_METERS
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.keys.tables import ApiKey
 from control_plane.usage import queries
@@ -139,6 +140,10 @@ class TestUsageSummary:
                 )
 
 
+def measured(calls: int) -> dict[str, int]:
+    return {"bytes_in": 300 * calls, "bytes_out": 1200 * calls, "upstream_ms": 10 * calls}
+
+
 class TestBillableUnits:
     async def test_are_exact_for_each_phase(self, gateway, collect, aggregate, sessions, catalog, noon):
         await catalog.account()
@@ -165,9 +170,50 @@ class TestBillableUnits:
         async with sessions() as session:
             found = await billable_units(session, subscription_id=subscription, start=noon, end=noon + DAY)
         assert [(phase.phase_id, phase.plan_version_id, phase.calls, phase.units) for phase in found] == [
-            ("ph_1", versions[0], 3, {"requests": 6, "tokens": 30}),
-            ("ph_2", versions[1], 5, {"requests": 50, "tokens": 5}),
+            ("ph_1", versions[0], 3, {"requests": 6, **measured(3), "tokens": 30}),
+            ("ph_2", versions[1], 5, {"requests": 50, **measured(5), "tokens": 5}),
         ]
+
+    async def test_of_bytes_and_times_are_those_of_billed_calls(
+        self, gateway, collect, aggregate, sessions, catalog, noon
+    ):
+        await catalog.account()
+        await catalog.product()
+        version = await catalog.plan_version()
+        subscription = await catalog.subscription(("ph_1", version, LONG_AGO, None))
+        billed, unanswered, failed, tested, refused, first, again = (
+            *gateway.calls(3),
+            *gateway.calls(1, mode=Mode.TEST),
+            *gateway.calls(1, outcome=Outcome.RATE_LIMITED, status=429),
+            *gateway.calls(1, path="/weather/v1/current/bergen"),
+            *gateway.calls(1, at=noon + HOUR, path="/weather/v1/current/bergen", replayed="true"),
+        )
+        await gateway.ship(
+            [
+                billed.line() | {"bi": 10, "bo": 2**40, "lp": 7},
+                # never sent to the upstream: no time
+                unanswered.line() | {"bi": 100, "bo": 5, "lp": -1},
+                failed.line() | {"bi": 1000, "bo": 1000, "lp": 1000, "st": 502},
+                *(call.line() | {"bi": 1000, "bo": 1000, "lp": 1000} for call in (tested, refused)),
+                first.line() | {"bi": 1, "bo": 1, "lp": 1},
+                again.line() | {"bi": 1000, "bo": 1000, "lp": 1000},
+                # a dimension of that name (an operator's own meter may report one) is not what is meant
+                *(
+                    {**call.line(), "bi": 0, "bo": 0, "lp": 0, "u": {"bytes_out": "9"}}
+                    for call in gateway.calls(1)
+                ),
+            ]
+        )
+        await collect()
+        await aggregate()
+        async with sessions() as session:
+            (found,) = await billable_units(session, subscription_id=subscription, start=noon, end=noon + DAY)
+            (figures,) = await usage_summary(session, start=noon, end=noon + DAY, group_by=[GroupBy.PRODUCT])
+        assert found.units == {"requests": 4, "bytes_in": 111, "bytes_out": 2**40 + 6, "upstream_ms": 8}
+        assert (figures.upstream_ms_sum, figures.replayed_calls) == (4008, 1)
+
+    def test_measured_meters_are_those_of_the_catalog(self):
+        assert set(queries.MEASURED_METERS) == MEASURED_METERS
 
     async def test_of_a_subscription_without_usage_are_none(self, sessions, catalog, noon):
         await catalog.account()
@@ -177,4 +223,4 @@ class TestBillableUnits:
         async with sessions() as session:
             found = await billable_units(session, subscription_id=subscription, start=noon, end=noon + DAY)
             assert await billable_units(session, subscription_id="sub_none", start=noon, end=noon + DAY) == []
-        assert [(phase.calls, phase.units) for phase in found] == [(0, {"requests": 0})]
+        assert [(phase.calls, phase.units) for phase in found] == [(0, {"requests": 0, **measured(0)})]
