@@ -73,7 +73,7 @@ def measure(directory: Path, valkey: EmbeddedValkey, count: int, seconds: float)
     for what, row in rows.items():
         met = "met" if row["worker_mb"] <= TARGET_MB else "missed"
         print(
-            f"{what}: {row['hit_rate']:.1%} found in the worker, {row['commands_per_event']:.2f} commands to Redis "
+            f"{what}: {row['hit_rate']:.1%} found in the worker, {row['commands_per_event']:.2f} Redis commands "
             f"an event, worker {row['worker_mb']:.0f} MB (at rest {row['worker_mb_at_rest']:.0f}; "
             f"target {TARGET_MB}: {met})"
         )
