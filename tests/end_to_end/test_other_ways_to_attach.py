@@ -1,5 +1,6 @@
 """The plugins apart, and the other door for usage: every count agrees as with km-monetize and file-log."""
 
+import asyncio
 import json
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -7,11 +8,14 @@ from types import SimpleNamespace
 import pytest
 import redis
 import yaml
+from typer.testing import CliRunner
 
+from control_plane.entrypoints.cli import create_cli
 from devstack.demo.scenario import create_customer
 from devstack.stack import temporary_stack
 from gateway_contract import plugins, redis_names
 from gateway_contract.file_log import EXPRESSION_KEY, render_privacy_expression
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 from tests.end_to_end.counting import (
     NumberedTraffic,
     counters_of,
@@ -23,6 +27,14 @@ from tests.end_to_end.counting import (
 from tests.end_to_end.recorder import recording_upstream
 
 UNITS = {"tokens": "x-usage-tokens"}
+OLD_KONG = """
+_format_version: "3.0"
+consumers:
+  - username: acme
+    custom_id: crm-4711
+    keyauth_credentials:
+      - {key: 9f1d3c6a-acme-weather-2019, tags: [production]}
+"""
 LIMIT, CALLS = 100, 300
 ONCE_A_MINUTE = ((LIMIT, 60_000),)
 WIDE = ((5_000, 1_000), (100_000, 60_000))
@@ -32,7 +44,7 @@ FILE_LOG = {
     "config": {
         "path": "the stack puts its own here",
         "reopen": True,
-        "custom_fields_by_lua": {EXPRESSION_KEY: render_privacy_expression(UNITS)},
+        "custom_fields_by_lua": {EXPRESSION_KEY: render_privacy_expression(UNITS, DEFAULT_REPLAY_HEADERS)},
     },
 }
 USAGE_METER = {"name": plugins.USAGE_METER, "config": {"unit_headers": UNITS}}
@@ -49,6 +61,7 @@ def kong_yml(attached: list[str], door: dict, *, recorder_port: int) -> str:
         recorder = {"host": "127.0.0.1", "port": recorder_port}
         yield "recorded", recorder, "/recorded", {}
         yield "sandboxed", recorder, "/sandboxed", {"sandbox_upstream": "unknown-to-kong"}
+        yield "taken-over", recorder, "/taken-over", {"imported_keys": True}
 
     def attachment(name: str, options: dict) -> dict:
         own = {} if name == plugins.PLAN_LIMIT else options
@@ -104,6 +117,12 @@ async def customer_of(control, stack, *, windows, name):
     return customer
 
 
+def import_keys(stack, path):
+    words = ["keys", "import", str(path), "--api-product", "weather", "--plan", "starter"]
+    env = {"KM_URL": stack.control_url, "KM_TOKEN": stack.admin_token}
+    return CliRunner().invoke(create_cli(own_only=True), words, env=env)
+
+
 async def issue_test_key(control, customer):
     issued = await control.post(f"/accounts/{customer.account_id}/keys", {"name": "sandbox", "mode": "test"})
     return issued["text"]
@@ -119,7 +138,9 @@ class TestOtherWaysToAttach:
         assert traffic.by_status() == {200: LIMIT, 429: CALLS - LIMIT}
 
         async def all_stored():
-            stored = await events_by_path(control, [customer.account_id])
+            found = await events_by_path(control, [customer.account_id])
+            # calls of nobody are those of every test on this stack
+            stored = {path: statuses for path, statuses in found.items() if f"/{traffic.run}-" in path}
             return stored if traffic.answers.keys() <= stored.keys() else None
 
         assert await eventually(all_stored) == {path: [status] for path, status in traffic.answers.items()}
@@ -214,6 +235,39 @@ class TestOtherWaysToAttach:
         assert await eventually(rolled_up)
         preview = await control.get(f"/accounts/{customer.account_id}/invoices/preview/weather")
         assert preview["used_units"] == {"requests": 1}
+
+    async def test_a_key_taken_over_from_kong_works_and_its_calls_are_billed(self, way, stack, control, tmp_path):
+        key, url = "9f1d3c6a-acme-weather-2019", f"{stack.proxy_url}/taken-over/1"
+        (tmp_path / "kong.yml").write_text(OLD_KONG)
+        assert (await get(url, key))[0] == 401
+        done = await asyncio.to_thread(import_keys, stack, tmp_path / "kong.yml")
+        assert done.exit_code == 0, done.stderr
+        (account,) = (await control.get("/accounts", {"search": "crm-4711"}))["items"]
+
+        async def works():
+            return (await get(url, key))[0] == 200
+
+        assert await eventually(works, seconds=20, pause=0.1)
+        for headers in ({"x-api-key": key}, {"Authorization": f"Bearer {key}"}):
+            assert (await get(url, **headers))[0] == 200
+        assert way.recorder.headers_of("/1")["x-km-account"] == account["id"]
+        assert (await get(url, key.replace("2019", "2020")))[0] == 401
+        # a route that does not take keys of any form
+        assert (await get(f"{stack.proxy_url}/recorded/1", key))[0] == 401
+
+        async def billed():
+            preview = await control.get(f"/accounts/{account['id']}/invoices/preview/weather")
+            return preview["used_units"]["requests"] >= 3 and preview
+
+        assert (await eventually(billed))["used_units"] == {"requests": 3}
+        (imported,) = (await control.get(f"/accounts/{account['id']}/keys"))["items"]
+        assert (imported["name"], imported["hint"], imported["origin"]) == ("production", "…2019", "imported")
+        await control.post(f"/keys/{imported['id']}/revoke")
+
+        async def refused():
+            return (await get(url, key))[0] == 401
+
+        assert await eventually(refused, seconds=20, pause=0.1)
 
     async def test_the_renderer_leaves_what_is_attached_alone(self, way, stack, control):
         preview = await control.get("/gateway/preview")
