@@ -41,7 +41,7 @@ class EmbeddedValkey:
         """Returns when the server answers."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         argv = [str(valkey_server()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data_dir)]
-        argv += ["--save", "", "--daemonize", "no", *self._options]
+        argv += ["--save", "", "--daemonize", "no", "--repl-diskless-sync-delay", "0", *self._options]
         self._child = start_child(
             argv,
             env={"PATH": os.defpath, "TZ": "UTC"},

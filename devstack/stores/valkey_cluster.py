@@ -51,7 +51,6 @@ class EmbeddedValkeyCluster:
                     *("--cluster-require-full-coverage", "no"),
                     # whoever lost its primary for a moment may still take over
                     *("--cluster-replica-validity-factor", "0", "--repl-ping-replica-period", "1"),
-                    *("--repl-diskless-sync-delay", "0"),
                 ),
             )
             for number in range(count)
@@ -138,8 +137,8 @@ class EmbeddedValkeyCluster:
 
 
 def open_redis(url: str) -> Any:
-    """Return a client of one server or of a cluster, which answers in bytes."""
+    """Return a client of one server (it retries nothing) or of a cluster. It answers in bytes."""
     if not is_cluster_url(url):
-        return redis.Redis.from_url(url)
+        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=5)
     nodes = parse_cluster_url(url).nodes
     return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in nodes])  # type: ignore[no-untyped-call]

@@ -5,7 +5,6 @@ right. Nothing is retried inside a call. An entry whose answer did not come is a
 id makes its lines count once.
 """
 
-import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from gateway_contract import redis_names, usage_lines
+from kong_plugins.shipper.server import OtherServerError, StreamServer
 
-CONNECT_TIMEOUT_SECONDS = 2.0
-ANSWER_TIMEOUT_SECONDS = 5.0
 _SCRIPT = Path(__file__).with_name("ship_entry.lua").read_text(encoding="utf-8")
 
 
@@ -43,10 +39,6 @@ class Refusal(Enum):
     FULL = "full"
     EPOCH_LOST = "epoch_lost"
     EPOCH_TAKEN = "epoch_taken"
-
-
-class _OtherServerError(RedisError):
-    """Raised inside redis-py's own (re)connection, so that the command is not sent."""
 
 
 class Fate(Enum):
@@ -79,16 +71,7 @@ class UsageStream:
         self._epoch_key = redis_names.shipper_epoch(shard, shipper_id)
         self._positions_key = redis_names.shipper_positions(shard, shipper_id)
         self._epoch = ""
-        # The run id of the server that was given the epoch, None while none was.
-        self._run_id: str | None = None
-        self._redis = redis.Redis.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=ANSWER_TIMEOUT_SECONDS,
-            redis_connect_func=self._connected,
-        )
-        self._script = self._redis.register_script(_SCRIPT)
+        self._server = StreamServer(url, stream=self.name)
 
     def begin(self) -> dict[str, int]:
         """Take the epoch for this run and return the committed positions (segment -> end offset).
@@ -96,13 +79,12 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        with _said_as_away():
-            self._redis.connection_pool.disconnect()
-            self._run_id = None
+        self._server.accept_any()
+        with self._talking() as server:
             epoch = secrets.token_hex(16)
-            self._redis.set(self._epoch_key, epoch)
+            server.set(self._epoch_key, epoch)
             self._epoch = epoch
-            return self._read_positions()
+            return self._read_positions(server)
 
     def add(self, entry: Entry, *, most_entries: int) -> str | Refusal:
         """Add one entry and return its id; or say that there is no room, or that the epoch is not ours any more.
@@ -122,10 +104,11 @@ class UsageStream:
             *(usage_lines.FIELD_DROPPED, entry.dropped),
             *(usage_lines.FIELD_LINES, entry.lines),
         ]
-        with _said_as_away():
+        with self._talking() as server:
+            script = server.register_script(_SCRIPT)
             answer = cast(
                 "list[bytes]",
-                self._script(keys=[self.name, self._epoch_key], args=[self._epoch, most_entries, *fields]),
+                script(keys=[self.name, self._epoch_key], args=[self._epoch, most_entries, *fields]),
             )
         word = answer[0].decode()
         return answer[1].decode() if word == "added" else Refusal(word)
@@ -136,8 +119,8 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        with _said_as_away():
-            return self._read_positions()
+        with self._talking() as server:
+            return self._read_positions(server)
 
     def forget(self, segments: list[str]) -> None:
         """Remove published positions of segments that are deleted.
@@ -145,8 +128,8 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        with _said_as_away():
-            self._redis.hdel(self._positions_key, *segments)
+        with self._talking() as server:
+            server.hdel(self._positions_key, *segments)
 
     def fate(self, entry_id: str) -> Fate:
         """Say where an entry is that should have been committed by now.
@@ -154,40 +137,40 @@ class UsageStream:
         Raises:
             RedisAwayError: Redis did not answer.
         """
-        with _said_as_away():
-            if not self._redis.xrange(self.name, min=entry_id, max=entry_id, count=1):
+        with self._talking() as server:
+            if not server.xrange(self.name, min=entry_id, max=entry_id, count=1):
                 return Fate.LOST
-            return self._fate_in_group(entry_id)
+            return self._fate_in_group(server, entry_id)
 
     def close(self) -> None:
-        self._redis.close()
+        self._server.close()
 
-    def _fate_in_group(self, entry_id: str) -> Fate:
-        groups = self._redis.xinfo_groups(self.name)
+    def _fate_in_group(self, server: redis.Redis, entry_id: str) -> Fate:
+        groups = server.xinfo_groups(self.name)
         ours = [group for group in groups if _text(group["name"]) == redis_names.COLLECTOR_GROUP]
         if not ours:
             return Fate.UNKNOWN
         if _order(_text(ours[0]["last-delivered-id"])) < _order(entry_id):
             return Fate.WAITING
-        pending = self._redis.xpending_range(
+        pending = server.xpending_range(
             self.name, redis_names.COLLECTOR_GROUP, min=entry_id, max=entry_id, count=1
         )
         return Fate.WAITING if pending else Fate.LOST
 
-    def _read_positions(self) -> dict[str, int]:
-        found = cast("Mapping[bytes, bytes]", self._redis.hgetall(self._positions_key))
+    def _read_positions(self, server: redis.Redis) -> dict[str, int]:
+        found = cast("Mapping[bytes, bytes]", server.hgetall(self._positions_key))
         return {segment.decode(): int(end) for segment, end in found.items()}
 
-    def _connected(self, connection: Any) -> None:
-        """Run at every (re)connection, also at those that redis-py makes without telling."""
-        connection.on_connect()
-        connection.send_command("INFO", "server", check_health=False)
-        found = re.search(rb"run_id:(\w+)", connection.read_response())
-        run_id = found[1].decode() if found else ""
-        if self._run_id is None:
-            self._run_id = run_id
-        elif self._run_id != run_id:
-            raise _OtherServerError("another Redis process answers")
+    @contextmanager
+    def _talking(self) -> Iterator[redis.Redis]:
+        """Give the client, and say of everything that goes wrong that Redis is away."""
+        try:
+            yield self._server.client()
+        except OtherServerError as error:
+            raise ServerChangedError(str(error)) from error
+        except (RedisError, OSError, ValueError) as error:  # ValueError: a position that is no number
+            self._server.leave()
+            raise RedisAwayError(f"{type(error).__name__}: {error}") from error
 
 
 def _text(value: Any) -> str:
@@ -197,13 +180,3 @@ def _text(value: Any) -> str:
 def _order(entry_id: str) -> tuple[int, int]:
     at_ms, _, sequence = entry_id.partition("-")
     return int(at_ms), int(sequence or 0)
-
-
-@contextmanager
-def _said_as_away() -> Iterator[None]:
-    try:
-        yield
-    except _OtherServerError as error:
-        raise ServerChangedError(str(error)) from error
-    except (RedisError, OSError, ValueError) as error:  # ValueError: a position that is no number
-        raise RedisAwayError(f"{type(error).__name__}: {error}") from error

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from devstack.stores.valkey_cluster import open_redis
 from gateway_contract import redis_names
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
@@ -67,7 +66,7 @@ class FakeCollector:
     """
 
     def __init__(self, url: str, shipper_id: str) -> None:
-        self.redis = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), socket_timeout=2)
+        self.redis = open_redis(url)
         self.stream = redis_names.usage_stream(0)
         self.positions_key = redis_names.shipper_positions(0, shipper_id)
         self.arrivals: Counter[str] = Counter()
