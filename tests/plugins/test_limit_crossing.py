@@ -15,7 +15,7 @@ WINDOW_MS = 60_000
 WINDOW_US = WINDOW_MS * 1000
 BUCKET_US = math.ceil(WINDOW_US / 60)
 
-relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+relaxed = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # each part: a limit, and calls at steps under it
 parts = st.lists(
     st.tuples(
@@ -94,6 +94,26 @@ class TestLimitThatCrossesAHundred:
         assert caller.ask_of(lowered, 1000)[0] != ADMITTED
         admitted = [caller.ask_of(raised, 2000)[0] for _ in range(limits[2])].count(ADMITTED)
         assert admitted == max(0, limits[2] - limits[0])
+
+    @pytest.mark.parametrize("offset_us", range(0, BUCKET_US, 100_000))
+    def test_counts_calls_for_a_whole_window_after_it_was_lowered(self, timed, offset_us):
+        caller = timed(windows=(Window(150, WINDOW_MS),))
+        assert all(caller.admits(offset_us) for _ in range(5))
+        question = caller.question_with(windows=(Window(6, WINDOW_MS),))
+        assert caller.ask_of(question, offset_us + 2 * BUCKET_US)[0] == ADMITTED
+        assert caller.ask_of(question, offset_us + WINDOW_US - 1)[0] != ADMITTED
+        answers = [caller.ask_of(question, offset_us + WINDOW_US + BUCKET_US)[0] for _ in range(6)]
+        assert answers.count(ADMITTED) == 5
+
+    @pytest.mark.parametrize("offset_us", range(0, BUCKET_US, 100_000))
+    def test_counts_calls_for_a_window_and_a_bucket_after_it_was_raised(self, timed, offset_us):
+        caller = timed(windows=(Window(100, WINDOW_MS),))
+        assert all(caller.admits(offset_us + number) for number in range(100))
+        question = caller.question_with(windows=(Window(101, WINDOW_MS),))
+        assert caller.ask_of(question, offset_us + 2 * BUCKET_US)[0] == ADMITTED
+        assert caller.ask_of(question, offset_us + WINDOW_US - 1)[0] != ADMITTED
+        late_us = offset_us + WINDOW_US + BUCKET_US + 100
+        assert [caller.ask_of(question, late_us)[0] for _ in range(101)].count(ADMITTED) == 100
 
     def test_is_exact_again_after_it_was_lowered(self, timed):
         caller = timed(windows=(Window(150, WINDOW_MS),))
