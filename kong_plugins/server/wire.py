@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from kong_plugins.server.errors import WireError
+from kong_plugins.server.string_structs import decode_strings, encode_strings
 
 # What a google.protobuf.Value can hold. Numbers come back as int where they are integral.
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -21,14 +22,12 @@ _DOUBLE = struct.Struct("<d")
 _LENGTH_PREFIX = struct.Struct("<I")
 _EXACT_INTEGERS = 2.0**53
 _ONE_BYTE = 0x80
-_TWO_BYTES = 0x4000
 _MAX_VARINT_SHIFT = 63
 _MAX_DEPTH = 64
 
-# field numbers of google.protobuf.Value, and the tags of a map entry, its key, its value and a string in it
+# field numbers of google.protobuf.Value, and of a map entry
 _NUMBER, _STRING, _BOOL, _STRUCT, _LIST = 2, 3, 4, 5, 6
 _KEY, _VALUE = 1, 2
-_ENTRY_TAG, _KEY_TAG, _VALUE_TAG, _STRING_TAG = 10, 10, 18, 26
 
 frame_length = _LENGTH_PREFIX.unpack_from
 pack_frame_length = _LENGTH_PREFIX.pack
@@ -200,81 +199,22 @@ def decode_list(data: bytes, depth: int = 0) -> list[Json]:
 
 def encode_struct(values: Mapping[str, object], depth: int = 0) -> bytes:
     """Return a google.protobuf.Struct; the shape headers are set with."""
-    out = []
-    for name, value in values.items():
-        key = name.encode("utf-8", "surrogateescape")
-        key_size = len(key)
-        if type(value) is str:
-            data = value.encode("utf-8", "surrogateescape")
-            size = len(data)
-            total = key_size + size + 6
-            if total < _ONE_BYTE:
-                out.append(b"\n%c\n%c%b\x12%c\x1a%c%b" % (total, key_size, key, size + 2, size, data))
-                continue
-            if key_size < _ONE_BYTE <= size < _TWO_BYTES - 2 * _ONE_BYTE:
-                total, inner = total + 2, size + 3  # both lengths in the value take a byte more
-                sizes = (total & 0x7F | 0x80, total >> 7, key_size, key, inner & 0x7F | 0x80, inner >> 7)
-                out.append(b"\n%c%c\n%c%b\x12%c%c\x1a%c%c%b" % (*sizes, size & 0x7F | 0x80, size >> 7, data))
-                continue
-            encoded = b"\x1a" + encode_varint(size) + data
-        else:
-            encoded = encode_value(value, depth)
-        out.append(field(1, field(1, key) + field(2, encoded)))
-    return b"".join(out)
+    strings = encode_strings(values)
+    if strings is not None:
+        return strings
+    entries = [
+        field(_KEY, text_bytes(name)) + field(_VALUE, encode_value(value, depth)) for name, value in values.items()
+    ]
+    return b"".join([field(1, entry) for entry in entries])
 
 
 def decode_struct(data: bytes, depth: int = 0) -> dict[str, Json]:
     """Return a google.protobuf.Struct as a dict; entries whose value is a string take a short way."""
     try:
-        strings = _decode_strings(data)
+        strings = decode_strings(data)
     except IndexError:
         strings = None
     return _decode_struct_slowly(data, depth) if strings is None else strings
-
-
-def _decode_strings(data: bytes) -> dict[str, Json] | None:  # noqa: C901, PLR0911 - unrolled: it is the hot path
-    """Return a Struct that holds nothing but strings, or None (or IndexError) where it is anything else."""
-    out: dict[str, Json] = {}
-    text = data.decode("latin-1")
-    at, end = 0, len(data)
-    while at < end:
-        size = data[at + 1]
-        key_at = at + 2
-        if size >= _ONE_BYTE:
-            if data[key_at] >= _ONE_BYTE:
-                return None
-            size = size & 0x7F | data[key_at] << 7
-            key_at += 1
-        stop = key_at + size
-        key_stop = key_at + 2 + data[key_at + 1]
-        size = data[key_stop + 1]
-        value_at = key_stop + 2
-        if size >= _ONE_BYTE:
-            if data[value_at] >= _ONE_BYTE:
-                return None
-            size = size & 0x7F | data[value_at] << 7
-            value_at += 1
-        if value_at + size != stop or stop > end or data[key_stop] != _VALUE_TAG:
-            return None
-        if data[at] != _ENTRY_TAG or data[key_at] != _KEY_TAG:
-            return None
-        size = data[value_at + 1]
-        text_at = value_at + 2
-        if size >= _ONE_BYTE:
-            if data[text_at] >= _ONE_BYTE:
-                return None
-            size = size & 0x7F | data[text_at] << 7
-            text_at += 1
-        if text_at + size != stop or data[value_at] != _STRING_TAG or data[key_at + 1] >= _ONE_BYTE:
-            return None
-        key, value = text[key_at + 2 : key_stop], text[text_at:stop]
-        if not key.isascii():
-            key = bytes_text(data[key_at + 2 : key_stop])
-        if not value.isascii():
-            value = bytes_text(data[text_at:stop])
-        out[key] = value
-        at = stop
-    return out
 
 
 def _decode_struct_slowly(data: bytes, depth: int) -> dict[str, Json]:

@@ -189,6 +189,10 @@ class TestKongObject:
         )
         assert sent[0] == sent[1]
         assert runtime("AuthenticateArgs", sent[0]).consumer.username == "é"
+        for name in ("Ann", "A" * 127, "A" * 128, "A" * 20_000, 17):
+            kong.client.authenticate({"id": "c1", "username": name, "custom_id": None}, {"id": "k1"})
+            consumer = runtime("AuthenticateArgs", sent[-1]).consumer
+            assert (consumer.id, consumer.username, consumer.custom_id) == ("c1", str(name), "")
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
@@ -220,8 +224,10 @@ class TestStruct:
         [0, 1, 120, 121, 122, 123, 124, 127, 128, 16_120, 16_127, 16_128, 16_380, 16_384, 200_000, 2_100_000],
     )
     def test_carries_values_of_any_length(self, size: int):
-        values = {"a": "x" * size, "b" * size: "y", "c": "z"}
-        assert wire.decode_struct(wire.encode_struct(values)) == values
+        for values in ({"a": "x" * size, "c": "z"}, {"a": "x" * size, "b" * size: "y", "c": "é"}):
+            theirs = struct_pb2.Struct.FromString(wire.encode_struct(values))
+            assert dict(theirs) == values
+            assert wire.decode_struct(wire.encode_struct(values)) == values
 
     def test_keeps_header_bytes_that_are_no_text(self):
         raw = b"caf\xe9 \xff".decode("utf-8", "surrogateescape")

@@ -7,14 +7,14 @@ from kong_plugins.server import messages, wire
 from kong_plugins.server.errors import PdkError
 from kong_plugins.server.methods import METHODS
 from kong_plugins.server.pdk.channel import Namespace
+from kong_plugins.server.string_structs import encode_texts
 
 # A mapping, or an object with attributes, that has the fields Kong knows; others are ignored.
 Entity: TypeAlias = Mapping[str, Any] | object
 
 _AUTHENTICATE = METHODS["kong.client.authenticate"]
-_CONSUMER_TEXTS = ((b"\x0a", "id"), (b"\x1a", "username"), (b"\x22", "custom_id"))
-_CREDENTIAL_TEXTS = ((b"\x0a", "id"), (b"\x12", "consumer_id"))
-ONE_BYTE = 0x80
+_CONSUMER_TEXTS = (("\x0a", "id"), ("\x1a", "username"), ("\x22", "custom_id"))
+_CREDENTIAL_TEXTS = (("\x0a", "id"), ("\x12", "consumer_id"))
 _CREATED_AT, _TAG = b"\x10", b"\x2a"
 
 
@@ -77,8 +77,7 @@ def _encode_consumer(consumer: Entity) -> bytes:
         out += _CREATED_AT + wire.encode_varint(int(created_at))
     tags: Iterable[str] = get("tags") or ()
     for tag in tags:
-        data = wire.text_bytes(tag)
-        out += _TAG + wire.encode_varint(len(data)) + data
+        out += _message(_TAG, wire.text_bytes(tag))
     return out
 
 
@@ -91,12 +90,13 @@ def _getter(entity: Entity) -> Any:
     return lambda name: getattr(entity, name, None)
 
 
-def _texts(get: Any, fields: tuple[tuple[bytes, str], ...]) -> bytes:
+def _texts(get: Any, fields: tuple[tuple[str, str], ...]) -> bytes:
+    short = encode_texts(get, fields)
+    if short is not None:
+        return short
     out = []
     for tag, name in fields:
         text = get(name)
         if text is not None:
-            data = str(text).encode("utf-8", "surrogateescape")
-            size = len(data)
-            out.append(b"%b%c%b" % (tag, size, data) if size < ONE_BYTE else tag + wire.encode_varint(size) + data)
+            out.append(_message(tag.encode(), wire.text_bytes(str(text))))
     return b"".join(out)
