@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.catalog.tables import ApiProduct
+from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.foundation.errors import Problem
 from control_plane.gateway_sync.base_config import KongConfigError, parse_base_config
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.nodes import node_name, public_url
@@ -19,10 +20,13 @@ from control_plane.gateway_sync.render import (
     ProductRouting,
     RenderedConfig,
     RenderSettings,
+    concurrency_problems,
     dump_config,
     render_kong_config,
 )
 from control_plane.gateway_sync.tables import GatewayNode
+from control_plane.subscriptions.model import OVER
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,25 @@ async def gateway_status(session: AsyncSession, *, config: GatewayConfig) -> Gat
     return GatewayStatus(nodes=tuple(nodes), wanted_hash=wanted, error=error)
 
 
+async def concurrency_unsupported(session: AsyncSession, *, config: GatewayConfig) -> list[Problem]:
+    """Return what in the base configuration keeps plans from limiting calls at a time.
+
+    Nothing, where the base cannot be read: other commands tell of that.
+    """
+    products = await _products(session)
+    if not any(product.concurrency_plan for product in products):
+        return []
+
+    def find() -> list[Problem]:
+        settings = RenderSettings(usage_spool_path=config.usage_spool_path)
+        try:
+            return concurrency_problems(load_base(config), products, settings)
+        except KongConfigError:
+            return []
+
+    return await asyncio.to_thread(find)
+
+
 def load_base(config: GatewayConfig) -> dict[str, Any]:
     """Return the base document.
 
@@ -116,15 +139,49 @@ def _diff(config: GatewayConfig, rendered: RenderedConfig) -> str:
     return "".join(difflib.unified_diff(before, after, "base", "rendered"))
 
 
+async def _concurrency_plans(session: AsyncSession) -> dict[str, str]:
+    """Return, by API product, the code of a plan that limits calls at a time and is in use or on sale."""
+    in_use = exists().where(
+        SubscriptionPhase.plan_version_id == PlanVersion.id,
+        SubscriptionPhase.subscription_id == Subscription.id,
+        Subscription.status.not_in(sorted(OVER)),
+        SubscriptionPhase.ends_at.is_(None) | (SubscriptionPhase.ends_at > func.now()),
+    )
+    on_sale = (PlanVersion.status == "published") & Plan.archived_at.is_(None)
+    statement = (
+        select(Plan.api_product_id, Plan.code)
+        .join(PlanVersion, PlanVersion.plan_id == Plan.id)
+        .where(PlanVersion.concurrency_limit.is_not(None), on_sale | in_use)
+        .order_by(Plan.position.desc(), Plan.code.desc())
+    )
+    # of several, the first in the order of the price list: it is written last
+    return dict((await session.execute(statement)).tuples().all())
+
+
 async def _products(session: AsyncSession) -> list[ProductRouting]:
+    limited_by = await _concurrency_plans(session)
     rows = await session.execute(
-        select(ApiProduct.code, ApiProduct.service, ApiProduct.routes, ApiProduct.unit_headers)
+        select(
+            ApiProduct.id,
+            ApiProduct.code,
+            ApiProduct.service,
+            ApiProduct.routes,
+            ApiProduct.unit_headers,
+            ApiProduct.replay_header,
+        )
         .where(ApiProduct.archived_at.is_(None))
         .order_by(ApiProduct.code)
     )
     return [
-        ProductRouting(code=code, service=service, routes=tuple(routes), unit_headers=dict(headers))
-        for code, service, routes, headers in rows
+        ProductRouting(
+            code=code,
+            service=service,
+            routes=tuple(routes),
+            unit_headers=dict(headers),
+            replay_header=replay_header,
+            concurrency_plan=limited_by.get(product_id),
+        )
+        for product_id, code, service, routes, headers, replay_header in rows
     ]
 
 

@@ -13,21 +13,41 @@ import yaml
 
 from control_plane.foundation.errors import Problem
 from control_plane.gateway_sync.base_config import BaseConfig, KongConfigError, Route, index_base_config
-from control_plane.gateway_sync.usage_door import Door, check_spool_writers, file_log_plugin, find_door
-from gateway_contract.file_log import UnitHeaderError, render_privacy_expression
-from gateway_contract.plugins import API_PRODUCT_FIELD, KEY_AUTH, MONETIZE
+from control_plane.gateway_sync.usage_door import (
+    Door,
+    check_spool_writers,
+    concurrency_problem,
+    file_log_plugin,
+    find_door,
+    meter_plugin,
+)
+from gateway_contract.file_log import LoggedHeaders, UnitHeaderError, render_privacy_expression
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
+from gateway_contract.plugins import API_PRODUCT_FIELD, KEY_AUTH, MONETIZE, USAGE_METER
 
 HEADER = "# Written by kong-monetize from the base configuration and the API products. Change those, not this.\n"
 
 
 @dataclass(frozen=True, slots=True)
 class ProductRouting:
-    """Where an API product lives in Kong, and which answer headers hold its units (dimension -> header)."""
+    """Where an API product lives in Kong, and which answer headers hold its units (dimension -> header).
+
+    `replay_header` is the one by which its upstream says that it repeated an answer, '' where it never does.
+    `concurrency_plan` is the code of a plan that limits calls at a time, where one is in use or on sale.
+    """
 
     code: str
     service: str
     routes: tuple[str, ...]
     unit_headers: dict[str, str] = field(default_factory=dict)
+    replay_header: str = DEFAULT_REPLAY_HEADERS[0]
+    concurrency_plan: str | None = None
+
+    @property
+    def logged_headers(self) -> LoggedHeaders:
+        """What a usage door must read of its answers."""
+        replay = (self.replay_header.lower(),) if self.replay_header else ()
+        return LoggedHeaders(units=self.unit_headers, replay=replay)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +77,27 @@ def render_kong_config(
         KongConfigError: with every problem found in the base, and between the base and the products.
     """
     return _Renderer(index_base_config(copy.deepcopy(base)), sorted(products, key=_code), settings).render()
+
+
+def concurrency_problems(
+    base: dict[str, Any], products: Iterable[ProductRouting], settings: RenderSettings
+) -> list[Problem]:
+    """Return what in the base keeps plans from limiting calls at a time, and nothing else that is wrong with it.
+
+    Raises:
+        KongConfigError: the base cannot be understood.
+    """
+    indexed = index_base_config(base)
+    problems = []
+    for product in products:
+        for name in product.routes if product.concurrency_plan else ():
+            route = indexed.routes.get(name)
+            if route is None or product.concurrency_plan is None:
+                continue
+            door = find_door(indexed, route, path=settings.usage_spool_path, needed=product.logged_headers)
+            if not isinstance(door, Problem):
+                problems.append(concurrency_problem(indexed, route, door, limited_by=product.concurrency_plan))
+    return [problem for problem in problems if problem is not None]
 
 
 def dump_config(document: dict[str, Any]) -> str:
@@ -143,11 +184,8 @@ class _Renderer:
             product = sold.get(route.name or "")
             if product is None and not self._is_monetized(route):
                 continue
-            headers = product.unit_headers if product else {}
-            door = find_door(self._base, route, path=path, unit_headers=headers)
-            if isinstance(door, Problem):
-                self._problem(door.field, door.message)
-            elif door is None:
+            door = self._door_of(route, product)
+            if door is None:
                 closed.append(route)
             metered = metered or door is Door.METER
         if not closed or self._problems:
@@ -158,7 +196,7 @@ class _Renderer:
             )
             self._problem(closed[0].where, message)
             return
-        plugin = file_log_plugin(path, self._units())
+        plugin = file_log_plugin(path, self._logged_headers())
         if not metered:
             self._append_plugin(self._base.document, plugin)
             self._added.append(f"file-log for usage to {path}, on every route")
@@ -168,6 +206,25 @@ class _Renderer:
             self._append_plugin(route.value, copy.deepcopy(plugin))
             self._added.append(f"file-log for usage to {path}, on route {route.name!r}")
 
+    def _door_of(self, route: Route, product: ProductRouting | None) -> Door | Problem | None:
+        """Return the route's usage door, made here where a plan needs more than the default one."""
+        needed = product.logged_headers if product else LoggedHeaders()
+        door = find_door(self._base, route, path=self._settings.usage_spool_path, needed=needed)
+        if isinstance(door, Problem):
+            self._problem(door.field, door.message)
+            return door
+        limited_by = product.concurrency_plan if product else None
+        if limited_by is None:
+            return door
+        problem = concurrency_problem(self._base, route, door, limited_by=limited_by)
+        if problem is not None:
+            self._problem(problem.field, problem.message)
+            return problem
+        if door is None:
+            self._append_plugin(route.value, meter_plugin(needed))
+            self._added.append(f"{USAGE_METER} for plan {limited_by!r} on route {route.name!r}")
+        return Door.METER
+
     @staticmethod
     def _append_plugin(owner: dict[str, Any], plugin: dict[str, Any]) -> None:
         # a new list: the old one may stand elsewhere too, by a YAML alias
@@ -176,8 +233,12 @@ class _Renderer:
     def _is_monetized(self, route: Route) -> bool:
         return any(self._base.effective_plugin(route, name) for name in (MONETIZE, KEY_AUTH))
 
-    def _units(self) -> dict[str, str]:
-        return {name: header for product in self._products for name, header in product.unit_headers.items()}
+    def _logged_headers(self) -> LoggedHeaders:
+        every = [product.logged_headers for product in self._products]
+        return LoggedHeaders(
+            units={name: header for logged in every for name, header in logged.units.items()},
+            replay=tuple(sorted({header for logged in every for header in logged.replay})),
+        )
 
     def _check_units(self) -> None:
         """One expression serves all products, so a dimension has one header."""

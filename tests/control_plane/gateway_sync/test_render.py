@@ -14,6 +14,7 @@ from control_plane.gateway_sync.render import (
     render_kong_config,
 )
 from gateway_contract.file_log import EXPRESSION_KEY, render_privacy_expression
+from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 
 ROOT = Path(__file__).parents[3]
 SPOOL = "/var/spool/km/live.jsonl"
@@ -73,11 +74,11 @@ def route(document: dict, name: str) -> dict:
     return next(route for route in [*nested, *document.get("routes", [])] if route["name"] == name)
 
 
-def door(units: dict | None = None, **changes) -> dict:
+def door(units: dict | None = None, replay: tuple[str, ...] = DEFAULT_REPLAY_HEADERS, **changes) -> dict:
     config = {
         "path": SPOOL,
         "reopen": True,
-        "custom_fields_by_lua": {EXPRESSION_KEY: render_privacy_expression(units)},
+        "custom_fields_by_lua": {EXPRESSION_KEY: render_privacy_expression(units, replay)},
     }
     return {"name": "file-log", "config": config | changes}
 
@@ -101,6 +102,15 @@ class TestWhatIsAdded:
         maps = ProductRouting("maps", "maps-api", ("maps",), {"tiles": "X-Tiles"})
         weather = ProductRouting("weather", "weather-api", ("forecast",), {"tokens": "x-tokens"})
         assert render(None, maps, weather)["plugins"][1] == door({"tiles": "x-tiles", "tokens": "x-tokens"})
+
+    def test_the_expression_reads_the_replay_headers_of_all_products(self):
+        maps = ProductRouting("maps", "maps-api", ("maps",), replay_header="X-From-Cache")
+        zoo = ProductRouting("zoo", "weather-api", ("history",), replay_header="")
+        weather = ProductRouting("weather", "weather-api", ("forecast",))
+        assert render(None, maps, zoo, weather)["plugins"][1] == door(
+            replay=("idempotent-replayed", "x-from-cache")
+        )
+        assert render(None, zoo)["plugins"][1] == door(replay=())
 
     def test_nothing_at_all_without_products(self):
         assert yaml.safe_load(render_kong_config(base(), [], SETTINGS).text) == base()
@@ -138,7 +148,7 @@ class TestWhatIsAdded:
         )
 
     def test_long_texts_are_not_folded(self):
-        assert f"{EXPRESSION_KEY}: {render_privacy_expression()}" in rendered().text
+        assert f"{EXPRESSION_KEY}: {render_privacy_expression({}, DEFAULT_REPLAY_HEADERS)}" in rendered().text
 
     def test_rendering_the_result_again_adds_nothing(self):
         once = render()
@@ -196,6 +206,26 @@ class TestWhatTheOperatorAttached:
         assert "b from X-B" in message
         assert "a from" not in message
 
+    @pytest.mark.parametrize(
+        ("config", "header", "missing"),
+        [
+            ({}, "idempotent-replayed", None),
+            ({"replay_headers": ["Idempotent-Replayed"]}, "idempotent-replayed", None),
+            ({"replay_headers": []}, "", None),
+            ({"replay_headers": []}, "idempotent-replayed", "idempotent-replayed"),
+            ({}, "X-From-Cache", "x-from-cache"),
+        ],
+    )
+    def test_a_meter_that_misses_the_replay_header_is_refused(self, config, header, missing):
+        document = base()
+        document["services"][0]["plugins"] = [{"name": "km-usage-meter", "config": config}]
+        weather = ProductRouting("weather", "weather-api", ("forecast",), replay_header=header)
+        if missing is None:
+            assert render(document, weather)["plugins"] == [{"name": "prometheus"}]
+        else:
+            message = problems(document, weather)["services[0].plugins[0].config.replay_headers"]
+            assert f"does not read {missing}, by which the upstream of route 'forecast'" in message
+
     def test_his_file_log_with_our_expression_is_enough(self):
         document = base()
         document["plugins"].append(door())
@@ -229,7 +259,7 @@ class TestWhatTheOperatorAttached:
         document = base()
         route(document, "maps")["plugins"] = [{"name": "km-monetize", "config": {"api_product": "maps"}}]
         result = yaml.safe_load(render_kong_config(document, [], SETTINGS).text)
-        assert result["plugins"][-1] == door()
+        assert result["plugins"][-1] == door(replay=())
 
 
 class TestSpoolWriters:
@@ -260,6 +290,13 @@ class TestSpoolWriters:
         document["plugins"].append(door())
         weather = ProductRouting("weather", "weather-api", ("forecast",), {"tokens": "X-Tokens"})
         assert "tokens from X-Tokens" in problems(document, weather)[self.FIELD]
+
+    def test_a_missing_replay_header_is_named(self):
+        document = base()
+        document["plugins"].append(door(replay=("x-from-cache",)))
+        assert "does not read idempotent-replayed" in problems(document)[self.FIELD]
+        weather = ProductRouting("weather", "weather-api", ("forecast",), replay_header="X-From-Cache")
+        assert render(document, weather)["plugins"][-1] == door(replay=("x-from-cache",))
 
     def test_more_unit_headers_than_needed_do_no_harm(self):
         document = base()
@@ -316,7 +353,7 @@ class TestShippedFiles:
     def test_kong_yml_and_plans_yml_fit_together(self):
         document = parse_base_config((ROOT / "kong.yml").read_text())
         products = parse_plan_file((ROOT / "plans.yml").read_text()).products
-        routings = [ProductRouting(p.code, p.service, p.routes, p.unit_headers) for p in products]
+        routings = [ProductRouting(p.code, p.service, p.routes, p.unit_headers, p.replay_header) for p in products]
         (file_log,) = (plugin for plugin in document["plugins"] if plugin["name"] == "file-log")
         settings = RenderSettings(usage_spool_path=file_log["config"]["path"])
         assert render_kong_config(document, routings, settings).added == ()
