@@ -42,6 +42,9 @@ async def publish_version(
     version.status, version.published_at = "published", now
     await session.flush()
     await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=plan.api_product_id, now=now)
+    if terms.concurrency is not None and (on_sale is None or on_sale.concurrency_limit is None):
+        # from now on the gateway must see calls end, which is a matter of Kong's configuration
+        await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=plan.api_product_id, now=now)
     await record_change(
         session,
         actor=actor,

@@ -6,17 +6,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.exceptions import HTTPException
 
 from control_plane.admin_api.access import Authenticated, reads_only
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import StrictBody
 from control_plane.admin_api.problems import validation_failure
-from control_plane.admin_api.services import Now
+from control_plane.admin_api.services import Given, Now, Services
 from control_plane.billing.operations import require_caps_kept
 from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
-from control_plane.foundation.errors import ValidationFailedError
+from control_plane.foundation.errors import Problem, ValidationFailedError
+from control_plane.gateway_sync.queries import concurrency_unsupported
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
@@ -119,7 +121,9 @@ async def diff_plans(_caller: Authenticated, session: Database, file: Sent) -> P
 
 
 @router.post("/apply", openapi_extra=_BODY)
-async def apply_plans(caller: Authenticated, session: Database, now: Now, file: Sent) -> PlanDiffAnswer:
+async def apply_plans(
+    caller: Authenticated, session: Database, services: Given, now: Now, file: Sent
+) -> PlanDiffAnswer:
     """Make the catalogue as the file says, all or nothing. A second time changes nothing.
 
     Changed terms make a new version of a plan; subscriptions keep the version they have.
@@ -128,4 +132,15 @@ async def apply_plans(caller: Authenticated, session: Database, now: Now, file: 
     for change in diff.changes:
         if change.entity_type == "api_product" and change.kind is ChangeKind.UPDATE:
             await require_caps_kept(session, product_code=change.code, now=now)
+    await _require_concurrency_seen(session, services, file)
     return answer(diff)
+
+
+async def _require_concurrency_seen(session: AsyncSession, services: Services, file: PlanFile) -> None:
+    """Refuse plans that limit calls at a time where the gateway, as it is configured, would not see calls end."""
+    if services.gateway is None or not any(offer.terms.concurrency for offer in file.plans):
+        return
+    problems = await concurrency_unsupported(session, config=services.gateway)
+    if problems:
+        first, *more = (Problem(f"kong.yml: {problem.field}", problem.message) for problem in problems)
+        raise ValidationFailedError(first.field, first.message, *more)
