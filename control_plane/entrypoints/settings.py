@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gateway_contract.cluster_urls import is_cluster_url, parse_cluster_url
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 
 _URL = TypeAdapter(HttpUrl)
@@ -23,13 +24,14 @@ class Settings(BaseSettings):
 
     `gateway_secret`: comma-separated, 32 characters or more each; the first signs, all verify.
     `gateway_nodes`: comma-separated addresses of Kong's Admin API. `kong_config`: path of the base kong.yml.
+    `redis_url`: one server, or a cluster (`gateway_contract.cluster_urls`).
     `clickhouse_dsn`: `chdb:///directory` inside one process, or `clickhouse://...` for a server.
     """
 
     model_config = SettingsConfigDict(env_prefix="KM_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
     database_url: str = Field(pattern=r"^postgresql\+psycopg://")
-    redis_url: str = Field(pattern=r"^(redis|rediss|unix)://")
+    redis_url: str = Field(pattern=r"^((redis|rediss)(\+cluster)?|unix)://")
     clickhouse_dsn: str = Field(pattern=r"^(chdb|clickhouse|clickhouses|http|https)://")
     gateway_secret: SecretStr
     gateway_nodes: Annotated[tuple[str, ...], NoDecode] = ()
@@ -41,6 +43,13 @@ class Settings(BaseSettings):
     hour_lateness_seconds: int = Field(default=120, ge=0, le=86_400)
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
     stream_shards: int = Field(default=1, ge=1, le=256)
+
+    @field_validator("redis_url")
+    @classmethod
+    def _server_or_cluster(cls, value: str) -> str:
+        if is_cluster_url(value):
+            parse_cluster_url(value)
+        return value
 
     @field_validator("gateway_secret")
     @classmethod

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.accounts.tables import Account
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.clock import to_ms
+from control_plane.foundation.redis import RedisClient
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.aggregator import aggregate_touched
 from control_plane.usage.collector import Collector, CollectorConfig
@@ -101,6 +102,7 @@ class Gateway:
     shipper: str = "node_a"
     segment: str = "seg-1"
     position: int = 0
+    shard: int = 0
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def calls(self, count: int, at: datetime = NOON, **more: Any) -> list[Call]:
@@ -144,7 +146,7 @@ class Gateway:
             usage_lines.FIELD_DROPPED: 0,
             usage_lines.FIELD_LINES: lines,
         }
-        return await self.redis.xadd(usage_stream(0), fields)
+        return await self.redis.xadd(usage_stream(self.shard), fields)
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ def gateway(redis: Redis) -> Gateway:
 
 @pytest.fixture
 def make_gateway(redis: Redis) -> Callable[..., Gateway]:
-    return lambda **fields: Gateway(redis, **fields)
+    return lambda **fields: Gateway(**{"redis": redis, **fields})
 
 
 @pytest.fixture
@@ -197,7 +199,9 @@ def make_collector(
 ) -> Callable[..., Collector]:
     """Makes collectors whose clock stands at one moment; they take over entries of others at once."""
 
-    def make(*, now: datetime = NOON + timedelta(minutes=5), **config: Any) -> Collector:
+    def make(
+        *, now: datetime = NOON + timedelta(minutes=5), redis: RedisClient = redis, **config: Any
+    ) -> Collector:
         settings = {"max_age_seconds": 0.001, "claim_after_seconds": 0.0} | config
         return Collector(
             config=CollectorConfig(**settings),
