@@ -1,4 +1,5 @@
-"""The limit check: scripts a second with and without coalescing, and what one access event costs a worker.
+"""The limit check: scripts a second with and without coalescing, what caps and calls in flight add to one, and
+what one access event costs a worker.
 
 In this process against a real Valkey beside it; Kong is a stand-in that answers at once. Prints a table, writes
 JSON to benchmarks/results/limit.json.
@@ -10,25 +11,50 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import gevent
+import redis
 from gateway_kit import SECRET
-from gateway_records import PRODUCT, write_records
+from gateway_records import PRODUCT, account_record, key_record, write_records
 
 from devstack.stores.valkey import EmbeddedValkey
-from gateway_contract import api_keys
+from gateway_contract import api_keys, redis_names
+from gateway_contract.records import Concurrency, MeterPrice, PriceStep, Quota, SpendCap
 
 KEYS = 200
+ROUNDS = 5
+PLAIN = "plain"
+# one price by the request and one by the token, each with a free part and two tiers
+STEPS = (PriceStep(0, 0, 0), PriceStep(10**6, 0, 1500), PriceStep(10**8, 1500 * 10**8, 1000))
+FORMS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "with a quota cap": {"quota": Quota(10**11, hard=False, cap_units=10**12)},
+    "with a spend cap of two prices": {
+        "quota": None,
+        "spend_cap": SpendCap(
+            10**12,
+            "usd",
+            usage_minor=10**12,
+            prices=(MeterPrice("requests", STEPS), MeterPrice("tokens", STEPS)),
+            reserves={"forecast": {"tokens": 1000}},
+        ),
+    },
+    "with calls in flight": {"concurrency": Concurrency(10**9, 1000)},
+}
 
 
 @dataclass
 class Result:
+    """`cpu_us` of this process; `valkey_us` of Valkey, `ratio` of that to the plain caller's."""
+
     what: str
     per_second: float
     cpu_us: float
+    valkey_us: float | None = None
+    ratio: float | None = None
 
 
 def main() -> None:
@@ -44,7 +70,10 @@ def main() -> None:
         finally:
             valkey.stop()
     for result in results:
-        print(f"{result.what:<58}{result.per_second:>10,.0f} /s{result.cpu_us:>9.1f} us CPU")
+        line = f"{result.what:<58}{result.per_second:>10,.0f} /s{result.cpu_us:>9.1f} us CPU"
+        if result.valkey_us is not None:
+            line += f"{result.valkey_us:>9.1f} us of Valkey{result.ratio:>7.2f} x plain"
+        print(line)
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
 
@@ -66,17 +95,68 @@ def measure(url: str, seconds: float) -> list[Result]:
         next(iter(worker.cache.knows(api_keys.hash_api_key(text)).callers.values())).command for text in texts
     ]
     results = [
-        timed(
-            "scripts, 1 greenlet (a batch for each)", seconds, 1, lambda n: worker.link.ask_one(commands[n % KEYS])
-        ),
-        timed("scripts, 32 greenlets (coalesced)", seconds, 32, lambda n: worker.link.ask_one(commands[n % KEYS])),
+        timed("scripts, 1 greenlet (a batch for each)", seconds, 1, asking(worker.link, commands)),
+        timed("scripts, 32 greenlets (coalesced)", seconds, 32, asking(worker.link, commands)),
         timed("access events, 1 greenlet", seconds, 1, lambda n: plugin.access(kongs[texts[n % KEYS]])),
         timed("access events, 32 greenlets", seconds, 32, lambda n: plugin.access(kongs[texts[n % KEYS]])),
     ]
+    results += measure_forms(url, worker.link, seconds)
     refused = StandIn("km_live_nonsense")
     results.append(timed("access events refused without look-up", seconds, 1, lambda _: plugin.access(refused)))
     stop_worker()
     return results
+
+
+def asking(link: Any, commands: list[bytes]) -> Callable[[int], Any]:
+    return lambda n: link.ask_one(commands[n % KEYS], 0)
+
+
+def measure_forms(url: str, link: Any, seconds: float) -> list[Result]:
+    """Scripts of callers that differ in one limit, in turns, so that noise meets all of them."""
+    with redis.Redis.from_url(url) as client:
+        commands = {name: form_commands(client, number, form) for number, (name, form) in enumerate(FORMS.items())}
+        rounds: dict[str, list[Result]] = {name: [] for name in FORMS}
+        for _ in range(ROUNDS):
+            for name, calls in commands.items():
+                cpu, count = valkey_work(client)
+                result = timed(name, seconds / ROUNDS, 32, asking(link, calls))
+                cpu_after, count_after = valkey_work(client)
+                result.valkey_us = (cpu_after - cpu) / (count_after - count) * 1e6
+                rounds[name].append(result)
+    best = {name: min(found, key=lambda result: result.valkey_us or 0.0) for name, found in rounds.items()}
+    plain_us = best[PLAIN].valkey_us or 1.0
+    return [
+        replace(result, what=f"scripts, 32 greenlets, {name}", ratio=(result.valkey_us or 0.0) / plain_us)
+        for name, result in best.items()
+    ]
+
+
+def form_commands(client: redis.Redis, number: int, form: dict[str, Any]) -> list[bytes]:
+    """Encoded scripts of as many callers as there are keys, accounts of their own."""
+    # imported here: the settings are read when the worker is made
+    from kong_plugins.parts.limit_script import build_question
+
+    commands = []
+    for place in range(KEYS):
+        account = account_record((number + 1) * 10**6 + place)
+        key = key_record(place, account.id)
+        client.hset(redis_names.account_versions(account.id), mapping={"account": 1, key.id: 1})
+        question = build_question(
+            key=key,
+            account_version=1,
+            grant=replace(account.products[PRODUCT], **form),
+            product=PRODUCT,
+            units=1,
+            route_name="forecast",
+        )
+        commands.append(question.encode())
+    return commands
+
+
+def valkey_work(client: redis.Redis) -> tuple[float, int]:
+    """Return the seconds of CPU that Valkey has used, and how many scripts it has run."""
+    used, commands = client.info("cpu"), client.info("commandstats")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"]), commands["cmdstat_evalsha"]["calls"]
 
 
 def timed(what: str, seconds: float, greenlets: int, step: Callable[[int], Any]) -> Result:
