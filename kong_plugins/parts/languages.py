@@ -92,8 +92,6 @@ class Messages:
                 if tag in self.by_language:
                     return tag
                 subtags.pop()
-                if subtags and len(subtags[-1]) == 1:
-                    subtags.pop()
         return DEFAULT_LANGUAGE
 
 

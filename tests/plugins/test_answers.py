@@ -9,6 +9,8 @@ from gateway_contract.records import (
     AccountStatus,
     Concurrency,
     KeyStatus,
+    MeterPrice,
+    PriceStep,
     Quota,
     SpendCap,
     Upgrade,
@@ -105,6 +107,19 @@ class TestSpendCapAnswer:
         assert "{" not in problem["detail"]
         assert "http" not in problem["detail"]
 
+    def test_shows_an_amount_of_money_as_no_limit_of_calls(self, project, call):
+        cent = MeterPrice("requests", (PriceStep(above=0, base_micro=0, unit_micro=1_000_000),))
+        cap = SpendCap(500, "usd", usage_minor=1, prices=(cent,), reserves={"forecast": {"requests": 1}})
+        account = project(grant=grant(windows=(Window(9, 60_000),), quota=None, spend_cap=cap))
+        assert call(account.text).served
+        kong = call(account.text)
+        assert kong.code == "spend_cap_reached"
+        assert (kong.problem["limit"]["limit"], kong.problem["limit"]["unit"]) == (500, "minor-units")
+        assert kong.problem["violated-policies"] == ["spend-cap"]
+        assert fields(kong, headers.RATE_LIMIT_POLICY) == [("per-minute", {"q": 9, "w": 60})]
+        assert not {headers.LIMIT, headers.REMAINING, headers.RESET, headers.RATE_LIMIT} & set(kong.answer)
+        assert int(kong.answer[headers.RETRY_AFTER]) > 60
+
     def test_keeps_a_path_before_the_portal(self, project, call):
         better = Upgrade("growth", "Growth", "https://example.com/portal/upgrade?product=weather&plan=growth")
         assert self.refused(project, call, upgrade=better).problem["billing_url"] == (
@@ -191,7 +206,9 @@ LANGUAGES = [
     ("*", "en"),
     ("*, fr;q=0.1", "fr"),
     ("de;q=0, fr;q=0.1", "fr"),
-    ("de;q=2, fr;q=0.1", "fr"),
+    ("de;q=0", "en"),
+    ("de;q=2", "en"),
+    ("fr;q=0.1, de;q=0.0", "fr"),
     ("de; q=0.8 , fr ; q=0.9", "fr"),
     ("nonsense;;q=,,=;q=x", "en"),
     (["it", "es"], "es"),
