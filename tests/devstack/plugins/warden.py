@@ -13,6 +13,7 @@ Schema = [
 ]
 version = "1.0.0"
 priority = 1240
+pdk_style = "plain"
 
 
 class Plugin:

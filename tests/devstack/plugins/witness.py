@@ -6,6 +6,7 @@ from pathlib import Path
 Schema = [{"path": {"type": "string", "required": True}}]
 version = "1.0.0"
 priority = 10
+pdk_style = "plain"
 
 
 class Plugin:
