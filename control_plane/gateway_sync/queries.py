@@ -155,7 +155,8 @@ async def _concurrency_plans(session: AsyncSession) -> dict[str, str]:
         .order_by(Plan.position.desc(), Plan.code.desc())
     )
     # of several, the first in the order of the price list: it is written last
-    return dict((await session.execute(statement)).tuples().all())
+    found = (await session.execute(statement)).all()
+    return {product_id: str(code) for product_id, code in found}
 
 
 async def _products(session: AsyncSession) -> list[ProductRouting]:
