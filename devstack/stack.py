@@ -3,13 +3,14 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 from urllib.request import urlopen
 
 import psycopg
@@ -21,11 +22,13 @@ from devstack.ports import is_listening
 from devstack.stack_layout import DATABASE, REPOSITORY, Ports, StackLayout, write_private
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
+from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
 from devstack.supervisor import Command, CommandProcess, Supervisor, answers_ok, wait_until
 
 LONGEST_SOCKET_PATH: Final = 80
 COMMAND_SECONDS: Final = 120.0
 PLUGIN_SERVER: Final = "pluginserver"
+CLUSTER_NODE_TIMEOUT_MS: Final = 2_000
 
 
 class Stack(StackLayout):
@@ -45,9 +48,11 @@ class Stack(StackLayout):
         settings: Mapping[str, str] | None = None,
         plugin_workers: int = 1,
         record_upstream: bool = False,
+        redis: Literal["server", "cluster"] = "server",
     ) -> None:
         """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process.
 
+        A Redis cluster has three primaries with a replica each; its processes are `valkey-0` to `valkey-5`.
         With `record_upstream` the sample API writes down each request that reaches it, in `upstream_journal`.
         """
         super().__init__(data_dir, ports=ports or Ports(), settings=settings or {})
@@ -58,7 +63,16 @@ class Stack(StackLayout):
         self._leaving = contextlib.ExitStack()
         self._postgres = EmbeddedPostgres(self.data_dir / "postgres", port=self.ports.postgres, fast=fast)
         self._valkey = EmbeddedValkey(self.data_dir / "valkey", port=self.ports.valkey)
+        self.redis_cluster: EmbeddedValkeyCluster | None = None
+        if redis == "cluster":
+            self.redis_cluster = EmbeddedValkeyCluster(
+                self.data_dir / "valkey", replicas=1, node_timeout_ms=CLUSTER_NODE_TIMEOUT_MS
+            )
         self._socket = self.data_dir / "run" / "km.sock"
+
+    @property
+    def redis_url(self) -> str:
+        return super().redis_url if self.redis_cluster is None else self.redis_cluster.url
 
     # --- life
 
@@ -137,8 +151,8 @@ class Stack(StackLayout):
     def log_path(self, name: str) -> Path:
         if name == "postgres":
             return self.database_dir / "postgres.log"
-        if name == "valkey":
-            return self._valkey.data_dir / "valkey.log"
+        if name in self._valkeys():
+            return self._valkeys()[name].data_dir / "valkey.log"
         return self.data_dir / "logs" / f"{'gateway' if name == PLUGIN_SERVER else name}.log"
 
     # --- commands
@@ -168,7 +182,7 @@ class Stack(StackLayout):
         with ThreadPoolExecutor() as pool:
             stores = [
                 pool.submit(self._supervisor.start, "postgres", self._postgres),
-                pool.submit(self._supervisor.start, "valkey", self._valkey),
+                *(pool.submit(self._supervisor.start, name, valkey) for name, valkey in self._valkeys().items()),
             ]
             others = [
                 pool.submit(self._supervisor.start, "upstream", CommandProcess(self._upstream)),
@@ -176,6 +190,8 @@ class Stack(StackLayout):
             ]
             for job in stores:
                 job.result()
+            if self.redis_cluster is not None:
+                self.redis_cluster.form()
             others.append(pool.submit(self._supervisor.start, "shipper", CommandProcess(self._shipper)))
             self._prepare_database()
             for job in others:
@@ -183,7 +199,15 @@ class Stack(StackLayout):
         self._supervisor.start("server", CommandProcess(self._server))
         self.wait_ready(PLUGIN_SERVER)
 
+    def _valkeys(self) -> dict[str, EmbeddedValkey]:
+        if self.redis_cluster is None:
+            return {"valkey": self._valkey}
+        return {f"valkey-{number}": node for number, node in enumerate(self.redis_cluster.nodes)}
+
     def _prepare_files(self) -> None:
+        if self.redis_cluster is not None:
+            # nodes remember where the others were; in an earlier run they were elsewhere
+            shutil.rmtree(self.data_dir / "valkey", ignore_errors=True)
         for name in ("logs", "spool", "events", "run"):
             (self.data_dir / name).mkdir(parents=True, exist_ok=True)
         if len(os.fsencode(self._socket)) > LONGEST_SOCKET_PATH:

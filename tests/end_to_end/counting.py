@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import aiohttp
-import redis
 
+from devstack.stores.valkey_cluster import open_redis
 from gateway_contract import counters, redis_names
 from gateway_contract.modes import Mode
 
@@ -74,7 +74,7 @@ def counters_of(stack, preview):
     """What the gateway's limit script has counted in the billing period of a preview."""
     start_ms = round(datetime.fromisoformat(preview["period"]["start"]).timestamp() * 1000)
     name = redis_names.period_counters(preview["account_id"], preview["subscription_id"], start_ms, Mode.LIVE)
-    with redis.Redis.from_url(stack.redis_url) as store:
+    with open_redis(stack.redis_url) as store:
         calls, units = store.hmget(name, counters.CALLS, counters.UNITS)
     return {"calls": int(calls), "units": int(units)}
 
