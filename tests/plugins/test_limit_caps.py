@@ -202,6 +202,12 @@ class TestCapOfSeveralPrices:
         assert stored[counters.dimension_units("tokens")] == 4000
         assert stored[counters.hour_dimension_units("tokens", hour)] == 4000
 
+    def test_reserves_a_dimension_once_however_many_prices_count_it(self, timed):
+        cap = spend_cap(flat("tokens", "0.01"), flat("tokens", "0.02"), most=100, tokens=1000)
+        caller = timed(windows=(), spend_cap=cap, route_name=ROUTE)
+        assert sum(caller.admits(0) for _ in range(9)) == 3  # 30 cents each
+        assert caller.counters()[counters.dimension_units("tokens")] == 3000
+
     def test_is_named_where_it_refuses_and_nowhere_else(self, timed):
         cap = spend_cap(flat("tokens", "1"), most=10, tokens=10)
         caller = timed(windows=(Window(5, 10_000),), spend_cap=cap, route_name=ROUTE)

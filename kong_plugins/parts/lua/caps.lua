@@ -43,9 +43,11 @@ if spend then
   end
 
   function take_reserves(key, prices)
+    local taken = {} -- several prices may count one dimension
     for _, price in ipairs(prices) do
       local field, reserve = price[1], price[3]
-      if field ~= 'units' and reserve > 0 then
+      if field ~= 'units' and reserve > 0 and not taken[field] then
+        taken[field] = true
         redis.call('HINCRBY', key, field, reserve)
         redis.call('HINCRBY', key, field .. ':' .. hour, reserve)
       end
