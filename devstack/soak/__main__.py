@@ -17,9 +17,9 @@ from rich.live import Live
 from devstack.children import ChildFailedError
 from devstack.demo.control import ControlError
 from devstack.soak.faults import FAULTS
-from devstack.soak.ledger import Ledger
 from devstack.soak.report import StatusLine, print_report, write_json
-from devstack.soak.run import Progress, Result, make_stack, soak
+from devstack.soak.run import Result, make_stack, soak
+from devstack.soak.schedule import Plan, Progress
 from devstack.stack import Stack
 
 LINE_EVERY_SECONDS = 15.0
@@ -31,12 +31,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
     directory = Path(tempfile.mkdtemp(prefix="km-soak-"))
-    progress = Progress(ledger=Ledger())
+    progress = Progress()
     stack = make_stack(directory)
     try:
         stack.start()
         status = StatusLine(progress, minutes=options.minutes)
-        playing = soak(stack, minutes=options.minutes, seed=options.seed, progress=progress, faults=faults)
+        playing = soak(stack, Plan(minutes=options.minutes, seed=options.seed, faults=faults), progress)
         result = asyncio.run(_show(console, status, playing))
     except (ChildFailedError, ControlError, OSError, aiohttp.ClientError) as error:
         console.print(f"[red]soak:[/red] {error}", highlight=False)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from control_plane.gateway_sync.usage_door import file_log_plugin
 from devstack.demo.control import ControlClient
+from devstack.kong_files import FILE_LOG
 from devstack.soak.ledger import Door, KeyLife
 from devstack.stack_layout import REPOSITORY
 from gateway_contract import plugins
@@ -78,13 +78,15 @@ def write_kong_yml(path: Path, *, spool_file: Path) -> None:
     """Write a kong.yml whose two routes have one usage door each; a route's own file-log keeps its path."""
     base: dict[str, Any] = yaml.safe_load((REPOSITORY / "kong.yml").read_text())
     (service,) = base["services"]
+    (file_log,) = (plugin for plugin in base["plugins"] if plugin["name"] == FILE_LOG)
+    file_log["config"]["path"] = str(spool_file)
     monetize = {"name": plugins.MONETIZE, "config": {"api_product": "weather"}}
     service["routes"] = [
         {
             "name": "weather",
             "paths": ["/weather"],
             "strip_path": True,
-            "plugins": [monetize, file_log_plugin(str(spool_file), UNITS)],
+            "plugins": [monetize, file_log],
         },
         {
             "name": "metered",

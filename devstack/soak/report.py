@@ -10,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from devstack.soak.run import Progress, Result
+from devstack.soak.run import Result
+from devstack.soak.schedule import Progress
 
 
 class StatusLine:

@@ -2,22 +2,21 @@
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 
-from devstack.children import ChildFailedError
 from devstack.demo.control import ControlClient, ControlError
 from devstack.soak.checks import all_checks
 from devstack.soak.customers import Customer, roles, set_up, write_kong_yml
 from devstack.soak.evidence import Check, Evidence
-from devstack.soak.faults import FAULTS, Fault, FaultRecord
+from devstack.soak.faults import FaultRecord
 from devstack.soak.key_search import KeySearch
 from devstack.soak.ledger import SERVED, Ledger
+from devstack.soak.schedule import Plan, Progress, cause_faults
 from devstack.soak.settling import an_hour_later, wait_until_settled
 from devstack.soak.stored import (
     read_arrivals,
@@ -33,20 +32,8 @@ from gateway_contract.receipts import parse_secrets
 
 STALE_MAX_SECONDS = 10
 WORKERS = 2
-FIRST_FAULT_SECONDS = 3.0
 CALM_SECONDS, LONGEST_CALM_SECONDS = 4.0, 40.0
 DRAIN_SECONDS = 240.0
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the status line shows while it runs."""
-
-    ledger: Ledger
-    doing: str = "starting the stack"
-    fault: str = ""
-    faults: list[FaultRecord] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +51,8 @@ class Result:
         return all(check.ok for check in self.checks)
 
 
-def make_stack(directory: Path) -> Stack:
-    """Return a stack, not started, whose kong.yml has a route for each usage door."""
+def make_stack(directory: Path, **settings: str) -> Stack:
+    """Return a stack, not started, with a route for each usage door. `settings` are more `KM_` variables."""
     configuration = directory / "soak-kong.yml"
     data_dir = directory / "stack"
     write_kong_yml(configuration, spool_file=data_dir / "spool" / "usage.log")
@@ -75,99 +62,56 @@ def make_stack(directory: Path) -> Stack:
         kong_config=configuration,
         plugin_workers=WORKERS,
         record_upstream=True,
-        settings={"KM_STALE_MAX_SECONDS": str(STALE_MAX_SECONDS)},
+        settings={"KM_STALE_MAX_SECONDS": str(STALE_MAX_SECONDS), **settings},
     )
 
 
-async def soak(
-    stack: Stack,
-    *,
-    minutes: float,
-    seed: int,
-    progress: Progress,
-    faults: Sequence[Fault] = FAULTS,
-) -> Result:
+async def soak(stack: Stack, plan: Plan, progress: Progress) -> Result:
     """Play on a running stack. Raises ControlError where the product refuses what the soak needs."""
     ledger = progress.ledger
     async with ControlClient(stack.control_url, stack.admin_token) as control:
-        customers = await set_up(control, roles(minutes=minutes))
-        for customer in customers:
-            ledger.keys |= {life.key_id: life for life in customer.keys}
+        customers = await set_up(control, roles(minutes=plan.minutes))
+        ledger.keys |= {life.key_id: life for customer in customers for life in customer.keys}
         started = time.monotonic()
-        await _call_and_cause_faults(
-            stack, control, customers, minutes=minutes, seed=seed, progress=progress, faults=faults
-        )
+        await _call_and_cause_faults(stack, control, customers, plan=plan, progress=progress)
         seconds = time.monotonic() - started
         progress.doing = "waiting until everything is stored"
         await _drain(control, now_ms())
         progress.doing = "collecting the evidence"
         evidence = await _collect(stack, control, customers, progress)
-    checks = [
-        *all_checks(evidence),
-        Check("faults that could not be undone", len(progress.failures), "", tuple(progress.failures)),
-    ]
-    return Result(seed=seed, seconds=seconds, ledger=ledger, faults=progress.faults, checks=checks)
+    undone = Check(
+        "faults that could not be undone",
+        len(progress.not_undone),
+        f"{len(progress.not_caused)} could not be caused",
+        tuple(progress.not_undone),
+    )
+    checks = [*all_checks(evidence), undone]
+    return Result(seed=plan.seed, seconds=seconds, ledger=ledger, faults=progress.faults, checks=checks)
 
 
 async def _call_and_cause_faults(
-    stack: Stack,
-    control: ControlClient,
-    customers: list[Customer],
-    *,
-    minutes: float,
-    seed: int,
-    progress: Progress,
-    faults: Sequence[Fault],
+    stack: Stack, control: ControlClient, customers: list[Customer], *, plan: Plan, progress: Progress
 ) -> None:
     changing = [customer for customer in customers if customer.role.changing_keys]
     secrets = parse_secrets(stack.gateway_secret)
     ledger = progress.ledger
     progress.doing = "calls and faults"
     async with (
-        Traffic(proxy_url=stack.proxy_url, secrets=secrets, ledger=ledger, seed=seed) as traffic,
+        Traffic(proxy_url=stack.proxy_url, secrets=secrets, ledger=ledger, seed=plan.seed) as traffic,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(traffic.run(customers))
         for customer in changing:
             changer = KeyChanger(
-                control=control, redis_url=stack.redis_url, customer=customer, ledger=ledger, seed=seed
+                control=control, redis_url=stack.redis_url, customer=customer, ledger=ledger, seed=plan.seed
             )
             group.create_task(changer.run(traffic.stopping))
         try:
-            await _cause_faults(stack, faults, minutes=minutes, seed=seed, progress=progress)
+            await cause_faults(stack, plan, progress)
             progress.doing = "calm after the last fault"
             await _calm(customers, ledger)
         finally:
             traffic.stopping.set()
-
-
-async def _cause_faults(
-    stack: Stack, faults: Sequence[Fault], *, minutes: float, seed: int, progress: Progress
-) -> None:
-    """One fault after the other, every kind once before any comes twice."""
-    drawn = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-    gap = (5.0, 20.0) if minutes >= 5 else (1.0, 4.0)  # noqa: PLR2004 - a short soak has no time to lose
-    ends = time.monotonic() + minutes * 60
-    bag: list[Fault] = []
-    await asyncio.sleep(FIRST_FAULT_SECONDS)
-    while time.monotonic() < ends:
-        bag = bag or drawn.sample(faults, len(faults))
-        fault = bag.pop()
-        seconds = drawn.uniform(*fault.seconds)
-        progress.fault = fault.name
-        began_ms = now_ms()
-        try:
-            await asyncio.to_thread(_cause, fault, stack, seconds)
-        except (ChildFailedError, OSError) as error:
-            progress.failures.append(f"{fault.name}: {error}")
-        progress.faults.append(FaultRecord(fault.name, fault.effect, began_ms, now_ms()))
-        progress.fault = ""
-        await asyncio.sleep(min(drawn.uniform(*gap), max(0.0, ends - time.monotonic())))
-
-
-def _cause(fault: Fault, stack: Stack, seconds: float) -> None:
-    with fault.cause(stack):
-        time.sleep(seconds)
 
 
 async def _calm(customers: Sequence[Customer], ledger: Ledger) -> None:
