@@ -12,6 +12,7 @@ from control_plane.catalog.model import REQUESTS_METER
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.db import is_any_of
 from control_plane.gateway_sync.fitting_plans import DEMAND_DAYS, Demand
+from control_plane.usage.queries import MEASURED_METERS
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -37,21 +38,24 @@ async def demands(
     dimensions: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for account_id, product, dimension, amount in await session.execute(_dimensions(account_ids, now)):
         dimensions[account_id, product][dimension] = amount
-    return {
-        (account_id, product): Demand(
-            units={REQUESTS_METER: served + refused, **dimensions[account_id, product]},
-            refused_calls=refused,
-            rate_limited_calls=rate_limited,
-            peak_hour_calls=peak,
+    found = {}
+    for row in await session.execute(_calls(account_ids, now)):
+        of = row.account_id, row.product
+        measured = {meter: getattr(row, meter) for meter in MEASURED_METERS if getattr(row, meter)}
+        found[of] = Demand(
+            units={REQUESTS_METER: row.served + row.refused, **dimensions[of], **measured},
+            refused_calls=row.refused,
+            rate_limited_calls=row.rate_limited,
+            peak_hour_calls=row.peak_calls,
         )
-        for account_id, product, served, refused, rate_limited, peak in await session.execute(
-            _calls(account_ids, now)
-        )
-    }
+    return found
 
 
 def _calls(account_ids: Collection[str], now: datetime) -> Select[Any]:
     calls, outcome = UsageHourly.calls, UsageHourly.outcome
+    # a row is billed whole or not at all
+    billed = UsageHourly.billable_calls > 0
+    measured = {meter: func.sum(column).filter(billed) for meter, column in MEASURED_METERS.items()}
     hours = (
         select(
             UsageHourly.account_id,
@@ -59,16 +63,18 @@ def _calls(account_ids: Collection[str], now: datetime) -> Select[Any]:
             func.sum(UsageHourly.billable_units).label("served"),
             func.coalesce(func.sum(calls).filter(outcome.in_(_REFUSED)), 0).label("refused"),
             func.coalesce(func.sum(calls).filter(outcome.in_(_RATE_LIMITED)), 0).label("rate_limited"),
-            func.sum(calls).label("all"),
+            func.sum(calls).label("calls"),
+            *(amount.label(meter) for meter, amount in measured.items()),
         )
         .where(*_in_span(account_ids, now), outcome.in_(_WANTED))
         .group_by(UsageHourly.account_id, UsageHourly.product, UsageHourly.hour)
         .subquery()
         .c
     )
-    sums = [_whole(func.sum(hours[name])) for name in ("served", "refused", "rate_limited")]
+    names = ("served", "refused", "rate_limited", *MEASURED_METERS)
+    sums = [_whole(func.coalesce(func.sum(hours[name]), 0)).label(name) for name in names]
     groups = (hours["account_id"], hours["product"])
-    return select(*groups, *sums, _whole(func.max(hours["all"]))).group_by(*groups)
+    return select(*groups, *sums, _whole(func.max(hours["calls"])).label("peak_calls")).group_by(*groups)
 
 
 def _dimensions(account_ids: Collection[str], now: datetime) -> Select[Any]:

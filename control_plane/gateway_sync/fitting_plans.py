@@ -121,12 +121,21 @@ def _why_refused(terms: PlanTerms, *, held: Held, demand: Demand) -> str:
     most_units = terms.quota_units if terms.quota_hard else terms.quota_cap_units
     if most_units is not None and _in_period(demand.units.get(REQUESTS_METER, 0), terms) > most_units:
         return f"refuses above {most_units:,} units"
-    if demand.rate_limited_calls and rate_per_ms(terms.windows) <= rate_per_ms(held.terms.windows):
+    if demand.rate_limited_calls and not _is_wider(terms, held.terms):
         return "its limits are no wider"
     for window in terms.windows:
         if window.limit * HOUR_MS < demand.peak_hour_calls * window.window_ms:
             return f"{_words(window)} are fewer than the {demand.peak_hour_calls:,} calls of the busiest hour"
     return ""
+
+
+def _is_wider(terms: PlanTerms, than: PlanTerms) -> bool:
+    """Say whether a plan would have let through more at a time; which of its limits a caller hit is not known."""
+    if than.concurrency is not None:
+        at_a_time = UNLIMITED if terms.concurrency is None else terms.concurrency.limit
+        if at_a_time > than.concurrency.limit:
+            return True
+    return rate_per_ms(terms.windows) > rate_per_ms(than.windows)
 
 
 def _amount_minor(terms: PlanTerms, demand: Demand) -> int | None:

@@ -4,7 +4,7 @@ import pytest
 
 from control_plane.catalog.model import PlanTerms, PriceTerms
 from control_plane.gateway_sync.fitting_plans import Demand, Held, Offer, choose_fitting_plan
-from gateway_contract.records import Window
+from gateway_contract.records import Concurrency, Window
 
 
 def windows(per_second, per_minute):
@@ -92,6 +92,20 @@ class TestChooseFittingPlan:
             ("starter", ""),
             ("bulk", "its limits are no wider"),
         ]
+
+    def test_more_calls_at_a_time_are_wider_limits(self):
+        mine = offer(
+            "mine", windows=windows(10, 300), quota_units=10, concurrency=Concurrency(limit=2, lease_ms=9)
+        )
+        more = offer(
+            "more", windows=windows(10, 300), quota_units=20, concurrency=Concurrency(limit=3, lease_ms=9)
+        )
+        same = offer(
+            "same", windows=windows(10, 300), quota_units=30, concurrency=Concurrency(limit=2, lease_ms=9)
+        )
+        limited = demand(1, refused_calls=1, rate_limited_calls=1)
+        judged = choose_fitting_plan((more, same), held=held(mine), demand=limited)
+        assert [(one.plan, bool(one.refuses)) for one in judged] == [("more", False), ("same", True)]
 
     def test_a_plan_must_bear_the_busiest_hour(self):
         wanted = demand(60_000, peak_hour_calls=20_000)  # 333 a minute: more than Starter's 300

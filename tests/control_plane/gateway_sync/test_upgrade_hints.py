@@ -73,7 +73,7 @@ async def use(shop, customer, hour, *, outcome="served", mode="live", status=200
                 billable_calls=calls if billable else 0,
                 billable_units=units if billable else 0,
                 bytes_in=0,
-                bytes_out=0,
+                bytes_out=counts.get("bytes_out", 0),
                 latency_ms_sum=0,
                 gateway_ms_sum=0,
                 billable_dimensions=counts.get("dimensions", {}),
@@ -105,11 +105,11 @@ async def upgrade(gateway, customer):
 class TestDemand:
     async def test_is_what_was_served_and_what_was_refused_for_want_of_a_larger_plan(self, shop, now, ada):
         hour = floor_hour(now)
-        await use(shop, ada, hour, units=400, dimensions={"tokens": 7})
+        await use(shop, ada, hour, units=400, dimensions={"tokens": 7}, bytes_out=90)
         await use(shop, ada, hour - timedelta(hours=3), units=600, dimensions={"tokens": 5})
         await use(shop, ada, hour, outcome="quota_exceeded", status=429, calls=30)
         await use(shop, ada, hour, outcome="rate_limited", status=429, calls=20)
-        await use(shop, ada, hour, status=503, units=11)  # failed: burns no quota
+        await use(shop, ada, hour, status=503, units=11, bytes_out=70)  # failed: burns no quota
         await use(shop, ada, hour, outcome="key_revoked", status=401, calls=99)
         await use(shop, ada, hour, mode="test", units=5_000)
         await use(shop, ada, hour, product="maps", units=77)
@@ -118,7 +118,8 @@ class TestDemand:
         async with shop.sessions() as session:
             found = await demands(session, [ada.account_id], now=now)
         weather = found[ada.account_id, "weather"]
-        assert weather.units == {"requests": 400 + 600 + 30 + 20 + 1_000, "tokens": 12}
+        requests = 400 + 600 + 30 + 20 + 1_000
+        assert weather.units == {"requests": requests, "tokens": 12, "bytes_out": 90}
         assert (weather.refused_calls, weather.rate_limited_calls) == (50, 20)
         assert weather.peak_hour_calls == 1_000
         assert found[ada.account_id, "maps"].units == {"requests": 77}
