@@ -1,7 +1,7 @@
 """One worker and a million keys of 100,000 accounts: events a second, cache hits, memory, commands to Redis.
 
-Measured once the worker's cache is full. Keys are drawn evenly, so that nearly none is in the cache, and by rank with
-a long tail (the chance of rank r is about 1/r), as real callers come. The records are written straight into a real
+Measured once the cache of the worker is full. Keys are drawn evenly, so that nearly none is in it, and by rank with a
+long tail (the chance of rank r is about 1/r), as real callers come. The records are written straight into a real
 Valkey.
 """
 
