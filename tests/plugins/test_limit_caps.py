@@ -265,10 +265,10 @@ class TestCapOfSeveralPrices:
             timed(spend_cap=spend_cap(MeterPrice("requests", (step,)), most=10))
 
     @given(
-        priced=st.dictionaries(
-            st.sampled_from(["requests", "tokens", "compute_ms"]),
-            st.tuples(tariffs(), st.integers(0, 5)),
+        priced=st.lists(
+            st.tuples(st.sampled_from(["requests", "tokens", "compute_ms"]), tariffs(), st.integers(0, 5)),
             min_size=1,
+            max_size=4,
         ),
         most=st.integers(0, 60),
         each=st.fixed_dictionaries(
@@ -279,32 +279,30 @@ class TestCapOfSeveralPrices:
     @settings(parent=relaxed, max_examples=100)
     def test_is_never_overshot(self, timed, client, priced, most, each, returned):  # noqa: PLR0917 - drawn
         """Each call is followed by a settlement that returns a share of what is counted."""
-        prices = [MeterPrice(name, tariff.steps(), from_units) for name, (tariff, from_units) in priced.items()]
+        prices = [MeterPrice(name, tariff.steps(), from_units) for name, tariff, from_units in priced]
         cap = spend_cap(*prices, most=most, tokens=each["tokens"], compute_ms=each["compute_ms"])
         caller = timed(windows=(), spend_cap=cap, route_name=ROUTE, units=each["requests"])
-        fields = {name: "units" if name == "requests" else counters.dimension_units(name) for name in priced}
-        rises = all(tariff.shape != "volume" for tariff, _ in priced.values())
+        fields = {name: "units" if name == "requests" else counters.dimension_units(name) for name, _, _ in priced}
+        rises = all(tariff.shape != "volume" for _, tariff, _ in priced)
 
         def counted():
             stored = caller.counters()
             return {name: stored.get(field, 0) for name, field in fields.items()}
 
         def cost(of):
-            return sum(
-                rounded(tariff.cost(max(0, of[name] - before))) for name, (tariff, before) in priced.items()
-            )
+            return sum(rounded(tariff.cost(max(0, of[name] - before))) for name, tariff, before in priced)
 
         for share in returned:
             before = counted()
             admitted = caller.admits(0)
             after = counted()
             if admitted:
-                assert after == {name: before[name] + each[name] for name in priced}
+                assert after == {name: before[name] + each[name] for name in fields}
                 assert cost(after) <= most
             else:
                 assert after == before
                 if rises:
-                    assert cost({name: before[name] + each[name] for name in priced}) > most
+                    assert cost({name: before[name] + each[name] for name in fields}) > most
             for name, field in fields.items():
                 client.hincrby(caller.question.keys[1], field, -(after[name] * share // 100 // 3))
             assert cost(counted()) <= most

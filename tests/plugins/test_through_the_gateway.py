@@ -5,6 +5,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from devstack.stores.valkey import EmbeddedValkey
 from gateway_contract import api_keys, headers, plugins
 from gateway_contract.modes import Mode
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
-from gateway_contract.records import KeyStatus, Window
+from gateway_contract.records import Concurrency, KeyStatus, Window
 from kong_plugins.parts.spool_writer import METER_FILE_NAME
 from tests.devstack.support import wait_for
 from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
@@ -25,6 +26,7 @@ from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
 ROOT = Path(__file__).parents[2]
 SECRETS = parse_secrets(SECRET)
 FALLBACK = api_keys.generate_api_key(Mode.LIVE)
+METER = {"name": plugins.USAGE_METER, "config": {"concurrency": True}}
 ATTACHED: dict[str, dict[str, dict]] = {
     "plain": {plugins.MONETIZE: {}},
     "pair": {plugins.KEY_AUTH: {}, plugins.PLAN_LIMIT: {}},
@@ -64,7 +66,7 @@ def write_conf(directory: Path, *, upstream: int, proxy: int, admin: int, redis_
         for name, attached in ATTACHED.items()
     ]
     service = {"name": "up", "host": "127.0.0.1", "port": upstream, "routes": routes}
-    document = {"_format_version": "3.0", "services": [service], "plugins": [{"name": plugins.USAGE_METER}]}
+    document = {"_format_version": "3.0", "services": [service], "plugins": [METER]}
     (directory / "kong.yml").write_text(yaml.safe_dump(document))
     server = f"{sys.executable} -m kong_plugins.server.main"
     place = directory / "km.sock"
@@ -173,6 +175,32 @@ class TestThroughTheGateway:
 
 def headers_seen(answer: httpx.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in dict(answer.json()["headers"]).items()}
+
+
+class TestCallsInFlight:
+    @pytest.fixture
+    def one_at_a_time(self, gateway, account):
+        allowed = grant(windows=(), concurrency=Concurrency(1, 600_000))
+        account.change_account(products={PRODUCT: allowed})
+        return account
+
+    def slow(self, gateway, account, *, milliseconds, **options):
+        url = f"{gateway.url}/plain/v1/slow?ms={milliseconds}"
+        return httpx.get(url, headers={"apikey": account.text}, **options)
+
+    def test_make_room_when_they_end(self, gateway, one_at_a_time):
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(self.slow, gateway, one_at_a_time, milliseconds=3000)
+            wait_for(one_at_a_time.counters)
+            refused = gateway.get("plain", one_at_a_time.text)
+            assert (refused.status_code, refused.json()["limit"]["name"]) == (429, "concurrent")
+            assert first.result().status_code == 200
+        wait_for(lambda: gateway.get("plain", one_at_a_time.text).status_code == 200)
+
+    def test_make_room_when_the_caller_hangs_up(self, gateway, one_at_a_time):
+        with pytest.raises(httpx.ReadTimeout):
+            self.slow(gateway, one_at_a_time, milliseconds=3000, timeout=0.3)
+        wait_for(lambda: gateway.get("plain", one_at_a_time.text).status_code == 200)
 
 
 class TestFindingTheKey:
