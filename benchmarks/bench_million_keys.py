@@ -1,8 +1,8 @@
 """One worker and a million keys of 100,000 accounts: events a second, cache hits, memory, commands to Redis.
 
-Measured once the cache of the worker is full. Keys are drawn evenly, so that nearly none is in it, and by rank with a
-long tail (the chance of rank r is about 1/r), as real callers come. The records are written straight into a real
-Valkey.
+Measured once the cache of the worker is full. Keys are drawn evenly, so that hardly one is in it, and by rank
+with a long tail (the chance of rank r is about 1/r), as real callers come. The records are written straight
+into a real Valkey.
 """
 
 import argparse
