@@ -8,6 +8,8 @@ from devstack.soak.stored import StoredEvent
 
 # what was admitted so long before Redis was emptied may not be in the rollups yet, from which quotas are restored
 ROLLUP_LAG_MS = 20_000
+# a worker on its own counts by a clock that never steps, while receipts name Redis time as it was heard last
+CLOCK_SLACK_MS = 250
 
 
 def windows_of_closed_plans(evidence: Evidence) -> Check:
@@ -84,7 +86,8 @@ def windows_of_open_plans(evidence: Evidence) -> Check:
             wrong += _over(evidence, by_redis, limit, window_ms, f"{customer.role.name} by Redis")
             for emitter in {event.emitter for event in local}:
                 times = [event.decided_ms for event in local if event.emitter == emitter]
-                wrong += _over(evidence, times, limit, window_ms, f"{customer.role.name} by worker {emitter}")
+                shorter_ms = window_ms - CLOCK_SLACK_MS
+                wrong += _over(evidence, times, limit, shorter_ms, f"{customer.role.name} by worker {emitter}")
     figures = f"{local_calls:,} decided without Redis; bound: limit x (1 + workers)"
     return check_of("admissions over the bound of an open plan", wrong, figures)
 
