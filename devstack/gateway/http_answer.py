@@ -9,6 +9,8 @@ from devstack.gateway.body import BodyStream
 from devstack.gateway.headers import Headers
 
 _NO_BODY_STATUSES = frozenset({204, 304})
+# what is held back until the log is written; more than this has left before, so that the log knows if it did not
+_HELD_BYTES = 16 * 1024
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -17,6 +19,7 @@ class Connection(Protocol):
 
     peer: tuple[str, int]
     server_port: int
+    sent_bytes: int
 
     def pause_reading(self) -> None: ...
 
@@ -65,14 +68,19 @@ class Answer:
         self._held = b""
         self._remaining: int | None = None
         self._chunked = False
+        self._sent_before = connection.sent_bytes
         self.keep_alive = request.keep_alive
         self.status = 0
-        self.sent_bytes = 0
         self.headers: list[tuple[bytes, bytes]] = []
 
     @property
     def started(self) -> bool:
         return self.status != 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of this answer that the kernel has taken, as nginx counts $bytes_sent: no caller got more."""
+        return self._connection.sent_bytes - self._sent_before
 
     def start(self, status: int, headers: list[tuple[bytes, bytes]], *, content_length: int | None) -> None:
         """Prepare the head. `content_length` None: as long as it takes (chunked, or until close for HTTP/1.0).
@@ -123,21 +131,22 @@ class Answer:
         held, self._held = self._held, b""
         if held:
             await self._connection.send(held)
-            self.sent_bytes += len(held)
 
     async def finish(self, before_last: Callable[[int], None]) -> None:
         """Send the rest. `before_last` gets the size of the whole answer in bytes, just before its end leaves.
 
-        Raises CallerGoneError; `before_last` has run then, too.
+        Raises CallerGoneError; `before_last` has run then, too, unless a caller who left kept it from the end.
         """
         if self._chunked:
             self._held += b"0\r\n\r\n"
         elif self._remaining:
             # the upstream gave less than it promised: the caller must not take it for a whole answer
             self.keep_alive = False
-        before_last(self.sent_bytes + len(self._held))
         held, self._held = self._held, b""
-        self.sent_bytes += len(held)
+        if len(held) > _HELD_BYTES:
+            await self._connection.send(held[:-_HELD_BYTES])
+            held = held[-_HELD_BYTES:]
+        before_last(self.sent_bytes + len(held))
         if held:
             await self._connection.send(held)
 

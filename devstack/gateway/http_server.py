@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import cast
@@ -36,6 +37,8 @@ class ServerConnection(asyncio.Protocol):
         self._current: Request | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._descriptor = -1
+        self.sent_bytes = 0
         self._idle: asyncio.TimerHandle | None = None
         self._closing = False
         self.peer: tuple[str, int] = ("", 0)
@@ -48,6 +51,9 @@ class ServerConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.peer = transport.get_extra_info("peername")[:2]
         self.server_port = transport.get_extra_info("sockname")[1]
+        self._descriptor = transport.get_extra_info("socket").fileno()
+        # `send` waits until nothing is left in the transport
+        self._transport.set_write_buffer_limits(high=0)
         self._connections.add(self)
         self._arm_idle_timer()
 
@@ -133,13 +139,27 @@ class ServerConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     async def send(self, data: bytes) -> None:
-        if self._transport is None or (self._current is not None and self._current.gone):
-            raise CallerGoneError
-        self._transport.write(data)
-        if not self._writable.is_set():
-            await self._writable.wait()
-            if self._transport is None:
+        """Return when the kernel has taken everything; `sent_bytes` tells what it took in any case.
+
+        Writes past the transport, which would not tell how much of a piece had left when a caller hung up.
+
+        Raises:
+            CallerGoneError: the caller hung up.
+        """
+        left = memoryview(data)
+        while left:
+            if self._transport is None or (self._current is not None and self._current.gone):
                 raise CallerGoneError
+            try:
+                taken = os.write(self._descriptor, left)
+            except BlockingIOError:
+                taken = await self._send_when_read(left[:1])
+            except OSError as error:
+                self._caller_gone()
+                self.abort()
+                raise CallerGoneError from error
+            self.sent_bytes += taken
+            left = left[taken:]
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -152,6 +172,15 @@ class ServerConnection(asyncio.Protocol):
             self._transport.close()
 
     # --- inside
+
+    async def _send_when_read(self, first: memoryview) -> int:
+        """The kernel takes no more: leave one byte to the transport, which sends it when the caller reads on."""
+        assert self._transport is not None  # noqa: S101 - checked by `send`
+        self._transport.write(bytes(first))
+        await self._writable.wait()
+        if self._transport is None:
+            raise CallerGoneError
+        return len(first)
 
     def _request_being_parsed(self) -> Request:
         assert self._parsing is not None  # noqa: S101 - the parser announces every message first

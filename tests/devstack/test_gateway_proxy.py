@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -37,6 +38,7 @@ def raw_exchange(port: int, request: bytes) -> bytes:
 def scripted_upstream() -> Iterator[Callable[[bytes | None], int]]:
     """An upstream that answers every connection's first request with these bytes, then closes (None: at once)."""
     servers: list[socket.socket] = []
+    broken_off = threading.Event()
 
     def serve(server: socket.socket, answer: bytes | None) -> None:
         while True:
@@ -47,11 +49,15 @@ def scripted_upstream() -> Iterator[Callable[[bytes | None], int]]:
             with connection:
                 if answer is not None:
                     connection.recv(65536)
-                    connection.sendall(answer)
+                    try:
+                        connection.sendall(answer)
+                    except ConnectionError:
+                        broken_off.set()
 
     def make(answer: bytes | None) -> int:
         server = socket.create_server(("127.0.0.1", 0))
         servers.append(server)
+        make.broken_off = broken_off
         threading.Thread(target=serve, args=(server, answer), daemon=True).start()
         return server.getsockname()[1]
 
@@ -315,6 +321,32 @@ class TestCallersWhoHangUp:
         line = line_of(gateway, answer.headers["x-kong-request-id"])
         assert line["response"]["status"] == 200
         assert line["response"]["size"] > 0
+
+    @pytest.mark.parametrize("framing", [b"Content-Length: 20000000", b"Connection: close"])
+    def test_in_the_middle_of_an_answer_leave_the_bytes_that_were_sent(
+        self, gateway: RunningGateway, scripted_upstream: Callable[[bytes | None], int], framing: bytes
+    ):
+        """Whoever only stops sending is taken to have left, and still gets what is on its way: count it."""
+        whole = b"HTTP/1.1 200 OK\r\n%b\r\n\r\n" % framing + b"x" * 20_000_000
+        gateway.apply(gateway.configuration(port=scripted_upstream(whole)))
+        before = len(gateway.lines())
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+            connection.settimeout(20)
+            connection.connect(("127.0.0.1", gateway.proxy_port))
+            connection.sendall(b"GET /weather/large HTTP/1.1\r\nHost: x\r\n\r\n")
+            received = len(connection.recv(4096))
+            # the rest of it no longer fits anywhere: the gateway waits for the caller
+            time.sleep(0.3)
+            connection.shutdown(socket.SHUT_WR)
+            while piece := connection.recv(65_536):
+                received += len(piece)
+        wait_for(lambda: len(gateway.lines()) > before)
+        line = gateway.lines()[-1]
+        assert line["response"] == {"status": 200, "size": received}
+        assert 4096 <= received < 19_000_000
+        assert scripted_upstream.broken_off.wait(20)
+        assert line["km_receipt"] == "r-1"
 
 
 class TestManyAtOnce:
