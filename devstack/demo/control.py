@@ -37,6 +37,9 @@ class ControlClient:
             return await self._call("POST", path, data=yaml.encode(), headers=headers)
         return await self._call("POST", path, json=body or {})
 
+    async def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return await self._call("PUT", path, json=body)
+
     async def pages(self, path: str, params: Mapping[str, Any] | None = None) -> AsyncIterator[dict[str, Any]]:
         """Yield the items of every page."""
         cursor: str | None = None
