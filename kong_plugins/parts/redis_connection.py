@@ -196,8 +196,18 @@ def _connect(endpoint: RedisEndpoint, timeout_seconds: float) -> Any:
     if not endpoint.tls:
         return sock
     try:
-        context = gssl.create_default_context(cafile=endpoint.ca_file or None)
-        return context.wrap_socket(sock, server_hostname=endpoint.host)
+        return _tls_context(endpoint.ca_file).wrap_socket(sock, server_hostname=endpoint.host)
     except BaseException:
         sock.close()
         raise
+
+
+def _tls_context(ca_file: str) -> Any:
+    """Return a context of gevent's own: sockets of the standard library's would stop the process at each wait."""
+    context = gssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    else:
+        context.load_default_certs()
+    return context

@@ -1,0 +1,310 @@
+"""A Redis that is there and refuses: each call is decided by its plan's policy, and nothing is consumed.
+
+Afterwards the gateway goes on by itself.
+"""
+
+import contextlib
+import shutil
+import threading
+import time
+
+import gevent
+import pytest
+import redis
+
+from gateway_contract import headers
+from gateway_contract.receipts import Place, parse_secrets, verify_receipt
+from gateway_contract.records import RedisDownPolicy, Window
+from kong_plugins.parts.news import News
+from kong_plugins.parts.redis_endpoint import parse_redis_url
+from tests.certificates import make_certificate
+from tests.forwarder import Forwarder
+from tests.plugins.conftest import make_call
+from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
+
+NOT_BY_REDIS = 0
+
+
+def number_of(account):
+    """The call number of one more call, 0 where Redis did not count it."""
+    kong = make_call(account.text)
+    assert kong.served, kong.code
+    text = kong.answer[headers.RECEIPT]
+    return verify_receipt(text, place=Place.ANSWER, secrets=parse_secrets(SECRET)).call_number
+
+
+def eventually(check, *, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        gevent.sleep(0.05)
+
+
+@pytest.fixture
+def valkey(own_valkey):
+    return own_valkey()
+
+
+@pytest.fixture
+def client(valkey):
+    with redis.Redis.from_url(valkey.url) as client:
+        yield client
+
+
+@pytest.fixture
+def account(valkey):
+    account = Projected(valkey.url)
+    yield account
+    account.close()
+
+
+def close_plan(account):
+    account.change_account(products={PRODUCT: grant(redis_down=RedisDownPolicy.CLOSED)})
+
+
+def assert_decided_by_policy(account, *, counted, seconds=30.0):
+    """Served without Redis under `open`, refused under `closed`; and Redis has counted nothing."""
+    eventually(lambda: number_of(account) == NOT_BY_REDIS, seconds=seconds)
+    assert account.counters()["calls"] == counted
+
+
+class TestOutOfMemory:
+    @pytest.fixture(autouse=True)
+    def refusing(self, client):
+        client.config_set("maxmemory-policy", "noeviction")
+
+    def test_consumes_nothing_and_ends_by_itself(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        before = {name: client.dump(name) for name in client.scan_iter()}
+        client.config_set("maxmemory", 1)
+        assert_decided_by_policy(account, counted=1)
+        assert {name: client.dump(name) for name in client.scan_iter()} == before
+        client.config_set("maxmemory", 0)
+        assert number_of(account) == 2
+
+    def test_refuses_calls_of_closed_plans(self, valkey, account, client, start_worker):
+        close_plan(account)
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("maxmemory", 1)
+        assert make_call(account.text).code == "unavailable"
+        client.config_set("maxmemory", 0)
+        assert number_of(account) == 2
+
+    def test_keeps_no_key_from_being_read(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        client.config_set("maxmemory", 1)
+        assert number_of(account) == NOT_BY_REDIS
+
+    def test_frees_nobody_from_a_limit_that_is_used_up(self, valkey, account, client, start_worker):
+        account.change_account(products={PRODUCT: grant(windows=(Window(1, 60_000),))})
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("maxmemory", 1)
+        assert make_call(account.text).code == "rate_limited", "a refusal writes nothing"
+
+
+class TestFailedSnapshot:
+    def test_stops_writes_and_consumes_nothing(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("save", "3600 1")
+        shutil.rmtree(valkey.data_dir)
+        with contextlib.suppress(redis.ResponseError):
+            client.bgsave()
+        eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            client.set("x", "y")
+        assert_decided_by_policy(account, counted=1)
+        client.config_set("stop-writes-on-bgsave-error", "no")
+        assert number_of(account) == 2
+        client.config_set("save", "")  # nor does it try again at its end
+
+
+class TestBusy:
+    def test_with_another_script_refuses_and_consumes_nothing(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("busy-reply-threshold", 50)
+        busy = threading.Thread(target=self.loop, args=(valkey.url,))
+        busy.start()
+        eventually(lambda: number_of(account) == NOT_BY_REDIS)
+        close_to_now = time.monotonic()
+        assert number_of(account) == NOT_BY_REDIS
+        assert time.monotonic() - close_to_now < 5
+        client.script_kill()
+        busy.join()
+        eventually(lambda: number_of(account) > 0)
+        assert account.counters()["calls"] <= 3, "the one before, perhaps one whose answer was lost, the one after"
+
+    @staticmethod
+    def loop(url):
+        with redis.Redis.from_url(url, socket_timeout=60) as client, contextlib.suppress(redis.RedisError):
+            client.eval("while true do end", 0)
+
+
+class TestCredentials:
+    USER = ("on", ">first", "~*", "&*", "+@all")
+
+    @pytest.fixture
+    def url(self, valkey, client):
+        client.execute_command("ACL SETUSER", "km", *self.USER)
+        return f"redis://km:first@127.0.0.1:{valkey.port}/0"
+
+    def test_a_changed_password_is_noticed_at_the_next_connection(self, url, account, client, start_worker):
+        start_worker(url)
+        assert number_of(account) == 1
+        client.execute_command("ACL SETUSER", "km", "resetpass", ">second")
+        assert number_of(account) == 2, "a connection that exists goes on"
+        client.execute_command("CLIENT KILL", "USER", "km")
+        assert_decided_by_policy(account, counted=2)
+        client.execute_command("ACL SETUSER", "km", ">first")
+        eventually(lambda: number_of(account) > 0)
+        assert account.counters()["calls"] == 3
+
+    def test_a_removed_user_is_locked_out_at_once(self, url, account, client, start_worker):
+        start_worker(url)
+        assert number_of(account) == 1
+        client.execute_command("ACL DELUSER", "km")
+        assert_decided_by_policy(account, counted=1)
+        client.execute_command("ACL SETUSER", "km", *self.USER)
+        eventually(lambda: number_of(account) > 0)
+
+    def test_a_user_who_may_not_run_scripts_consumes_nothing(self, url, account, client, start_worker):
+        start_worker(url)
+        assert number_of(account) == 1
+        client.execute_command("ACL SETUSER", "km", "-evalsha")
+        assert_decided_by_policy(account, counted=1)
+        client.execute_command("ACL SETUSER", "km", "+evalsha")
+        assert number_of(account) == 2
+
+    def test_a_user_who_may_not_read_records_serves_no_new_key(self, url, account, client, start_worker):
+        start_worker(url)
+        client.execute_command("ACL SETUSER", "km", "-get")
+        assert make_call(account.text).code == "unavailable"
+        client.execute_command("ACL SETUSER", "km", "+get")
+        assert number_of(account) == 1
+
+    def test_a_user_who_may_not_subscribe_hears_nothing_and_vouches_for_nothing(
+        self, url, account, client, start_worker
+    ):
+        client.execute_command("ACL SETUSER", "km", "resetchannels")
+        worker = start_worker(url)
+        news = News(lambda: parse_redis_url(url), worker.cache)
+        news.start()
+        gevent.sleep(0.3)
+        assert news.confirm(1.0) == 1.0
+        assert number_of(account) == 1
+        client.execute_command("ACL SETUSER", "km", "&*")
+        eventually(lambda: news.confirm(time.monotonic()) and news._since is not None)
+        news.stop()
+
+    def test_a_password_that_is_asked_for_later_is_noticed(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("requirepass", "later")
+        client.execute_command("CLIENT KILL", "TYPE", "normal", "SKIPME", "yes")
+        kong = make_call(account.text)
+        assert kong.served
+        client.config_set("requirepass", "")
+        eventually(lambda: number_of(account) > 0)
+
+
+class TestTakenOverByAReplica:
+    """One address, behind which another server answers after a failover."""
+
+    def test_the_old_primary_is_left_as_soon_as_it_says_that_it_is_a_replica(self, own_valkey, start_worker):
+        old, new = own_valkey(), own_valkey()
+        with (
+            Forwarder(old.port) as address,
+            redis.Redis.from_url(old.url) as old_client,
+            redis.Redis.from_url(new.url) as new_client,
+        ):
+            follow(new_client, old)
+            account = Projected(old.url)
+            start_worker(f"redis://127.0.0.1:{address.port}/0")
+            assert number_of(account) == 1
+            old_client.wait(1, 5_000)
+            # the switch: connections that exist stay with the old one
+            new_client.replicaof("NO", "ONE")
+            follow(old_client, new)
+            assert number_of(account) == NOT_BY_REDIS, "refused by the replica: decided by the policy"
+            address.target_port = new.port
+            eventually(lambda: number_of(account) == 2)
+            assert address.opened >= 2
+            account.close()
+
+    def test_an_address_that_still_names_the_replica_is_asked_until_it_does_not(self, own_valkey, start_worker):
+        old, new = own_valkey(), own_valkey()
+        with Forwarder(old.port) as address, redis.Redis.from_url(old.url) as old_client:
+            account = Projected(old.url)
+            start_worker(f"redis://127.0.0.1:{address.port}/0")
+            assert number_of(account) == 1
+            with redis.Redis.from_url(new.url) as new_client:
+                follow(new_client, old)
+                new_client.replicaof("NO", "ONE")
+            follow(old_client, new)
+            for _ in range(3):
+                assert number_of(account) == NOT_BY_REDIS
+                gevent.sleep(0.05)
+            old_client.replicaof("NO", "ONE")
+            eventually(lambda: number_of(account) == 2)
+            account.close()
+
+
+def follow(client, primary):
+    """Make the client's server a replica, and wait until it has its primary's data."""
+    client.replicaof("127.0.0.1", str(primary.port))
+    eventually(lambda: client.role()[3] == b"connected")
+
+
+class TestTls:
+    @pytest.fixture
+    def certificate(self, tmp_path):
+        return make_certificate(tmp_path, "redis")
+
+    def test_is_spoken_where_the_url_says_so(self, valkey, account, certificate, start_worker):
+        context, trusted = certificate
+        with Forwarder(valkey.port, tls=context) as address:
+            worker = start_worker(f"rediss://127.0.0.1:{address.port}/0?ssl_ca_certs={trusted}")
+            worker.start()
+            eventually(lambda: worker.news._since is not None)
+            began = time.monotonic()
+            assert [number_of(account) for _ in range(3)] == [1, 2, 3]
+            assert time.monotonic() - began < 10, "listening for news holds up no call"
+            jobs = [gevent.spawn(number_of, account) for _ in range(5)]
+            gevent.joinall(jobs, raise_error=True)
+            assert sorted(job.value for job in jobs) == [4, 5, 6, 7, 8]
+            address.cut()
+            eventually(lambda: number_of(account) > 8)
+
+    def test_with_a_stranger_is_not_spoken(self, valkey, account, certificate, tmp_path, start_worker):
+        _, trusted = certificate
+        stranger, _ = make_certificate(tmp_path, "stranger")
+        with Forwarder(valkey.port, tls=stranger) as address:
+            start_worker(f"rediss://127.0.0.1:{address.port}/0?ssl_ca_certs={trusted}")
+            assert make_call(account.text).code == "unavailable"
+
+    def test_reaches_every_node_of_a_cluster(self, own_valkey_cluster, certificate, start_worker):
+        context, trusted = certificate
+        cluster = own_valkey_cluster(replicas=0)
+        with contextlib.ExitStack() as leaving:
+            addresses = [leaving.enter_context(Forwarder(node.port, tls=context)) for node in cluster.nodes]
+            accounts = [Projected(cluster.url, account=f"acc_{number}") for number in range(12)]
+            for node, address in zip(cluster.nodes, addresses, strict=True):
+                with redis.Redis.from_url(node.url) as client:
+                    client.config_set("cluster-announce-port", address.port)
+            eventually(lambda: all(announces(node, addresses) for node in cluster.nodes))
+            start_worker(f"rediss+cluster://127.0.0.1:{addresses[0].port}?ssl_ca_certs={trusted}")
+            assert [number_of(account) for account in accounts] == [1] * 12
+            assert all(address.opened for address in addresses)
+            for account in accounts:
+                account.close()
+
+
+def announces(node, addresses):
+    with redis.Redis.from_url(node.url) as client:
+        client.set_response_callback("CLUSTER SLOTS", lambda answer, **_: answer)
+        ports = {nodes[0][1] for _, _, *nodes in client.execute_command("CLUSTER SLOTS")}
+    return ports == {address.port for address in addresses}
