@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from control_plane.billing.spend_caps import charges_of, charges_within, phases_within, unbounded_dimension
+from control_plane.catalog.model import MEASURED_METERS
 from control_plane.catalog.prices import canonical_amount
 from control_plane.catalog.queries import api_product, plan_versions
 from control_plane.catalog.tables import PlanVersion
@@ -30,10 +31,15 @@ class MaximumMissingError(ConflictError):
     """A spend cap needs to know how much one call can cost, and for this route nobody said."""
 
     def __init__(self, *, plan: str, product: str, route: str, dimension: str) -> None:
+        why = (
+            "how many of them a call comes to is known only afterwards."
+            if dimension in MEASURED_METERS
+            else f"API product {product} does not declare how many of them one call to route {route} can report "
+            "at most (unit_maximums)."
+        )
         super().__init__(
             "unit_maximum_missing",
-            f"No spend cap can be kept on plan {plan}: it charges for {dimension}, and API product {product} does "
-            f"not declare how many of them one call to route {route} can report at most (unit_maximums).",
+            f"No spend cap can be kept on plan {plan}: it charges for {dimension}, and {why}",
         )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import ARRAY, BigInteger, Select, Text, and_, case, cast, column
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import UtcDateTime
-from control_plane.usage.queries import REQUESTS_METER
+from control_plane.usage.queries import MEASURED_METERS, REQUESTS_METER
 from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -37,13 +37,16 @@ async def units_of_phases(
     asked = _asked(spans)
     place = (UsageHourly.phase_id, asked.c.starts_at)
     is_open = UsageHour.sealed_at.is_(None) & (UsageHourly.outcome == Outcome.SERVED.value)
-    at_most = case((is_open, UsageHourly.units), else_=UsageHourly.billable_units)
-    rows = await session.execute(
-        _within(select(*place, _total(UsageHourly.billable_units), _total(at_most)), asked).group_by(*place)
-    )
-    for *key, billable_units, most_units in rows:
-        counted = found[tuple(key)]
-        counted.billable[REQUESTS_METER], counted.at_most[REQUESTS_METER] = billable_units, most_units
+    # a row is billed whole or not at all
+    is_billed = UsageHourly.billable_calls > 0
+    amounts = {REQUESTS_METER: UsageHourly.units, **MEASURED_METERS}
+    billable = [_total(case((is_billed, amount), else_=0)) for amount in amounts.values()]
+    at_most = [_total(case((is_open | is_billed, amount), else_=0)) for amount in amounts.values()]
+    rows = await session.execute(_within(select(*place, *billable, *at_most), asked).group_by(*place))
+    for phase_id, starts_at, *totals in rows:
+        counted = found[phase_id, starts_at]
+        counted.billable.update(zip(amounts, totals[: len(amounts)], strict=True))
+        counted.at_most.update(zip(amounts, totals[len(amounts) :], strict=True))
     dimensions = case((is_open, UsageHourly.dimensions), else_=UsageHourly.billable_dimensions)
     for values, name in ((UsageHourly.billable_dimensions, "billable"), (dimensions, "at_most")):
         each = func.jsonb_each_text(values).table_valued("key", "value").lateral()

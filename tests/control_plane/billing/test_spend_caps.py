@@ -155,7 +155,8 @@ class TestPlanChangeWithinThePeriod:
     async def test_open_hours_count_at_their_worst(self, session, subscription):
         await put(session, subscription, "300.00")
         noon = NOV_1 + 15 * DAY
-        await add_usage(session, subscription, hour=noon - HOUR, units=60_000, billable_units=52_000)
+        await add_usage(session, subscription, hour=noon - HOUR, units=52_000)
+        await add_usage(session, subscription, hour=noon - HOUR, units=8_000, status=503, billable_units=0)
         await move(session, subscription, "growth", now=noon)
         opened = await compiled(session, subscription, now=noon)
         session.add(UsageHour(account_id=subscription.account_id, hour=noon - HOUR, revision=1, sealed_at=noon))
@@ -226,6 +227,13 @@ class TestRefusals:
             MaximumMissingError, match=r"charges for tokens, .* one call to route status can report"
         ):
             await move_and_check(session, subscription, "tokens")
+
+    async def test_a_plan_that_charges_for_what_only_the_gateway_measures(self, session, subscription):
+        bytes_out = PriceTerms(model="per_unit", meter="bytes_out", params={"unit_amount": "0.000001"})
+        await a_published_plan(session, now=NOV_1, code="bytes", position=4, prices=(bytes_out,))
+        await put(session, subscription)
+        with pytest.raises(MaximumMissingError, match=r"bytes_out, and how many .* is known only afterwards"):
+            await move_and_check(session, subscription, "bytes")
 
     async def test_a_plan_whose_fixed_charges_are_above_the_cap(self, session, subscription):
         await put(session, subscription, "100.00")
