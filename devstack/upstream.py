@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FORECAST_DAYS = 5
 MAX_HISTORY_LINES = 10_000
@@ -95,11 +95,15 @@ async def slow(request: Request) -> Response:
 
 
 async def answer_as_asked(request: Request) -> Response:
-    """Answers with `?status=` (200) after `?ms=` (0); `?tokens=` are reported as used. The name is the caller's."""
+    """Answers with `?status=` (200) after `?ms=` (0); `?tokens=` are reported as used. The name is the caller's.
+
+    With `?replayed=` it says of itself whether it repeats an earlier answer.
+    """
     asked = request.query_params
     code = min(max(int(asked.get("status", "200")), MIN_STATUS), MAX_STATUS)
     await asyncio.sleep(min(int(asked.get("ms", "0")), MAX_SLOW_MS) / 1000)
-    headers = {"X-Usage-Tokens": asked["tokens"]} if "tokens" in asked else {}
+    told = {"X-Usage-Tokens": "tokens", "Idempotent-Replayed": "replayed"}
+    headers = {header: asked[argument] for header, argument in told.items() if argument in asked}
     return JSONResponse({"name": request.path_params["name"]}, status_code=code, headers=headers)
 
 
@@ -120,6 +124,22 @@ async def echo(request: Request) -> Response:
 def _temperature(city: str, *, day: int) -> float:
     digest = hashlib.sha256(f"{city}/{day}".encode()).digest()
     return round(-15 + digest[0] * 50 / 255, 1)
+
+
+class Named:
+    """Says in every answer who gave it: a second instance may be the sandbox."""
+
+    def __init__(self, app: ASGIApp, name: str) -> None:
+        self._app = app
+        self._header = (b"x-upstream-name", name.encode("latin-1"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], self._header]
+            await send(message)
+
+        await self._app(scope, receive, send_named)
 
 
 class Journal:
@@ -145,8 +165,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m devstack.upstream", description="The sample Weather API.")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parser.add_argument("--journal", type=Path, help="file to which every request is appended")
+    parser.add_argument("--name", help="who it is (sandbox), told in X-Upstream-Name of every answer")
     options = parser.parse_args()
     app: ASGIApp = weather_app()
+    if options.name:
+        app = Named(app, options.name)
     uvicorn.run(
         Journal(app, options.journal) if options.journal else app,
         host="127.0.0.1",

@@ -13,6 +13,7 @@ from devstack.gateway.entity_makers import dates, generated_id, make_route, make
 from devstack.gateway.problems import ConfigurationInvalidError, Path, Problems
 from devstack.gateway.router import path_problem
 from devstack.gateway.schema import process_record
+from devstack.gateway.upstream_reader import UpstreamReader
 
 FORMAT_VERSIONS = ("3.0",)
 
@@ -64,6 +65,8 @@ class _Loader:
 
     def load(self, document: dict[str, Any], digest: str) -> Configuration:
         self._check_top_level(document)
+        reader = UpstreamReader(items=self._items, checked=self._checked, problems=self._problems, now=self._now)
+        upstreams = reader.read(document)
         for index, item in enumerate(self._items(document, "services", ())):
             self._add_service(item, ("services", index))
         for index, item in enumerate(self._items(document, "routes", ())):
@@ -77,7 +80,8 @@ class _Loader:
             routes=tuple(enabled),
             chains={route.id: self._chain(route) for route in enabled},
             global_chain=self._chain(None),
-            entities=self._shown,
+            entities=self._shown | {kind: shown for kind, shown in reader.shown.items() if shown},
+            upstreams=upstreams,
         )
 
     def _check_top_level(self, document: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from devstack.gateway.upstreams import Upstream
+
 WORKSPACE_ID = "0dc6f45b-8f8d-40d2-a504-473544ee190b"
 
 
@@ -67,7 +69,8 @@ class Configuration:
     """Everything one declarative configuration says.
 
     `chains` holds the plugins of each route id in the order they run; `global_chain` those of a request that
-    no route matched, which only their log phase sees. `entities` is what the Admin API shows.
+    no route matched, which only their log phase sees. `entities` is what the Admin API shows. `upstreams` are
+    those of the file by name; of them only the turn changes.
     """
 
     hash: str
@@ -75,6 +78,7 @@ class Configuration:
     chains: dict[str, tuple[Plugin, ...]]
     global_chain: tuple[Plugin, ...]
     entities: dict[str, Any] = field(default_factory=dict)
+    upstreams: dict[str, Upstream] = field(default_factory=dict)
 
 
 EMPTY_HASH = "0" * 32

@@ -77,15 +77,51 @@ PLUGIN: Final[list[dict[str, Any]]] = [
     },
 ]
 
+UPSTREAM: Final[list[dict[str, Any]]] = [
+    *_COMMON,
+    {
+        "name": {
+            "type": "string",
+            "required": True,
+            "match": "^[%w%.%-_]+$",
+            "err": "Invalid name; must be a hostname",
+        }
+    },
+    {"algorithm": {"type": "string", "default": "round-robin", "one_of": ["round-robin"]}},
+    {"hash_on": {"type": "string", "default": "none", "one_of": ["none"]}},
+    {"hash_fallback": {"type": "string", "default": "none", "one_of": ["none"]}},
+    {"slots": {"type": "integer", "default": 10000, "between": [10, 65536]}},
+    {"host_header": {"type": "string"}},
+]
+TARGET: Final[list[dict[str, Any]]] = [
+    *_COMMON,
+    {"target": {"type": "string", "required": True}},
+    {"weight": {"type": "integer", "default": 100, "between": [0, 65535]}},
+]
+
 # Kong knows these; this gateway does not do what they ask for
 UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
     "service": frozenset({"tls_verify", "tls_verify_depth", "ca_certificates", "client_certificate"}),
     "route": frozenset({"headers", "snis", "sources", "destinations", "expression", "priority"}),
     "plugin": frozenset({"consumer", "consumer_group", "ordering"}),
+    "upstream": frozenset(
+        {
+            "healthchecks",
+            "hash_on_header",
+            "hash_on_cookie",
+            "hash_on_cookie_path",
+            "hash_on_query_arg",
+            "hash_on_uri_capture",
+            "hash_fallback_header",
+            "hash_fallback_query_arg",
+            "hash_fallback_uri_capture",
+            "client_certificate",
+            "use_srv_name",
+        }
+    ),
+    "target": frozenset(),
     "configuration": frozenset(
         {
-            "upstreams",
-            "targets",
             "consumers",
             "consumer_groups",
             "certificates",
@@ -105,5 +141,15 @@ UNSUPPORTED: Final[dict[str, frozenset[str]]] = {
     ),
 }
 TOP_LEVEL: Final = frozenset(
-    {"_format_version", "_transform", "_comment", "_info", "services", "routes", "plugins"}
+    {
+        "_format_version",
+        "_transform",
+        "_comment",
+        "_info",
+        "services",
+        "routes",
+        "plugins",
+        "upstreams",
+        "targets",
+    }
 )

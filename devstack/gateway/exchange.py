@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
@@ -11,6 +12,7 @@ from devstack.gateway.entities import WORKSPACE_ID
 from devstack.gateway.headers import Headers, TableValue
 from devstack.gateway.http_answer import Request
 from devstack.gateway.router import Match
+from devstack.gateway.upstreams import Upstream
 from devstack.gateway.uris import normalize, readable
 
 MAX_QUERY_ARGUMENTS = 100
@@ -23,7 +25,10 @@ def now_ms() -> int:
 
 @dataclass
 class UpstreamCall:
-    """Where the request goes, as plugins may change it, and how it went."""
+    """Where the request goes, as plugins may change it, and how it went.
+
+    `host` may be an upstream's name: `balanced` is that upstream, once the access phase is over.
+    """
 
     host: str
     port: int
@@ -34,6 +39,7 @@ class UpstreamCall:
     body: bytes | None = None
     statuses: list[str] = field(default_factory=list)
     tries: list[dict[str, Any]] = field(default_factory=list)
+    balanced: Upstream | None = None
 
 
 @dataclass
@@ -48,8 +54,10 @@ class Exit:
 class Exchange:
     """One request on its way through. Times are ms since 1970; latencies are None until known."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, upstreams: Mapping[str, Upstream] | None = None) -> None:
+        """`upstreams` are those of the configuration under which it began."""
         self.request = request
+        self.upstreams = upstreams or {}
         self.id = secrets.token_hex(16)
         self.nginx_id = secrets.token_hex(16)
         self.started_at_ms = int(request.received_at * 1000)

@@ -105,6 +105,13 @@ def _set_raw_body(call: PdkCall, argument: Any) -> None:
     _upstream(call).body = argument.v
 
 
+def _set_upstream(call: PdkCall, argument: Any) -> bool | None:
+    if argument.v not in call.exchange.upstreams:
+        return None  # Kong's nil, whose error text the protocol does not carry
+    _upstream(call).host = argument.v
+    return True
+
+
 def _set_target(call: PdkCall, argument: Any) -> None:
     upstream = _upstream(call)
     upstream.host, upstream.port = argument.host, argument.port
@@ -163,7 +170,7 @@ METHODS: Final[dict[str, tuple[str, str, frozenset[str], Callable[[PdkCall, Any]
     ),
     "kong.client.get_protocol": ("Bool", "String", ACCESS, lambda _, __: "http"),
     # there are no upstream entities here, and Kong gives nothing for one it does not know
-    "kong.service.set_upstream": ("String", "Bool", ACCESS, lambda _, __: None),
+    "kong.service.set_upstream": ("String", "Bool", ACCESS, _set_upstream),
     "kong.service.set_target": ("Target", "Empty", ACCESS, _set_target),
     "kong.service.request.set_scheme": ("String", "Empty", ACCESS, _set_scheme),
     "kong.service.request.set_path": ("String", "Empty", ACCESS, _set_path),

@@ -14,6 +14,7 @@ from devstack.gateway.pdk_call import ExitRequestedError, PdkCall, PdkError
 from devstack.gateway.plugin_runner import EventFailedError, PluginRunner
 from devstack.gateway.router import Router
 from devstack.gateway.upstream_exchange import UpstreamExchange, UpstreamFailedError
+from devstack.gateway.upstreams import NoTargetError, find_upstream
 
 CALLER_GONE_STATUS = 499
 
@@ -38,8 +39,8 @@ class Proxy:
 
     async def handle(self, request: Request, answer: Answer) -> None:
         """Answer one request and log it, whatever happens. Raises CallerGoneError after having logged it."""
-        exchange = Exchange(request)
         configuration = self.configuration
+        exchange = Exchange(request, configuration.upstreams)
         exchange.match = self._router.match(
             method=request.method, raw_path=exchange.raw_path, host=exchange.headers.get("host")
         )
@@ -78,6 +79,8 @@ class Proxy:
             # not interrupted when the caller hangs up, as in Kong: a plugin that took from a quota must get
             # to say so in the log
             await self._run_access(exchange, chain)
+        if exchange.exit is None:
+            self._find_upstream(exchange)
         exchange.kong_latency_ms = exchange.since_start_ms()
         if exchange.exit is not None:
             await self._send_exit(exchange, exchange.exit, answer, finish)
@@ -131,6 +134,18 @@ class Proxy:
                 exchange.unexpected = True
             if exchange.exit is not None:
                 return
+
+    def _find_upstream(self, exchange: Exchange) -> None:
+        call, match = exchange.upstream, exchange.match
+        assert call is not None and match is not None  # noqa: S101, PT018 - without a match there is an exit
+        try:
+            call.balanced = find_upstream(
+                call.host, service_host=match.route.service.host, upstreams=exchange.upstreams
+            )
+        except NoTargetError as error:
+            logger.error("%s: no target for host %r", match.route.service.name, call.host)  # noqa: TRY400 - said all
+            exchange.exit = answers.error_exit(exchange, error.status, error.message)
+            exchange.unexpected = True
 
     # --- answering
 

@@ -40,6 +40,7 @@ class UpstreamExchange:
         self._connection: UpstreamConnection | None = None
         self._aborted = False
         self._head_at_ms = 0
+        self._host, self._port = self._call.host, self._call.port
         self.status = 0
         self.headers = Headers()
         self.content_length: int | None = None
@@ -49,6 +50,7 @@ class UpstreamExchange:
         attempts = self._service.retries + 1
         for attempt in range(1, attempts + 1):
             started_ms = now_ms()
+            self._take_turn()
             self._note_try(started_ms)
             try:
                 await self._open_once()
@@ -82,7 +84,7 @@ class UpstreamExchange:
     def close(self) -> None:
         """Keep the connection if its answer was read whole, else drop it."""
         if self._connection is not None:
-            self._pool.give_back(self._call.host, self._call.port, self._connection)
+            self._pool.give_back(self._host, self._port, self._connection)
             self._connection = None
 
     def abort(self) -> None:
@@ -93,9 +95,15 @@ class UpstreamExchange:
 
     # --- inside
 
+    def _take_turn(self) -> None:
+        """Of an upstream's targets each try takes the next."""
+        target = self._call.balanced.next_target() if self._call.balanced else None
+        if target is not None:
+            self._host, self._port = target.host, target.port
+
     async def _open_once(self) -> None:
         timeout = self._service.connect_timeout_ms / 1000
-        connection = await self._pool.take(self._call.host, self._call.port, connect_timeout_seconds=timeout)
+        connection = await self._pool.take(self._host, self._port, connect_timeout_seconds=timeout)
         self._connection = connection
         connection.begin(self._call.method)
         try:
@@ -113,7 +121,7 @@ class UpstreamExchange:
     async def _send(self, connection: UpstreamConnection) -> None:
         if self._aborted:
             raise UpstreamError("the caller left")
-        headers = answers.upstream_request_headers(self._exchange, host=self._host(), prefix=self._prefix)
+        headers = answers.upstream_request_headers(self._exchange, host=self._host_header(), prefix=self._prefix)
         given = self._call.body
         length = self._exchange.headers.get("content-length")
         chunked = False
@@ -144,10 +152,11 @@ class UpstreamExchange:
         line = f"{self._call.method} {self._call.path}{query} HTTP/1.1\r\n".encode("latin-1", "replace")
         return b"".join([line, *(b"%b: %b\r\n" % header for header in answers.raw(headers)), b"\r\n"])
 
-    def _host(self) -> str:
+    def _host_header(self) -> str:
         if self._call.host_header:
             return self._call.host_header
-        return self._call.host if self._call.port == 80 else f"{self._call.host}:{self._call.port}"  # noqa: PLR2004
+        host = (self._call.balanced.host_header if self._call.balanced else None) or self._host
+        return host if self._port == 80 else f"{host}:{self._port}"  # noqa: PLR2004
 
     def _may_repeat(self, error: UpstreamError) -> bool:
         if isinstance(error, UpstreamConnectError):
@@ -163,7 +172,7 @@ class UpstreamExchange:
             "balancer_start_ns": started_ms * 1_000_000,
             "balancer_latency": 0,
             "balancer_latency_ns": 0,
-            "ip": self._call.host,
-            "port": self._call.port,
+            "ip": self._host,
+            "port": self._port,
         }
         self._call.tries.append(one)
