@@ -36,9 +36,20 @@ _subscriptions = metrics.counter("km_gateway_subscriptions_total", help_text="su
 class News:
     """Listens in a greenlet of its own from `start` to `stop`."""
 
-    def __init__(self, some_endpoint: Callable[[], RedisEndpoint], cache: RecordCache) -> None:
-        """`some_endpoint` is asked at each attempt; any node of a cluster hears what is published at another."""
+    def __init__(
+        self,
+        some_endpoint: Callable[[], RedisEndpoint],
+        cache: RecordCache,
+        *,
+        losses: Callable[[], int] = int,
+    ) -> None:
+        """`some_endpoint` is asked at each attempt; any node of a cluster hears what is published at another.
+
+        When `losses` grows, somebody else lost the server at that address: then listening begins anew, since
+        another server may be there, and the old one is told nothing any more.
+        """
         self._some_endpoint = some_endpoint
+        self._losses = losses
         self._cache = cache
         self._listener: Any = None
         self._since: float | None = None
@@ -86,8 +97,9 @@ class News:
             _subscriptions.inc()
             self._since = self._alive_at = time.monotonic()
             self._cache.forget_unknown()
+            losses = self._losses()
             pinged_at: float | None = None
-            while True:
+            while losses == self._losses():
                 if time.monotonic() - (pinged_at or self._alive_at) >= PING_EVERY_SECONDS:
                     if pinged_at is not None:
                         return  # a ping stayed without an answer

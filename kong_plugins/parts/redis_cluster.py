@@ -70,6 +70,11 @@ class ClusterLink:
         """Nobody has said yet where the slots are, or a primary could not be reached and is being looked for."""
         return not self._by_slot or any(link.is_away for link in self._links.values())
 
+    @property
+    def losses(self) -> int:
+        """How many connections ended, of the primaries there are."""
+        return sum(link.losses for link in self._links.values())
+
     def some_endpoint(self) -> RedisEndpoint:
         """Return a node that is likely to be there, another one each time."""
         return random.choice([*self._reachable(), *(() if self._links else self._seeds)] or self._seeds)  # noqa: S311 - spreads load, no secret

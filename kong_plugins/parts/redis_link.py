@@ -58,7 +58,10 @@ class _Asking:
 
 
 class RedisLink:
-    """For the greenlets of one thread. `setup` holds commands that each new connection runs first."""
+    """For the greenlets of one thread. `setup` holds commands that each new connection runs first.
+
+    `losses` counts connections that ended, whoever ended them.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class RedisLink:
         reply_timeout_seconds: float = REPLY_TIMEOUT_SECONDS,
     ) -> None:
         self.endpoint = endpoint
+        self.losses = 0
         self._setup = setup
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
@@ -277,6 +281,7 @@ class RedisLink:
             watcher.stop()
             watcher.close()
         if connection is not None:
+            self.losses += 1
             connection.close()
         sent, self._waiting = self._waiting, deque()
         queued, self._queue = self._queue, []

@@ -32,7 +32,7 @@ class Worker:
         self.settings = settings
         self.link = open_link(settings.redis, setup=(LOAD_COMMAND,))
         self.cache = RecordCache(self.link, capacity=settings.cached_keys)
-        self.news = News(self.link.some_endpoint, self.cache)
+        self.news = News(self.link.some_endpoint, self.cache, losses=lambda: self.link.losses)
         self.clock = RedisClock()
         self.signer = ReceiptSigner(settings.secrets[0])
         self.spool = SpoolGuard(

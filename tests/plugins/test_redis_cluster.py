@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from dataclasses import replace
 
 import gevent
 import pytest
@@ -17,7 +18,8 @@ from kong_plugins.parts import redis_link
 from kong_plugins.parts.news import News
 from kong_plugins.parts.redis_cluster import ClusterLink
 from kong_plugins.parts.redis_connection import RedisAwayError, RedisRefusedError, encode_command
-from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint
+from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint, parse_redis_url
+from kong_plugins.parts.settings import SettingsError, read_settings
 from tests.plugins.conftest import make_call
 from tests.plugins.fakes import SECRET, Projected, grant
 
@@ -67,6 +69,17 @@ def slot_of_account(account):
 
 def node_client(node):
     return redis.Redis.from_url(node.url)
+
+
+class TestUrl:
+    def test_names_some_nodes_of_a_cluster(self):
+        url = "rediss+cluster://u:p@a:1,b:2?ssl_ca_certs=/ca.pem"
+        endpoint = RedisEndpoint(host="a", port=1, tls=True, ca_file="/ca.pem", username="u", password="p")
+        assert parse_redis_url(url) == ClusterEndpoint((endpoint, replace(endpoint, host="b", port=2)))
+
+    def test_of_another_form_is_refused_by_the_name_of_its_variable(self):
+        with pytest.raises(SettingsError, match=r"^KM_REDIS_URL: a cluster has no database numbers$"):
+            read_settings({"KM_REDIS_URL": "redis+cluster://a:1/2", "KM_GATEWAY_SECRET": SECRET})
 
 
 class TestCalls:

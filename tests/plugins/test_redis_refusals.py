@@ -15,6 +15,7 @@ import redis
 from gateway_contract import headers
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import RedisDownPolicy, Window
+from gateway_contract.redis_names import INVALIDATIONS_CHANNEL
 from kong_plugins.parts.news import News
 from kong_plugins.parts.redis_endpoint import parse_redis_url
 from tests.certificates import make_certificate
@@ -235,6 +236,21 @@ class TestTakenOverByAReplica:
             assert address.opened >= 2
             account.close()
 
+    def test_news_are_listened_to_where_the_calls_go(self, own_valkey, start_worker):
+        old, new = own_valkey(), own_valkey()
+        with Forwarder(old.port) as address:
+            account = Projected(old.url)
+            worker = start_worker(f"redis://127.0.0.1:{address.port}/0")
+            worker.start()
+            assert number_of(account) == 1
+            eventually(lambda: listeners(old) == 1)
+            with redis.Redis.from_url(old.url) as client:
+                client.replicaof("127.0.0.1", str(new.port))
+                address.target_port = new.port
+                eventually(lambda: make_call(account.text) and listeners(new) == 1)
+                assert listeners(old) == 0
+            account.close()
+
     def test_an_address_that_still_names_the_replica_is_asked_until_it_does_not(self, own_valkey, start_worker):
         old, new = own_valkey(), own_valkey()
         with Forwarder(old.port) as address, redis.Redis.from_url(old.url) as old_client:
@@ -251,6 +267,11 @@ class TestTakenOverByAReplica:
             old_client.replicaof("NO", "ONE")
             eventually(lambda: number_of(account) == 2)
             account.close()
+
+
+def listeners(valkey):
+    with redis.Redis.from_url(valkey.url) as client:
+        return client.pubsub_numsub(INVALIDATIONS_CHANNEL)[0][1]
 
 
 def follow(client, primary):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ from devstack.stores.valkey import EmbeddedValkey
 from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
 from gateway_contract import redis_names
 from kong_plugins.shipper.server import StreamServer
+from tests.certificates import make_certificate
 from tests.forwarder import Forwarder
 from tests.shipper.support import Bench, FakeCollector, append, file_log_lines, wait_until
 
@@ -111,6 +113,25 @@ class TestBehindOneAddress:
             collector = make_collector(new.url, bench.spool.shipper_id)
             step_until(bench, lambda: collector.pump() >= 0 and collector.has_all(range(10)))
             bench.stream.close()
+
+
+class TestTls:
+    def test_is_spoken_where_the_url_says_so(
+        self,
+        make_bench: MakeBench,
+        make_collector: MakeCollector,
+        own_valkey: Callable[[], EmbeddedValkey],
+        tmp_path: Path,
+    ) -> None:
+        server = own_valkey()
+        context, trusted = make_certificate(tmp_path, "redis")
+        with Forwarder(server.port, tls=context) as address:
+            bench = make_bench(url=f"rediss://127.0.0.1:{address.port}/0?ssl_ca_certs={trusted}")
+            append(bench.live, file_log_lines(range(5)))
+            bench.step()
+            collector = make_collector(server.url, bench.spool.shipper_id)
+            assert collector.pump()
+            assert collector.has_all(range(5))
 
 
 class TestUrl:
