@@ -11,7 +11,7 @@ _WORDS = {
     "requests": Unit(singular="request", plural="requests"),
     "bytes_in": Unit(singular="byte received", plural="bytes received"),
     "bytes_out": Unit(singular="byte sent", plural="bytes sent"),
-    "upstream_ms": Unit(singular="ms of processing", plural="ms of processing"),
+    "upstream_ms": Unit(singular="millisecond of processing time", plural="milliseconds of processing time"),
 }
 _SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("ms", 1))
 

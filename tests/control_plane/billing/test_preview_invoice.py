@@ -51,6 +51,8 @@ async def add_usage(
         "outcome": "served",
         "billable_units": units,
         "billable_dimensions": {},
+        "bytes_in": 0,
+        "bytes_out": 0,
     }
     row = billed | values
     session.add(
@@ -64,8 +66,6 @@ async def add_usage(
             calls=units,
             units=units,
             billable_calls=min(units, row["billable_units"]),
-            bytes_in=0,
-            bytes_out=0,
             latency_ms_sum=0,
             gateway_ms_sum=0,
             dimensions=row["billable_dimensions"],
@@ -205,6 +205,26 @@ class TestOtherPrices:
         found = await preview(session, subscription)
         assert (found.lines, found.total_minor) == ((), 0)
         assert (found.quota.hard, found.quota.used_percent) == (True, 100)
+
+    async def test_bytes_and_times_are_charged_and_named_for_people(self, session: AsyncSession):
+        prices = (
+            PriceTerms(
+                model="package", meter="bytes_out", params={"size": 1_000_000_000, "amount": "0.09"}
+            ),
+            PriceTerms(model="per_unit", meter="upstream_ms", params={"unit_amount": "0.0000021"}),
+        )
+        subscription = await on_plan(session, "metered", prices=prices)
+        measured = {"bytes_in": 5, "bytes_out": 1_200_000_000, "upstream_ms_sum": 40_000}
+        await add_usage(session, subscription, hour=NOV_1, units=3, **measured)
+        await add_usage(session, subscription, hour=NOV_1, units=3, status=500, billable_units=0, **measured)
+        found = await preview(session, subscription)
+        assert [(line.line.description, line.line.amount_minor) for line in found.lines] == [
+            ("Bytes sent", 18),
+            ("Milliseconds of processing time", 8),
+        ]
+        assert found.lines[1].line.formula == "40,000 milliseconds of processing time × $0.0000021"
+        # what costs nothing is not shown
+        assert found.used_units == {"requests": 3, "bytes_out": 1_200_000_000, "upstream_ms": 40_000}
 
     async def test_named_units_are_charged_by_their_own_price(self, session: AsyncSession):
         product = ProductFacts(

@@ -92,11 +92,14 @@ class Shop:
         *,
         units: int,
         failed_units: int = 0,
+        replayed_units: int = 0,
         mode: str = "live",
         revision: int = 1,
         sealed: bool = False,
     ) -> None:
-        """Put an hour's rows, replacing what stood there; `failed_units` were answered with a 503."""
+        """Put an hour's rows, replacing what stood there; `failed_units` were answered with a 503,
+        `replayed_units` with an answer that was billed before.
+        """
         async with self.sessions() as session, session.begin():
             phase_id = await session.scalar(
                 select(SubscriptionPhase.id).where(
@@ -111,8 +114,12 @@ class Shop:
                     UsageHourly.mode == mode,
                 )
             )
-            for status, count in ((200, units), (503, failed_units)):
-                billable = count if mode == "live" and status < 500 else 0
+            for status, count, replayed in (
+                (200, units, False),
+                (503, failed_units, False),
+                (200, replayed_units, True),
+            ):
+                billable = count if mode == "live" and status < 500 and not replayed else 0
                 session.add(
                     UsageHourly(
                         account_id=customer.account_id,
@@ -124,6 +131,7 @@ class Shop:
                         endpoint="GET /v1/forecast",
                         status=status,
                         outcome="served",
+                        replayed=replayed,
                         calls=count,
                         units=count,
                         billable_calls=billable,

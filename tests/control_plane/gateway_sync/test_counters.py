@@ -127,6 +127,17 @@ class TestSettleHour:
         assert (await counters.read())[UNITS] == 7
         assert await Counters(gateway, ada, now, Mode.LIVE).read() == {}
 
+    @pytest.mark.parametrize("mode", Mode)
+    async def test_an_answer_that_was_repeated_gives_its_quota_back(self, shop, gateway, now, past, ada, *, mode):
+        counters = Counters(gateway, ada, now, mode)
+        await counters.admit(past, units=10)
+        await shop.add_usage(
+            ada, past, units=6, failed_units=3, replayed_units=1, mode=mode, revision=1, sealed=True
+        )
+        await shop.seal(ada, past, revision=1)
+        await settle(shop, gateway, now)
+        assert (await counters.read())[UNITS] == 6
+
     async def test_an_hour_that_was_opened_again_is_left_alone(self, shop, gateway, now, past, ada):
         counters = Counters(gateway, ada, now)
         await counters.admit(past, units=10)
