@@ -176,6 +176,16 @@ class TestPlanChangeWithinThePeriod:
             around = await compiled(session, subscription, now=moment)
             assert around.ceiling_units == min(november.ceiling_units, december.ceiling_units)
 
+    async def test_that_made_this_period_dear_holds_until_its_end(self, session, subscription):
+        await move(session, subscription, "growth", now=NOV_1)
+        await put(session, subscription, "300.00")
+        await move(session, subscription, "starter", now=NOV_1 + 15 * DAY)
+        november = await compiled(session, subscription, now=NOV_1 + 20 * DAY)
+        december = await compiled(session, subscription, now=DEC_1 + EDGE)
+        assert november.ceiling_units < december.ceiling_units
+        for moment in (DEC_1 - EDGE, DEC_1, DEC_1 + EDGE - timedelta(seconds=1)):
+            assert await compiled(session, subscription, now=moment) == november
+
     async def test_planned_for_the_next_period_leaves_this_one_alone(self, session, subscription):
         await put(session, subscription, "300.00")
         before = await compiled(session, subscription)

@@ -213,6 +213,7 @@ class TestCountersByDimension:
                         UsageHourly.account_id == customer.account_id,
                         UsageHourly.hour == hour,
                         UsageHourly.status == status,
+                        UsageHourly.replayed.is_(False),
                     )
                     .values(
                         dimensions={"tokens": used},
@@ -253,6 +254,16 @@ class TestCountersByDimension:
         await self.use(shop, ada, hour, tokens=500, sealed=True)
         await self.settle(shop, gateway, ada, hour, now)
         assert dimension_units("tokens") not in await self.read(gateway, ada, now)
+
+    async def test_a_cap_set_again_forgets_what_was_reserved_before(self, shop, gateway, now, ada, project):
+        hour = floor_hour(now) - 5 * HOUR
+        await self.reserve(gateway, ada, now, hour, tokens=8000)
+        await self.use(shop, ada, hour, tokens=500, sealed=True)
+        await cap(shop, ada, None, now=now)
+        await self.settle(shop, gateway, ada, hour, now)  # without a cap: units only
+        await cap(shop, ada, "70.00", now=now)
+        await project(now)
+        assert (await self.read(gateway, ada, now))[dimension_units("tokens")] == 500
 
     async def test_come_back_after_flushall(self, shop, gateway, now, hour, ada):
         await self.use(shop, ada, hour, tokens=500, failed=70, sealed=True)

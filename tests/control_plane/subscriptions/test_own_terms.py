@@ -146,6 +146,14 @@ class TestRenewal:
         assert await self.told(session, account, period.end + 3 * DAY)
         assert not await self.told(session, account, period.end + 3 * DAY)
 
+    async def test_of_a_cap_set_just_after_a_period_began_does_not_wait_for_its_end(
+        self, session, subscription, now
+    ):
+        period = await self.capped(session, subscription, now)
+        moment = period.end + timedelta(minutes=1)
+        await set_spend_cap(session, subscription_id=subscription.id, amount_minor=6, actor=ACTOR, now=moment)
+        assert subscription.spend_cap_due_at == period.end + EDGE
+
     async def test_follows_a_change_of_plan_at_ever_longer_intervals(self, session, account, subscription, now):
         await self.capped(session, subscription, now)
         changed_at = now + DAY
