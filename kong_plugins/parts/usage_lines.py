@@ -18,25 +18,29 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 import msgspec
 
-from gateway_contract.api_keys import redact_api_keys
 from gateway_contract.file_log import UNIT_FIELD_PREFIX
 from gateway_contract.headers import RECEIPT
-from gateway_contract.receipts import MAX_LENGTH as MAX_RECEIPT_LENGTH
-from gateway_contract.usage_lines import LINE_VERSION, MAX_PATH_LENGTH
+from gateway_contract.usage_lines import LINE_VERSION
+from kong_plugins.parts.line_values import (
+    UnreadableLineError,
+    checked_dimension,
+    encodable,
+    first_header,
+    header_units,
+    named_units,
+    path_text,
+    receipt_text,
+    single_header,
+    unit_text,
+)
 
 MAX_METHOD_LENGTH = 32
 MAX_NAME_LENGTH = 256
-MAX_UNIT_LENGTH = 64
-# Stands for a unit that is too long to be a number; no judge can take it for one.
-TOO_LONG_UNIT = "(too long)"
 
 _RECEIPT_HEADER = RECEIPT.lower()
-_RECEIPT_TEXT = re.compile(rf"[A-Za-z0-9._~-]{{1,{MAX_RECEIPT_LENGTH}}}")
-_DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _UNIT_KEY = b'"' + UNIT_FIELD_PREFIX.encode()
 _BUILT_START = b'{"v":'
 _MISSING = re.compile(r"missing required field `([^`]+)`")
@@ -44,17 +48,6 @@ _AT = re.compile(r"at `\$\.?([^`]*)`")
 
 _RequestId = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f]{32}\Z")]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class UnreadableLineError(ValueError):
-    """A log line cannot become a usage line; `field` names what is missing or of the wrong kind.
-
-    The message never repeats the value: it may hold a key.
-    """
-
-    def __init__(self, field: str) -> None:
-        super().__init__(f"cannot read {field}")
-        self.field = field
 
 
 class UsageLine(msgspec.Struct, gc=False, forbid_unknown_fields=True):
@@ -213,33 +206,33 @@ def _repaired(raw: bytes) -> bytes:
 
 
 def _usage_line(
-    log: _KongLog, named_units: Mapping[str, Any], unit_headers: Mapping[str, str], replay_headers: Iterable[str]
+    log: _KongLog, named: Mapping[str, Any], unit_headers: Mapping[str, str], replay_headers: Iterable[str]
 ) -> UsageLine:
     request, response, latencies = log.request, log.response, log.latencies
     if log.started_at < 0:
         raise UnreadableLineError("started_at")
     if log.path is not None:
         path, receipt, receipt_out = log.path, log.km_receipt, log.km_receipt_out
-        units = _named_units(named_units) if named_units else {}
+        units = named_units(named) if named else {}
         replayed = log.km_replayed
     elif request.uri is not None:
         path = request.uri
-        receipt = _single(request.headers, _RECEIPT_HEADER, "request.headers")
-        receipt_out = _single(response.headers, _RECEIPT_HEADER, "response.headers")
-        units = _header_units(response.headers, unit_headers)
-        replayed = _first_of(response.headers, replay_headers)
+        receipt = single_header(request.headers, _RECEIPT_HEADER, "request.headers")
+        receipt_out = single_header(response.headers, _RECEIPT_HEADER, "response.headers")
+        units = header_units(response.headers, unit_headers)
+        replayed = first_header(response.headers, replay_headers)
     else:
         raise UnreadableLineError("path")
     return UsageLine(
         v=LINE_VERSION,
         id=request.id,
         at=int(log.started_at),
-        ru=_receipt(receipt),
-        ra=_receipt(receipt_out),
+        ru=receipt_text(receipt),
+        ra=receipt_text(receipt_out),
         sv=_name(log.service),
         rt=_name(log.route),
         m=request.method[:MAX_METHOD_LENGTH],
-        p=_path(path),
+        p=path_text(path),
         st=response.status,
         so=log.source or "",
         bi=request.size,
@@ -249,7 +242,7 @@ def _usage_line(
         lp=round(latencies.proxy),
         ip=log.client_ip or "",
         u=units,
-        rp=_unit(replayed) if replayed else "",
+        rp=unit_text(replayed) if replayed else "",
     )
 
 
@@ -257,103 +250,17 @@ def _checked(line: UsageLine) -> UsageLine:
     """A line from the other door was built by `build_usage_line`; trust its shape, not its contents."""
     if line.v != LINE_VERSION:
         raise UnreadableLineError("v")
-    line.ru, line.ra, line.p = _receipt(line.ru), _receipt(line.ra), _path(line.p)
+    line.ru, line.ra, line.p = receipt_text(line.ru), receipt_text(line.ra), path_text(line.p)
     line.m, line.sv, line.rt = line.m[:MAX_METHOD_LENGTH], line.sv[:MAX_NAME_LENGTH], line.rt[:MAX_NAME_LENGTH]
     if line.u:
-        line.u = {_dimension(name): _unit(value) for name, value in line.u.items()}
+        line.u = {checked_dimension(name): unit_text(value) for name, value in line.u.items()}
     if line.rp:
-        line.rp = _unit(line.rp)
+        line.rp = unit_text(line.rp)
     return line
 
 
-def _receipt(text: str | None) -> str:
-    if not text or _RECEIPT_TEXT.fullmatch(text) is None:
-        return ""
-    if "km_" in text and redact_api_keys(text) != text:
-        return ""
-    return text
-
-
-def _path(text: str) -> str:
-    """Cut off the query, redact keys (percent-encoded ones too), then cut: a key cut in half would stay."""
-    if "?" in text:
-        text = text.partition("?")[0]
-    if "km_" in text:
-        text = redact_api_keys(text)
-    if "%" in text:
-        plain = unquote(text)
-        if redact_api_keys(plain) != plain:
-            text = redact_api_keys(plain)
-    return _encodable(text[:MAX_PATH_LENGTH])
-
-
 def _name(entity: _Named | None) -> str:
-    return "" if entity is None or entity.name is None else _encodable(entity.name[:MAX_NAME_LENGTH])
-
-
-def _single(headers: Mapping[str, Any] | None, name: str, where: str) -> str | None:
-    """The header's value; None where it is absent, or repeated with values that differ."""
-    value = None if headers is None else headers.get(name)
-    if isinstance(value, list):
-        value = value[0] if value and all(other == value[0] for other in value) else None
-    if value is None or isinstance(value, str):
-        return value
-    raise UnreadableLineError(f"{where}.{name}")
-
-
-def _named_units(named: Mapping[str, Any]) -> dict[str, str]:
-    units = {}
-    for name, value in named.items():
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise UnreadableLineError("km_unit")
-        units[_dimension(name.removeprefix(UNIT_FIELD_PREFIX))] = _unit(value)
-    return units
-
-
-def _header_units(headers: Mapping[str, Any] | None, unit_headers: Mapping[str, str]) -> dict[str, str]:
-    units = {}
-    for dimension, header in unit_headers.items():
-        value = None if headers is None else headers.get(header.lower())
-        if isinstance(value, list) and all(isinstance(part, str) for part in value):
-            # as HTTP joins a repeated field: no number, so whoever judges it sees that it was repeated
-            value = ", ".join(value)
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise UnreadableLineError(f"response.headers.{header.lower()}")
-        units[_dimension(dimension)] = _unit(value)
-    return units
-
-
-def _first_of(headers: Mapping[str, Any] | None, names: Iterable[str]) -> str | None:
-    """The first of these headers that is there; of a repeated one its first value, as Kong's PDK gives it."""
-    for name in names:
-        value = None if headers is None else headers.get(name)
-        if isinstance(value, list):
-            value = value[0] if value else None
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise UnreadableLineError(f"response.headers.{name}")
-        return value
-    return None
-
-
-def _dimension(name: str) -> str:
-    if _DIMENSION.fullmatch(name) is None:
-        raise UnreadableLineError("km_unit")
-    return name
-
-
-def _unit(text: str) -> str:
-    return TOO_LONG_UNIT if len(text) > MAX_UNIT_LENGTH else _encodable(redact_api_keys(text))
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates (a JSON escape can make them) have no UTF-8 form."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return "" if entity is None or entity.name is None else encodable(entity.name[:MAX_NAME_LENGTH])
 
 
 def _field_of(error: msgspec.ValidationError) -> str:

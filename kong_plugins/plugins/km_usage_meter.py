@@ -9,11 +9,12 @@ from typing import Any
 from gateway_contract import plugins
 from kong_plugins.parts.in_flight import release_ended_call
 from kong_plugins.parts.kong_request import plain
+from kong_plugins.parts.line_values import UnreadableLineError
 from kong_plugins.parts.plugin_config import read_meter_config
 from kong_plugins.parts.plugin_schema import UNIT_FIELDS
 from kong_plugins.parts.settings import SettingsError, read_settings
 from kong_plugins.parts.spool_writer import SpoolWriteError, SpoolWriter
-from kong_plugins.parts.usage_lines import UnreadableLineError, build_usage_line
+from kong_plugins.parts.usage_lines import build_usage_line
 from kong_plugins.parts.worker import current_worker
 from kong_plugins.server import metrics
 

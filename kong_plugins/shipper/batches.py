@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway_contract.usage_lines import MAX_BYTES_PER_ENTRY, MAX_LINES_PER_ENTRY
-from kong_plugins.parts.usage_lines import UnreadableLineError, encode_usage_line, read_usage_line
+from kong_plugins.parts.line_values import UnreadableLineError
+from kong_plugins.parts.usage_lines import encode_usage_line, read_usage_line
 
 CHUNK_BYTES = 1024 * 1024
 # No JSON object that begins inside a string looks like this: quotes are escaped there.

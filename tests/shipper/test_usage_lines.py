@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
+from kong_plugins.parts.line_values import TOO_LONG_UNIT, UnreadableLineError
 from kong_plugins.parts.usage_lines import (
-    TOO_LONG_UNIT,
-    UnreadableLineError,
     build_usage_line,
     encode_usage_line,
     read_usage_line,
