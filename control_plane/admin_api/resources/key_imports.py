@@ -25,15 +25,15 @@ KeyHash = Annotated[
     Field(description="SHA-256 of the key in lower-case hex. Hash it where the key is; never send a key."),
 ]
 
+LastCharacters = Annotated[str, StringConstraints(min_length=4, max_length=4), PrintableText]
+
 
 class ImportKey(StrictBody):
     key_hash: KeyHash
     name: Name
     mode: Mode = Mode.LIVE
     last_characters: Annotated[
-        str | None,
-        StringConstraints(min_length=4, max_length=4),
-        PrintableText,
+        LastCharacters | None,
         Field(description="What people may see of it; left out where it has fewer than 20 characters."),
     ] = None
     expires_at: Moment | None = None

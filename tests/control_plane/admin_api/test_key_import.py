@@ -150,6 +150,10 @@ class TestForm:
         assert answer.json()["errors"][0]["field"] == "accounts[0].keys[0].key_hash"
         assert not key_hash or key_hash not in answer.text
 
+    async def test_null_stands_for_no_hint_and_no_expiry(self, post: Post):
+        key = {"key_hash": "0" * 64, "name": "one", "last_characters": None, "expires_at": None}
+        assert (await post(account("acme", keys=[key])))[0]["keys_created"] == 1
+
     async def test_the_plan_must_be_of_the_product(self, post: Post, client: httpx.AsyncClient):
         body = {"api_product": "maps", "plan": "starter", "accounts": [account("acme", "one")]}
         answer = await client.post(PATH, json=body)

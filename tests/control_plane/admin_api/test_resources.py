@@ -165,7 +165,7 @@ class TestFittingPlan:
         assert fitting["plan"] == "growth"
         assert fitting["demand"] == {
             "days": 30,
-            "units": {"requests": 50_113},
+            "units": {"requests": 50_113, "bytes_in": 20, "bytes_out": 40},
             "refused_calls": 13,
             "rate_limited_calls": 13,
             "peak_hour_calls": 50_120,

@@ -72,6 +72,7 @@ class TestRunning:
                     "worker_usage": "ok",
                     "worker_projector": "ok",
                     "worker_subscriptions": "ok",
+                    "worker_upgrade_hints": "ok",
                 },
             },
         )
