@@ -106,6 +106,16 @@ class TestOutOfMemory:
         assert make_call(account.text).code == "rate_limited", "a refusal writes nothing"
 
 
+class TestTooFewReplicas:
+    def test_stop_writes_and_consume_nothing(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        assert number_of(account) == 1
+        client.config_set("min-replicas-to-write", 1)
+        assert_decided_by_policy(account, counted=1)
+        client.config_set("min-replicas-to-write", 0)
+        assert number_of(account) == 2
+
+
 class TestFailedSnapshot:
     def test_stops_writes_and_consumes_nothing(self, valkey, account, client, start_worker):
         start_worker(valkey.url)
