@@ -22,6 +22,7 @@ _OWN_FILES = files("kong_plugins.parts") / "messages"
 _TAG = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 _QUALITY = re.compile(r"q=(0(\.\d{0,3})?|1(\.0{0,3})?)", re.IGNORECASE)
 _MOST_RANGES = 20
+_MOST_SUBTAGS = 10  # language tags have fewer; shortening a range of thousands step by step would take seconds
 _LONGEST_REMEMBERED = 200
 
 # the texts that an outcome has, and the names that a text may hold in braces
@@ -86,7 +87,7 @@ class Messages:
     def _look_up(self, accept_language: str) -> str:
         """RFC 4647, section 3.4: each range is shortened from its end until a language fits."""
         for wanted in _ranges_by_quality(accept_language):
-            subtags = wanted.split("-")
+            subtags = wanted.split("-")[:_MOST_SUBTAGS]
             while subtags:
                 tag = "-".join(subtags)
                 if tag in self.by_language:

@@ -216,6 +216,8 @@ LANGUAGES = [
     ("it," * 15 + "de", "de"),
     ("\udcff, fr", "fr"),
     ("d", "en"),
+    ("de" + "-" * 8000, "de"),
+    ("a-" * 4000, "en"),
 ]
 
 
@@ -224,6 +226,22 @@ class TestLanguage:
     def test_is_looked_up_as_rfc_4647_says(self, accepted, language):
         messages = load_messages()
         assert [messages.choose(accepted) for _ in range(2)] == [language] * 2
+
+    @pytest.mark.parametrize(
+        "accepted", ["a-" * 4000, ["-" * 8000] * 4, ",".join(["de-x-y-z-1-2-3-4-5-6-7"] * 700)]
+    )
+    def test_takes_few_steps_whatever_is_asked_for(self, accepted):
+        looked_up = []
+
+        class Languages(dict):
+            def __contains__(self, tag):
+                looked_up.append(tag)
+                return False
+
+        messages = load_messages()
+        messages.by_language = Languages(messages.by_language)
+        assert messages.choose(accepted) == DEFAULT_LANGUAGE
+        assert 0 < len(looked_up) <= 200
 
     @pytest.mark.parametrize("language", SHIPPED)
     def test_is_told_with_the_answer(self, call, language):
