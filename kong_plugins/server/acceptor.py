@@ -98,7 +98,8 @@ class Acceptor:
         return True
 
     def _hand_over(self, sock: _socket.socket) -> None:
-        if self._parked:
+        # while the worker stops, it is not the hub that runs this: whoever switched would not be come back to
+        if self._parked and not self._stopped:
             connection, greenlet = self._parked.pop()
             connection.open(sock)
             self._note(connection)
