@@ -1,9 +1,10 @@
 """One step of the projector: what the outbox says has changed is read, written to Redis, and marked done."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.outbox import OutboxRow, Topic, claim, enqueue_many, finish
@@ -36,28 +37,62 @@ async def project_changes(
         rows = await claim(session, topics=TOPICS, limit=limit)
         if not rows:
             return 0
-        key_ids = _entities(rows, Topic.KEY_CHANGED)
-        account_ids = _entities(rows, Topic.ACCOUNT_CHANGED)
-        async with consistent_reads(sessions) as reads:
-            accounts = await accounts_by_id(reads, account_ids, now=now)
-            keys = await keys_by_id(reads, key_ids)
-        _report_missing("account", account_ids, (account.id for account in accounts))
-        _report_missing("key", key_ids, (key.record.id for key in keys))
-        # counters first: a cap that begins now must not forget what the period has used
-        await restore_accounts(sessions, writer.client, _with_counted_caps(accounts), now=now)
-        # accounts first: a new key must not be known before the account it belongs to
-        await writer.write_accounts(accounts, now=now, public_url=public_url)
-        await writer.write_keys(keys)
+        accounts = await _write(
+            sessions, writer, [(row.topic, row.entity_id) for row in rows], public_url=public_url, now=now
+        )
         void = [held.id for account in accounts for held in account.subscriptions if _is_void(held)]
         await enqueue_many(session, topic=Topic.UPGRADE_HINT_VOID, entity_ids=void, now=now)
         await finish(session, [row.id for row in rows], now)
-    metrics.PROJECTED.labels("account").inc(len(accounts))
-    metrics.PROJECTED.labels("key").inc(len(keys))
     return len(rows)
 
 
-def _entities(rows: Iterable[OutboxRow], topic: Topic) -> set[str]:
-    return {row.entity_id for row in rows if row.topic == topic}
+async def project_again(
+    sessions: async_sessionmaker[AsyncSession],
+    writer: RecordWriter,
+    *,
+    public_url: str,
+    since: datetime,
+    now: datetime,
+    limit: int = BATCH,
+) -> int:
+    """Project once more what was marked done since then; returns how many keys and accounts that were.
+
+    For a server that has taken over and may lack what the one before it had acknowledged. Idempotent.
+    """
+    done = select(OutboxRow.topic, OutboxRow.entity_id).where(
+        OutboxRow.done_at >= since, OutboxRow.topic.in_(TOPICS)
+    )
+    async with sessions() as session:
+        changed = [(row.topic, row.entity_id) for row in await session.execute(done.distinct())]
+    for start in range(0, len(changed), limit):
+        await _write(sessions, writer, changed[start : start + limit], public_url=public_url, now=now)
+    return len(changed)
+
+
+async def _write(
+    sessions: async_sessionmaker[AsyncSession],
+    writer: RecordWriter,
+    changed: Collection[tuple[str, str]],
+    *,
+    public_url: str,
+    now: datetime,
+) -> Sequence[AccountSnapshot]:
+    """Write the records of what has changed, given as (topic, id); returns the accounts among it."""
+    account_ids = {entity_id for topic, entity_id in changed if topic == Topic.ACCOUNT_CHANGED}
+    key_ids = {entity_id for topic, entity_id in changed if topic == Topic.KEY_CHANGED}
+    async with consistent_reads(sessions) as reads:
+        accounts = await accounts_by_id(reads, account_ids, now=now)
+        keys = await keys_by_id(reads, key_ids)
+    _report_missing("account", account_ids, (account.id for account in accounts))
+    _report_missing("key", key_ids, (key.record.id for key in keys))
+    # counters first: a cap that begins now must not forget what the period has used
+    await restore_accounts(sessions, writer.client, _with_counted_caps(accounts), now=now)
+    # accounts first: a new key must not be known before the account it belongs to
+    await writer.write_accounts(accounts, now=now, public_url=public_url)
+    await writer.write_keys(keys)
+    metrics.PROJECTED.labels("account").inc(len(accounts))
+    metrics.PROJECTED.labels("key").inc(len(keys))
+    return accounts
 
 
 def _with_counted_caps(accounts: Iterable[AccountSnapshot]) -> list[str]:

@@ -24,6 +24,9 @@ from control_plane.gateway_sync.sweep import SweepInterruptedError, sweep, sweep
 log = structlog.get_logger(__name__)
 
 LISTEN_SECONDS = 1.0
+NEW_REDIS = "new Redis"
+# longer than replication lags behind and a failover takes
+LATELY = timedelta(minutes=5)
 # news of a week tells what happened; there is a row for every account and hour
 KEEP_DONE = timedelta(days=7)
 FORGET_AT_ONCE = 5000
@@ -89,6 +92,8 @@ class _Projector:
         if reason is not None:
             async with sweep_lock(self._engine, wait=False) as mine:
                 if mine:
+                    if reason == NEW_REDIS:
+                        await self._project_again(now)
                     await self._sweep(reason, restore=not state.complete, now=now)
         return self._config.poll_seconds
 
@@ -101,12 +106,19 @@ class _Projector:
         if state.marker is None:
             return "marker missing"
         if not state.complete:
-            return "new Redis"
+            return NEW_REDIS
         if not self._swept_since_start:
             return "start"
         if (now - state.marker.completed_at).total_seconds() >= self._config.sweep_seconds:
             return "interval"
         return None
+
+    async def _project_again(self, now: datetime) -> None:
+        """A server that holds our markers under another name has taken over: what it may lack first of all."""
+        again = await projection.project_again(
+            self._sessions, self._writer, public_url=self._config.public_url, since=now - LATELY, now=now
+        )
+        log.warning("another Redis has taken over, or the same was restarted", projected_again=again)
 
     async def _sweep(self, reason: str, *, restore: bool, now: datetime) -> None:
         try:

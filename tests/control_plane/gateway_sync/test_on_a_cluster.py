@@ -148,6 +148,7 @@ class TestRunProjector:
             # what a failover may lose: writes that no replica had yet
             counters = await counters_of(gateway, customer)
             await client.delete(counters)
+            await client.hdel(account_versions(customer.account_id), customer.keys[1])
             with redis.Redis.from_url(victim.url) as direct:
                 direct.wait(1, 5_000)
             await asyncio.to_thread(victim.kill)
@@ -160,6 +161,7 @@ class TestRunProjector:
             assert state.run_ids != before.run_ids
             assert (await gateway.versions(customer.account_id))[customer.keys[0]] == 2
             assert await client.hget(counters, UNITS) == "12"
+            assert set(await gateway.versions(customer.account_id)) == {"account", *customer.keys}
 
 
 async def counters_of(gateway, customer):

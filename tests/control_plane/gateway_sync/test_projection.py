@@ -8,7 +8,7 @@ from control_plane.accounts.operations import rename_account, suspend_account
 from control_plane.accounts.tables import Account
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.outbox import OutboxRow
-from control_plane.gateway_sync.projection import project_changes
+from control_plane.gateway_sync.projection import project_again, project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
 from control_plane.keys.operations import issue_key, revoke_key, update_key
@@ -19,7 +19,7 @@ from control_plane.subscriptions.tables import Subscription
 from gateway_contract.invalidations import account_invalidation, key_invalidation
 from gateway_contract.modes import Mode
 from gateway_contract.records import AccountStatus, KeyRecord, KeyStatus, Quota, Window
-from gateway_contract.redis_names import INVALIDATIONS_CHANNEL, key_record
+from gateway_contract.redis_names import INVALIDATIONS_CHANNEL, account_versions, key_record
 
 ACTOR = "test"
 PUBLIC_URL = "https://api.example.com"
@@ -229,6 +229,25 @@ class TestOutOfOrder:
         await change(shop, update_key, key_id=ada.keys[0], name="new", now=now)
         await project(now)
         assert (await gateway.key(ada.hashes[0])).name == "new"
+
+
+class TestProjectAgain:
+    async def test_writes_what_was_done_lately_over_what_is_older(self, shop, gateway, project, now, ada):
+        old = await gateway.client.get(key_record(ada.hashes[0]))
+        async with shop.sessions() as session, session.begin():
+            await revoke_key(session, key_id=ada.keys[0], actor="test", now=now)
+        await project(now)
+        await gateway.client.set(key_record(ada.hashes[0]), old)
+        await gateway.client.hset(account_versions(ada.account_id), ada.keys[0], 1)
+        assert await again(shop, gateway, since=now + timedelta(seconds=1), now=now) == 0
+        assert await again(shop, gateway, since=now, now=now) > 0
+        assert (await gateway.key(ada.hashes[0])).status is KeyStatus.REVOKED
+        assert (await gateway.versions(ada.account_id))[ada.keys[0]] == 2
+
+
+async def again(shop, gateway, *, since, now):
+    writer = RecordWriter(gateway.client)
+    return await project_again(shop.sessions, writer, public_url=PUBLIC_URL, since=since, now=now, limit=1)
 
 
 class TestCrash:
