@@ -260,7 +260,7 @@ class TestLeaks:
         assert megabytes(worker) - before < 4
         assert abs(psutil.Process(worker).num_fds() - descriptors) <= 3
         assert server.metric("km_pluginserver_instances") == 0
-        assert server.metric("km_pluginserver_events_total", plugin="probe") == 20_000
+        eventually(lambda: server.metric("km_pluginserver_events_total", plugin="probe") == 20_000, "all counted")
 
 
 class TestConfigPush:
@@ -268,37 +268,37 @@ class TestConfigPush:
         """A push gives new ids and closes the old ones at once, while events still use those."""
         server = start_server()
         pushing, wrong = threading.Event(), []
-        events, clients = [0] * 4, [KongClient(server.socket) for _ in range(4)]
-        current = [{"id": client.start_instance("probe", {"do": "headers", "__seq__": 0})} for client in clients]
+        events, repeats = [0] * 4, [0] * 4
+        pushers, drivers = [server.client() for _ in events], [server.client() for _ in events]
+        current = [client.start_instance("probe", {"do": "headers", "__seq__": 0}) for client in pushers]
 
         def load(number: int) -> None:
-            client = KongClient(server.socket)
             while not pushing.is_set():
-                for _ in range(3):  # Kong repeats an event whose connection was closed before a call came
-                    with contextlib.suppress(ClosedError):
-                        outcome = client.handle_event(current[number]["id"], "access", pdk({}))
-                        if outcome.names != SERVED:
-                            wrong.append(outcome)
-                        break
-                else:
-                    wrong.append("not served")
+                try:
+                    outcome = drivers[number].handle_event(current[number], "access", pdk({}))
+                except ClosedError:
+                    repeats[number] += 1  # so does Kong: no call came before the end
+                    continue
                 events[number] += 1
-            client.close()
+                if outcome.names != SERVED:
+                    wrong.append(outcome)
 
-        threads = [threading.Thread(target=load, args=(number,)) for number in range(4)]
+        threads = [threading.Thread(target=load, args=(number,)) for number in range(len(events))]
         for thread in threads:
             thread.start()
-        for push in range(1, 60):
-            for number, client in enumerate(clients):
-                old = current[number]["id"]
-                current[number]["id"] = client.start_instance("probe", {"do": "headers", "__seq__": push})
-                client.close_instance(old)
-        pushing.set()
-        for thread in threads:
-            thread.join()
+        try:
+            for push in range(1, 60):
+                time.sleep(0.01)
+                for number, client in enumerate(pushers):
+                    old = current[number]
+                    current[number] = client.start_instance("probe", {"do": "headers", "__seq__": push})
+                    client.close_instance(old)
+            eventually(lambda: min(events) > 20, "all were served")
+        finally:
+            pushing.set()
+            for thread in threads:
+                thread.join()
         assert wrong == []
-        assert min(events) > 20
+        assert max(repeats) <= 60  # an event is repeated once for a push, at most
         assert server.metric("km_pluginserver_instances") == 4
         assert server.metric("km_pluginserver_events_total", result="failed") == 0
-        for client in clients:
-            client.close()
