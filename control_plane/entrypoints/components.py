@@ -83,7 +83,7 @@ async def run_advance(sessions: async_sessionmaker[AsyncSession], *, stop: async
     while not stop.is_set():
         async with sessions() as session, session.begin():
             done = await advance(session, now=utc_now())
-        if not (done.accounts_told or done.phases_begun or done.subscriptions_ended):
+        if not (done.accounts_told or done.phases_begun or done.subscriptions_ended or done.caps_renewed):
             try:
                 await asyncio.wait_for(stop.wait(), ADVANCE_SECONDS)
             except TimeoutError:

@@ -25,7 +25,7 @@ MAX_PRODUCT_ROWS = 100
 
 
 async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> Advanced:
-    """Do what is due at `now`, at most `limit` phases and subscriptions; call again while it did something.
+    """Do what is due at `now`, at most `limit` phases, ends and caps; call again while it did something.
 
     Idempotent: what was done is not done again, also when two workers look at the same moment.
     """
@@ -37,16 +37,17 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     locked = select(Account.id).where(is_any_of(Account.id, told | due)).order_by(Account.id).with_for_update()
     await session.execute(locked)
     subscriptions = await _due_subscriptions(session, due, now) if due else []
-    begun = ended = 0
+    begun = ended = renewed = 0
     for subscription in subscriptions:
         begun += _begin_phases(subscription, now)
         ended += await _end(session, subscription, now)
+        renewed += subscription.spend_cap_due_at is not None and subscription.spend_cap_due_at <= now
         renew_cap(subscription, now)
     await session.flush()
     changed = told | {subscription.account_id for subscription in subscriptions}
     await bump_gateway_versions(session, changed, now)
     await finish(session, [row.id for row in rows], now)
-    return Advanced(len(told), begun, ended)
+    return Advanced(len(told), begun, ended, renewed)
 
 
 async def _subscribers(session: AsyncSession, product_ids: set[str]) -> set[str]:

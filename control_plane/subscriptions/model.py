@@ -52,11 +52,12 @@ class PhaseSpan:
 
 @dataclass(frozen=True, slots=True)
 class Advanced:
-    """What `advance` did: accounts told of changed products, phases begun, subscriptions ended."""
+    """What `advance` did: accounts told of changed products, phases begun, subscriptions ended, caps told anew."""
 
     accounts_told: int
     phases_begun: int
     subscriptions_ended: int
+    caps_renewed: int = 0
 
 
 def check_transition(before: str, after: str) -> Status:

@@ -8,6 +8,7 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.period import BillingPeriod
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.cap_renewal import EDGE, cap_periods
+from control_plane.subscriptions.model import Advanced
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits, set_spend_cap
 from control_plane.subscriptions.records import SubscriptionOverError
@@ -140,6 +141,11 @@ class TestRenewal:
         }
         found = {moment: await self.told(session, account, moment) for moment in moments}
         assert found == moments
+
+    async def test_is_counted(self, session, subscription, now):
+        period = await self.capped(session, subscription, now)
+        assert await advance(session, now=period.end - EDGE) == Advanced(0, 0, 0, 1)
+        assert await advance(session, now=period.end - EDGE) == Advanced(0, 0, 0, 0)
 
     async def test_that_came_late_is_done_at_once_and_once(self, session, account, subscription, now):
         period = await self.capped(session, subscription, now)
