@@ -57,7 +57,7 @@ class Stack(StackLayout):
         """
         super().__init__(data_dir, ports=ports or Ports(), settings=settings or {})
         self._kong_config = kong_config or REPOSITORY / "kong.yml"
-        self._plugin_workers = plugin_workers
+        self.plugin_workers = plugin_workers
         self._record_upstream = record_upstream
         self._supervisor = Supervisor()
         self._leaving = contextlib.ExitStack()
@@ -120,8 +120,16 @@ class Stack(StackLayout):
         self._supervisor[name].release()
 
     def plugin_worker_pids(self) -> list[int]:
-        """Of the plugin server's workers, without its master. Raises ChildFailedError while there is no master."""
-        return descendants(self.pid(PLUGIN_SERVER))
+        """Of all the plugin server's workers, once they run. Raises ChildFailedError where they do not."""
+        self.wait_ready(PLUGIN_SERVER)
+        found: list[int] = []
+
+        def are_all_there() -> bool:
+            found[:] = descendants(self.pid(PLUGIN_SERVER))
+            return len(found) == self.plugin_workers
+
+        wait_until(are_all_there, timeout_seconds=30.0, what="the start of all plugin workers")
+        return found
 
     def send_signal(self, name: str, number: int) -> None:
         """Such as SIGSTOP, to pause a process, and SIGCONT."""
@@ -223,7 +231,7 @@ class Stack(StackLayout):
             proxy_port=self.ports.proxy,
             admin_port=self.ports.kong_admin,
             metrics_port=self.ports.plugin_server,
-            workers=self._plugin_workers,
+            workers=self.plugin_workers,
             environment=self.gateway_environment(),
         )
         write_private(self.data_dir / "kong.conf", conf)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.request import urlopen
 
 import redis
 import yaml
@@ -23,9 +24,10 @@ from redis.retry import Retry
 
 from devstack.children import ChildFailedError
 from devstack.stack import PLUGIN_SERVER, Stack
+from devstack.supervisor import wait_until
 
-# the guard looks every second; then answers that were under way must have ended
-SPOOL_NOTICED_SECONDS = 2.5
+# workers look at the spool every second; then answers that were under way must have ended
+SPOOL_NOTICED_SECONDS, LONGEST_ANSWER_SECONDS = 30.0, 1.0
 NOWHERE = 1  # a port on which nobody listens
 
 
@@ -220,11 +222,27 @@ def spool_mistrusted(stack: Stack) -> Iterator[None]:
         probe.unlink(missing_ok=True)
         probe.mkdir()
     try:
-        time.sleep(SPOOL_NOTICED_SECONDS)
+        wait_until(
+            lambda: read_gauge(stack, "km_gateway_spool_trouble") >= len(probes),
+            timeout_seconds=SPOOL_NOTICED_SECONDS,
+            what="that all workers see the spool in trouble",
+        )
+        time.sleep(LONGEST_ANSWER_SECONDS)
         yield
     finally:
         for probe in probes:
             probe.rmdir()
+
+
+def read_gauge(stack: Stack, name: str) -> float:
+    """Return one of the plugin server's metrics, over all its series; 0 while it does not answer."""
+    with (
+        contextlib.suppress(OSError),
+        urlopen(f"http://127.0.0.1:{stack.ports.plugin_server}/metrics", timeout=5) as answer,
+    ):
+        lines: list[str] = answer.read().decode().splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+    return 0.0
 
 
 def gateway_processes(stack: Stack) -> list[int]:

@@ -12,7 +12,7 @@ BEHIND_THE_GATEWAY = ("control plane", "shipper", "PostgreSQL", "event store")
 
 class TestShortSoak:
     @pytest.mark.slow
-    @pytest.mark.timeout(300)
+    @pytest.mark.timeout(600)
     async def test_loses_and_doubles_nothing_and_serves_nobody_who_may_not(self, tmp_path):
         stack = make_stack(tmp_path)
         faults = [fault for fault in FAULTS if not fault.name.startswith(BEHIND_THE_GATEWAY)]

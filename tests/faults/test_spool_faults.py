@@ -10,7 +10,7 @@ import pytest
 from devstack.demo.control import ControlClient
 from devstack.gateway.file_log import FileLog
 from devstack.soak.customers import WIDE, Role, set_up
-from devstack.soak.fault_causes import gateway_processes, no_more_bytes
+from devstack.soak.fault_causes import gateway_processes, no_more_bytes, read_gauge
 from devstack.soak.ledger import Door
 from devstack.soak.run import WORKERS, make_stack
 from devstack.soak.stored import read_arrivals, read_billing, read_counters, read_events
@@ -124,7 +124,7 @@ class TestServeAndCountAsUnsettled:
                         assert await eventually(lambda: all_workers_in_trouble(stack), seconds=20)
                     refused = [await call(caller, customers[0], "no-key", key=key) for key in strange_keys()]
                     assert {answer.status_code for answer in refused} == {401}
-                assert await metric(stack, "km_gateway_spool_risked_total") >= CALLS
+                assert read_gauge(stack, "km_gateway_spool_risked_total") >= CALLS
                 for customer in customers:
                     assert await is_served(caller, customer, "after")
             events = await eventually(lambda: all_known(control, customers))
@@ -142,14 +142,8 @@ class TestServeAndCountAsUnsettled:
         assert not any("no-key" in path for path in arrived)
 
 
-async def metric(stack, name):
-    async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{stack.ports.plugin_server}/metrics")
-    return sum(float(line.split()[-1]) for line in answer.text.splitlines() if line.startswith(name))
-
-
 async def all_workers_in_trouble(stack):
-    return await metric(stack, "km_gateway_spool_trouble") == WORKERS
+    return read_gauge(stack, "km_gateway_spool_trouble") == WORKERS
 
 
 def strange_keys():
