@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.outbox import OutboxRow, Topic, claim, enqueue_many, finish
 from control_plane.gateway_sync import metrics
+from control_plane.gateway_sync.cap_beginnings import write_accounts
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
-from control_plane.gateway_sync.restoring import restore_accounts
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
 
 log = structlog.get_logger(__name__)
@@ -85,23 +85,12 @@ async def _write(
         keys = await keys_by_id(reads, key_ids)
     _report_missing("account", account_ids, (account.id for account in accounts))
     _report_missing("key", key_ids, (key.record.id for key in keys))
-    # counters first: a cap that begins now must not forget what the period has used
-    await restore_accounts(sessions, writer.client, _with_counted_caps(accounts), now=now)
     # accounts first: a new key must not be known before the account it belongs to
-    await writer.write_accounts(accounts, now=now, public_url=public_url)
+    await write_accounts(sessions, writer, accounts, now=now, public_url=public_url)
     await writer.write_keys(keys)
     metrics.PROJECTED.labels("account").inc(len(accounts))
     metrics.PROJECTED.labels("key").inc(len(keys))
     return accounts
-
-
-def _with_counted_caps(accounts: Iterable[AccountSnapshot]) -> list[str]:
-    """Return accounts whose spend caps count dimensions, which the gateway does only from then on."""
-    return [
-        account.id
-        for account in accounts
-        if any(held.spend_cap is not None and held.spend_cap.prices for held in account.subscriptions)
-    ]
 
 
 def _is_void(subscription: SubscriptionSnapshot) -> bool:

@@ -4,7 +4,7 @@ The limit script compares a caller's versions with those in the account's versio
 before its record would send the gateway to read a record that is not there yet.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from control_plane.foundation.redis import RedisClient
@@ -15,7 +15,7 @@ from control_plane.gateway_sync.records import (
 )
 from control_plane.gateway_sync.redis_scripts import Script, together
 from gateway_contract.invalidations import account_invalidation, key_invalidation
-from gateway_contract.records import encode_record
+from gateway_contract.records import AccountRecord, encode_record
 from gateway_contract.redis_names import (
     INVALIDATIONS_CHANNEL,
     account_record,
@@ -38,6 +38,7 @@ class RecordWriter:
         self._write_keys = Script(client, "project_keys")
         self._write_versions = Script(client, "project_versions")
         self._write_accounts = Script(client, "project_accounts")
+        self._begin_spend_caps = Script(client, "begin_spend_caps", "project_accounts")
 
     async def write_keys(self, keys: Sequence[KeySnapshot], *, announce_new: bool = True) -> int:
         """Write key records, then their versions; returns how many records changed.
@@ -78,18 +79,40 @@ class RecordWriter:
         """Write account records with their versions; returns how many records changed."""
         calls = []
         for group in together(self.client, accounts, _account_name, most=RECORDS_PER_SCRIPT):
-            names = []
-            for account in group:
-                names += [account_record(account.id), account_versions(account.id)]
             records = [build_account_record(account, now=now, public_url=public_url) for account in group]
-            values = _values(
-                versions=[account.version for account in group],
-                records=[encode_record(record) for record in records],
-                messages=[account_invalidation(account.id) for account in group],
-                announce_new=announce_new,
-            )
-            calls.append((names, values))
+            names = [name for account in group for name in _account_names(account)]
+            calls.append((names, _account_values(group, records, announce_new=announce_new)))
         return sum(await self._write_accounts.run_each(calls))
+
+    async def begin_spend_caps(
+        self, account: AccountSnapshot, beginnings: Mapping[str, str], *, now: datetime, public_url: str
+    ) -> int:
+        """Write one account's record and, in the same moment, what calls before it may come to.
+
+        `beginnings`: by name of counters, what the script `begin_spend_caps` is told of them.
+        """
+        values = _account_values(
+            [account], [build_account_record(account, now=now, public_url=public_url)], announce_new=True
+        )
+        written: int = await self._begin_spend_caps.run(
+            keys=[*_account_names(account), *beginnings], args=[*values, *beginnings.values()]
+        )
+        return written
+
+
+def _account_names(account: AccountSnapshot) -> tuple[str, str]:
+    return account_record(account.id), account_versions(account.id)
+
+
+def _account_values(
+    accounts: Sequence[AccountSnapshot], records: Iterable[AccountRecord], *, announce_new: bool
+) -> list[str | bytes]:
+    return _values(
+        versions=[account.version for account in accounts],
+        records=[encode_record(record) for record in records],
+        messages=[account_invalidation(account.id) for account in accounts],
+        announce_new=announce_new,
+    )
 
 
 def _key_name(key: KeySnapshot) -> str:

@@ -18,11 +18,11 @@ Argument = str | bytes | int
 
 
 class Script:
-    """One script on one client. A run may be repeated, so a script must bear being run twice."""
+    """One script, of one file or several, on one client. A run may be repeated: it must bear being run twice."""
 
-    def __init__(self, client: RedisClient, name: str) -> None:
+    def __init__(self, client: RedisClient, *names: str) -> None:
         self._client = client
-        self._text = lua_source(name)
+        self._text = "\n".join(lua_source(name) for name in names)
         self._sha = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, *, keys: Sequence[str], args: Sequence[Argument]) -> Any:

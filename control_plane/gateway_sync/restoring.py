@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.redis import RedisClient
-from control_plane.gateway_sync.counters import restore_counters, restored_counters
+from control_plane.gateway_sync.counters import HourCount, restore_counters, restored_counters
 from control_plane.gateway_sync.dimension_reads import capped_dimensions, dimension_hours
 from control_plane.gateway_sync.snapshots import consistent_reads
 from control_plane.gateway_sync.usage_reads import HOUR, hour_usage, key_shares, live_subscriptions
@@ -22,12 +22,19 @@ async def restore_accounts(
 
     Safe while calls go on: an hour that is open is raised, never lowered.
     """
+    return await restore_counters(client, await known_counters(sessions, account_ids, now=now))
+
+
+async def known_counters(
+    sessions: async_sessionmaker[AsyncSession], account_ids: Collection[str], *, now: datetime
+) -> list[tuple[str, int, list[HourCount]]]:
+    """Return what usage says of the accounts' counters, as `restored_counters` does."""
     if not account_ids:
-        return 0
+        return []
     async with consistent_reads(sessions) as session:
         subscriptions = await live_subscriptions(session, account_ids)
         if not subscriptions:
-            return 0
+            return []
         shares = await key_shares(session, account_ids)
         # enough for every current period; each subscription then takes its own part
         this_hour = floor_hour(now)
@@ -35,7 +42,8 @@ async def restore_accounts(
         usage = await hour_usage(session, account_ids, start=start, end=this_hour + HOUR)
         capped = await capped_dimensions(session, {subscription.id for subscription in subscriptions})
         dimensions = await dimension_hours(session, capped, start=start, end=this_hour + HOUR)
-    counters = restored_counters(
-        subscriptions=subscriptions, shares=shares, usage=usage, capped=capped, dimensions=dimensions, now=now
+    return list(
+        restored_counters(
+            subscriptions=subscriptions, shares=shares, usage=usage, capped=capped, dimensions=dimensions, now=now
+        )
     )
-    return await restore_counters(client, list(counters))

@@ -17,6 +17,7 @@ from control_plane.accounts.tables import Account
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import session_factory
 from control_plane.foundation.redis import RedisClient
+from control_plane.gateway_sync.cap_beginnings import write_accounts
 from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
@@ -169,8 +170,13 @@ class _Sweep:
 
     async def write_accounts(self) -> int:
         async def write(page: Sequence[AccountSnapshot]) -> None:
-            self.written += await self._writer.write_accounts(
-                page, now=self._now, public_url=self._public_url, announce_new=False
+            self.written += await write_accounts(
+                self._sessions,
+                self._writer,
+                page,
+                now=self._now,
+                public_url=self._public_url,
+                announce_new=False,
             )
 
         return await self._each_page("accounts", Account.id, self._read_accounts, write)

@@ -12,12 +12,20 @@ from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import floor_hour, to_ms
 from control_plane.foundation.period import period_containing
 from control_plane.gateway_sync.settlement import settle_sealed_hours
-from control_plane.gateway_sync.sweep import rebuild
+from control_plane.gateway_sync.sweep import rebuild, sweep
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.operations import change_plan, change_status
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.usage.tables import UsageHourly
-from gateway_contract.counters import UNITS, dimension_units, hour_dimension_units, hour_number, hour_units
+from gateway_contract.counters import (
+    CALLS,
+    UNITS,
+    dimension_units,
+    hour_calls,
+    hour_dimension_units,
+    hour_number,
+    hour_units,
+)
 from gateway_contract.modes import Mode
 from gateway_contract.records import Concurrency, Quota
 from gateway_contract.redis_names import period_counters
@@ -201,6 +209,12 @@ class TestCountersByDimension:
         ):
             await gateway.client.hincrby(self.name(customer, now), field, count)
 
+    async def admit(self, gateway, customer, now, hour, *, calls: int) -> None:
+        """Count calls as the limit script does where no cap counts dimensions."""
+        number = hour_number(to_ms(hour))
+        for field in (CALLS, UNITS, hour_calls(number), hour_units(number)):
+            await gateway.client.hincrby(self.name(customer, now), field, calls)
+
     async def use(self, shop, customer, hour, *, tokens: int, failed: int = 0, sealed: bool, revision: int = 1):
         await shop.add_usage(
             customer, hour, units=2, failed_units=1 if failed else 0, revision=revision, sealed=sealed
@@ -293,6 +307,57 @@ class TestCountersByDimension:
         found = await self.read(gateway, bob, now)
         assert (found[dimension_units("tokens")], found[UNITS]) == (530, 4)
         assert await gateway.account(bob.account_id) is not None
+
+    async def test_a_cap_that_begins_counts_calls_still_on_their_way_as_the_most_they_can_be(
+        self, shop, gateway, now, project
+    ):
+        bob = await shop.add_customer(now - 3 * DAY, plan="chat")
+        hour = floor_hour(now)
+        await self.admit(gateway, bob, now, hour, calls=5)
+        await self.admit(gateway, bob, now, hour - HOUR, calls=1)
+        await self.use(shop, bob, hour, tokens=30, sealed=False)  # two of them have arrived
+        await cap(shop, bob, "60.00", now=now)
+        await project(now)
+        found = await self.read(gateway, bob, now)
+        assert found[hour_dimension_units("tokens", hour_number(to_ms(hour)))] == 30 + 3 * 8000
+        assert found[dimension_units("tokens")] == 30 + 4 * 8000
+
+    async def test_a_full_sweep_that_is_faster_than_the_news_counts_them_too(self, shop, gateway, now, project):
+        bob = await shop.add_customer(now - 3 * DAY, plan="chat")
+        await project(now)
+        await self.admit(gateway, bob, now, floor_hour(now), calls=5)
+        await cap(shop, bob, "60.00", now=now)
+        await sweep(shop.sessions, gateway.client, public_url=PUBLIC_URL, now=now, restore=False)
+        assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 5 * 8000
+
+    async def test_settling_gives_back_what_calls_before_the_cap_did_not_use(
+        self, shop, gateway, now, hour, project
+    ):
+        bob = await shop.add_customer(now - 3 * DAY, plan="chat")
+        await self.admit(gateway, bob, now, hour, calls=2)
+        await cap(shop, bob, "60.00", now=now)
+        await project(now)
+        await self.use(shop, bob, hour, tokens=500, sealed=True)
+        await self.settle(shop, gateway, bob, hour, now)
+        assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 500
+
+    async def test_a_cap_that_counts_already_trusts_what_calls_reserved(self, shop, gateway, now, ada, project):
+        await project(now)
+        hour = floor_hour(now)
+        await self.admit(gateway, ada, now, hour, calls=3)
+        await self.reserve(gateway, ada, now, hour, tokens=100, calls=3)  # on a route that reports little
+        await cap(shop, ada, "70.00", now=now)
+        await project(now)
+        assert (await self.read(gateway, ada, now))[dimension_units("tokens")] == 100
+
+    async def test_settled_hours_keep_what_was_billed_when_a_cap_begins(self, shop, gateway, now, hour, project):
+        bob = await shop.add_customer(now - 3 * DAY, plan="chat")
+        await self.admit(gateway, bob, now, hour, calls=9)  # of which seven were never logged
+        await self.use(shop, bob, hour, tokens=500, sealed=True)
+        await self.settle(shop, gateway, bob, hour, now)
+        await cap(shop, bob, "60.00", now=now)
+        await project(now)
+        assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 500
 
 
 class TestPeriodThatHasJustEnded:

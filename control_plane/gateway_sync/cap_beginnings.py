@@ -1,0 +1,107 @@
+"""Accounts whose spend caps begin to count dimensions: what calls before that may come to counts from the start.
+
+Until its record says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are
+not settled, are known from usage or are still on their way here: each of these counts as the most that a call can
+report, until its hour is settled.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.foundation.period import BillingPeriod, period_containing
+from control_plane.gateway_sync.counters import JUST_ENDED, HourCount, restore_counters
+from control_plane.gateway_sync.record_writer import RecordWriter
+from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
+from control_plane.gateway_sync.restoring import known_counters
+from gateway_contract.modes import Mode
+from gateway_contract.records import RecordError, SpendCap, decode_account_record
+from gateway_contract.redis_names import account_record, period_counters
+
+REQUESTS = "requests"
+# usage of a whole period is read for each
+AT_ONCE = 100
+
+Counters = Mapping[str, Sequence[HourCount]]
+
+
+async def write_accounts(
+    sessions: async_sessionmaker[AsyncSession],
+    writer: RecordWriter,
+    accounts: Sequence[AccountSnapshot],
+    *,
+    now: datetime,
+    public_url: str,
+    announce_new: bool = True,
+) -> int:
+    """Write records as `RecordWriter.write_accounts` does, where caps begin to count with the counters."""
+    beginning = await _beginning(writer, [account for account in accounts if _counted(account)])
+    others = [account for account in accounts if account.id not in beginning]
+    written = await writer.write_accounts(others, now=now, public_url=public_url, announce_new=announce_new)
+    found = [account for account in accounts if account.id in beginning]
+    for start in range(0, len(found), AT_ONCE):
+        page = found[start : start + AT_ONCE]
+        known = await known_counters(sessions, [account.id for account in page], now=now)
+        await restore_counters(writer.client, known)
+        hours = {name: counts for name, _, counts in known}
+        for account in page:
+            told = _beginnings(account, hours, now)
+            written += await writer.begin_spend_caps(account, told, now=now, public_url=public_url)
+    return written
+
+
+async def _beginning(writer: RecordWriter, accounts: Sequence[AccountSnapshot]) -> set[str]:
+    """Return the accounts of which the gateway does not yet count every dimension that their caps need."""
+    if not accounts:
+        return set()
+    async with writer.client.pipeline(transaction=False) as pipeline:
+        for account in accounts:
+            pipeline.get(account_record(account.id))
+        stored = await pipeline.execute()
+    return {
+        account.id for account, text in zip(accounts, stored, strict=True) if _counted(account) - _counted_in(text)
+    }
+
+
+def _counted(account: AccountSnapshot) -> set[tuple[str, str]]:
+    """Return (subscription, dimension) of what the account's caps count."""
+    return {(held.id, name) for held in account.subscriptions for name in _dimensions(held.spend_cap)}
+
+
+def _counted_in(record: str | bytes | None) -> set[tuple[str, str]]:
+    try:
+        products = {} if record is None else decode_account_record(record).products
+    except RecordError:
+        products = {}
+    return {(held.subscription_id, name) for held in products.values() for name in _dimensions(held.spend_cap)}
+
+
+def _dimensions(cap: SpendCap | None) -> set[str]:
+    return set() if cap is None else {price.dimension for price in cap.prices} - {REQUESTS}
+
+
+def _beginnings(account: AccountSnapshot, hours: Counters, now: datetime) -> dict[str, str]:
+    told = {}
+    for held in account.subscriptions:
+        if held.spend_cap is None or not _dimensions(held.spend_cap):
+            continue
+        maximums = {
+            # a unit that no header reports is never counted
+            name: max((most.get(name, 0) for most in held.spend_cap.reserves.values()), default=0)
+            for name in _dimensions(held.spend_cap)
+        }
+        for period in _periods(held, now):
+            name = period_counters(account.id, held.id, period.start_ms, Mode.LIVE)
+            known = {
+                str(hour.hour): {"calls": hour.calls, "used": hour.dimensions} for hour in hours.get(name, ())
+            }
+            told[name] = json.dumps({"maximums": maximums, "known": known})
+    return told
+
+
+def _periods(held: SubscriptionSnapshot, now: datetime) -> Collection[BillingPeriod]:
+    """Return the periods in which calls may be counted by now, by Redis' clock."""
+    moments = (now - JUST_ENDED, now, now + JUST_ENDED)
+    return dict.fromkeys(period_containing(moment, held.anchor_at, held.interval) for moment in moments)
