@@ -5,6 +5,8 @@
 -- ARGV[2]            '1': tell of records that are new, too
 -- ARGV[3 .. 5]       versions, records as JSON, messages: one a line, in the order of KEYS
 -- Returns how many were written.
+-- Gateways go on reading a Redis that is out of memory, so a revocation has to be written there too. Behind a first
+-- write that needs no memory Redis allows others: so the first value that is replaced is taken out before.
 local next_version = string.gmatch(ARGV[3], '[^\n]+')
 local next_record = string.gmatch(ARGV[4], '[^\n]+')
 local next_message = string.gmatch(ARGV[5], '[^\n]+')
@@ -22,6 +24,9 @@ for i = 1, #KEYS, 2 do
     end
   end
   if stored_version < number or (stored_version == number and stored ~= record) then
+    if written == 0 then
+      redis.call('DEL', record_name)
+    end
     redis.call('SET', record_name, record)
     written = written + 1
     if ARGV[1] ~= '' and (stored or ARGV[2] == '1') then
@@ -29,6 +34,7 @@ for i = 1, #KEYS, 2 do
     end
   end
   if stored_version <= number and tonumber(redis.call('HGET', versions_name, 'account') or '-1') < number then
+    redis.call('HDEL', versions_name, 'account')
     redis.call('HSET', versions_name, 'account', version)
   end
 end

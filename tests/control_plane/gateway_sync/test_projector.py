@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import text
 
+from control_plane.accounts.operations import suspend_account
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.config import ProjectorConfig
@@ -16,8 +17,15 @@ from control_plane.gateway_sync.projector import run_projector
 from control_plane.keys.operations import revoke_key
 from gateway_contract.counters import UNITS
 from gateway_contract.modes import Mode
-from gateway_contract.records import KeyStatus, decode_key_record
-from gateway_contract.redis_names import KEY_BUCKETS, key_record, period_counters, projection_marker
+from gateway_contract.records import AccountStatus, KeyStatus, decode_account_record, decode_key_record
+from gateway_contract.redis_names import (
+    KEY_BUCKETS,
+    account_record,
+    account_versions,
+    key_record,
+    period_counters,
+    projection_marker,
+)
 
 PUBLIC_URL = "https://api.example.com"
 
@@ -102,6 +110,30 @@ class TestRunProjector:
             async with create_redis(server.url) as client:
                 record = decode_key_record(await client.get(key_record(ada.hashes[0])))
                 assert record.status is KeyStatus.REVOKED
+
+    async def test_revokes_and_suspends_in_a_redis_that_is_out_of_memory(
+        self, shop, config, own_valkey, eventually, ada
+    ):
+        """Gateways go on reading there, so what is not written would be served for as long as it lasts."""
+        server = own_valkey()
+        bob = await shop.add_customer(utc_now(), name="Bob")
+        async with (
+            running(ProjectorConfig(**_values(config) | {"redis_url": server.url})),
+            create_redis(server.url) as client,
+        ):
+            await eventually(lambda: _is_complete(server.url))
+            before = int(await client.hget(account_versions(bob.account_id), "account"))
+            await client.config_set("maxmemory-policy", "noeviction")
+            await client.config_set("maxmemory", 1)
+            await shop.add_customer(utc_now(), name="New in the same batch")
+            await revoke(shop, ada)
+            async with shop.sessions() as session, session.begin():
+                await suspend_account(session, account_id=bob.account_id, actor="test", now=utc_now())
+            await eventually(lambda: _is_raised(client, ada.account_id, ada.keys[0]))
+            await eventually(lambda: _is_raised(client, bob.account_id, "account", above=before))
+            key = decode_key_record(await client.get(key_record(ada.hashes[0])))
+            account = decode_account_record(await client.get(account_record(bob.account_id)))
+        assert (key.status, account.status) == (KeyStatus.REVOKED, AccountStatus.SUSPENDED)
 
     async def test_goes_on_after_its_connections_were_cut(self, shop, gateway, config, eventually, ada):
         async with running(config):
@@ -189,3 +221,7 @@ async def _is_revoked(gateway, customer) -> bool:
 
 async def _has(gateway, counters, units) -> bool:
     return await gateway.client.hget(counters, UNITS) == units
+
+
+async def _is_raised(client, account_id, field, *, above=1) -> bool:
+    return int(await client.hget(account_versions(account_id), field)) > above
