@@ -29,6 +29,8 @@ PLAN_COLUMNS = (
     PlanVersion.redis_down,
     PlanVersion.on_past_due,
     PlanVersion.by_quote,
+    PlanVersion.currency,
+    PlanVersion.interval,
 )
 
 
@@ -95,4 +97,6 @@ def _plan(row: Row[Any]) -> PlanTerms:
         redis_down=row.redis_down,
         on_past_due=row.on_past_due,
         by_quote=row.by_quote,
+        currency=row.currency,
+        interval=row.interval,
     )

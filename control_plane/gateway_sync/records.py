@@ -51,6 +51,8 @@ class PlanTerms:
     quota_cap_units: int | None = None
     concurrency: Concurrency | None = None
     on_past_due: str = "serve"
+    currency: str = "USD"
+    interval: str = "month"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +160,18 @@ def _concurrency(subscription: SubscriptionSnapshot) -> Concurrency | None:
 def _better_plan(subscription: SubscriptionSnapshot, quota_units: int | None) -> PlanTerms | None:
     """Return the plan that fits what was asked for, or the next larger one while that is not known."""
     fitting, plan = subscription.fitting, subscription.plan
+    # a subscription can move to no plan of another currency or interval
+    offers = [
+        offer
+        for offer in subscription.offers
+        if (offer.currency, offer.interval) == (plan.currency, plan.interval)
+    ]
     if fitting is not None and fitting.valid:
-        for offer in subscription.offers:
+        for offer in offers:
             if offer.code == fitting.plan:
                 return offer
     # windows that were negotiated apart say nothing of which plan fits
-    return choose_upgrade(subscription.offers, windows=plan.windows, quota_units=quota_units, plan_code=plan.code)
+    return choose_upgrade(offers, windows=plan.windows, quota_units=quota_units, plan_code=plan.code)
 
 
 def choose_upgrade(

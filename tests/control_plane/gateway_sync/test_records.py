@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from control_plane.foundation.clock import to_ms
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
+    FittingPlan,
     PlanTerms,
     SubscriptionSnapshot,
     build_account_record,
@@ -146,6 +148,12 @@ class TestUpgrade:
             (self.ENTERPRISE, unlimited), windows=self.GROWTH.windows, quota_units=500_000, plan_code="growth"
         )
         assert found is unlimited
+
+    @pytest.mark.parametrize("other", [{"currency": "EUR"}, {"interval": "year"}])
+    @pytest.mark.parametrize("fitting", [None, FittingPlan(None, True), FittingPlan("starter", True)])
+    def test_never_names_a_plan_that_the_subscription_cannot_move_to(self, other, fitting):
+        offers = [replace(offer, **other) for offer in self.OFFERS]
+        assert grant(plan=self.FREE, offers=tuple(offers), fitting=fitting).upgrade is None
 
     def test_links_absolutely(self):
         found = grant(plan=self.FREE, offers=self.OFFERS).upgrade
