@@ -17,6 +17,33 @@ from control_plane.entrypoints.migrations import MigrationsMissingError, alembic
 
 ROOT = Path(control_plane.__file__).parent.parent
 
+NEW_ROWS = """
+INSERT INTO accounts (id, external_id, name, created_at) VALUES ('acc_1', 'ada', 'Ada', now());
+INSERT INTO api_keys (id, account_id, name, mode, key_hash, origin, scopes, created_at)
+    VALUES ('key_1', 'acc_1', 'key', 'live', repeat('0', 64), 'imported', '{full}', now());
+INSERT INTO api_products (id, code, name, service, routes, unit_maximums, created_at)
+    VALUES ('prd_1', 'weather', 'Weather', 'weather', '{chat}', '{"*": {"tokens": 1}}', now());
+INSERT INTO plans (id, code, name, api_product_id, position, visibility, created_at)
+    VALUES ('plan_1', 'chat', 'Chat', 'prd_1', 0, 'public', now());
+INSERT INTO plan_versions (id, plan_id, version, status, interval, currency, quota_units, quota_cap_units,
+        concurrency_limit, concurrency_lease_ms, on_past_due, created_at, published_at)
+    VALUES ('ver_1', 'plan_1', 1, 'published', 'month', 'USD', 5, 9, 2, 60000, 'refuse', now(), now());
+INSERT INTO subscriptions (id, account_id, api_product_id, status, anchor_at, interval, started_at, created_at,
+        spend_cap_minor, spend_cap_due_at)
+    VALUES ('sub_1', 'acc_1', 'prd_1', 'active', date_trunc('hour', now()), 'month', now(), now(), 100, now());
+INSERT INTO upgrade_hints (subscription_id, computed_at, basis, demand, offers)
+    VALUES ('sub_1', now(), '', '{}', '[]');
+INSERT INTO replay_hours (account_id, hour) VALUES ('acc_1', date_trunc('hour', now()));
+INSERT INTO unmatched_replays (account_id, hour, call_hash, event_id, occurred_at_ms)
+    VALUES ('acc_1', date_trunc('hour', now()), '0', 'evt_1', 1);
+INSERT INTO usage_hourly (account_id, hour, phase_id, product, mode, key_id, endpoint, status, outcome, replayed,
+        calls, units, billable_calls, billable_units, bytes_in, bytes_out, latency_ms_sum, gateway_ms_sum,
+        revision)
+    SELECT 'acc_1', date_trunc('hour', now()), '', 'weather', 'live', 'key_1', 'GET /', 200, 'served', replayed,
+        2, 2, billed, billed, 0, 0, 0, 0, 1
+    FROM (VALUES (false, 2), (true, 0)) AS rows (replayed, billed);
+"""
+
 
 def relations(url: str) -> set[str]:
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
@@ -35,6 +62,22 @@ class TestMigrations:
         assert {"accounts", "plan_versions", "usage_hourly", "km_check_phases"} <= relations(empty_database_url)
         command.downgrade(config, "base")
         assert relations(empty_database_url) == {"alembic_version"}
+        upgrade(empty_database_url)
+        command.check(config)
+
+    def test_go_down_and_up_with_rows_that_the_older_tables_cannot_hold(self, empty_database_url):
+        upgrade(empty_database_url)
+        with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+            connection.execute(NEW_ROWS)
+        config = alembic_config(empty_database_url)
+        command.downgrade(config, "v0004")
+        with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+            assert connection.execute("SELECT hint FROM api_keys").fetchall() == [("",)]
+            assert connection.execute("SELECT calls FROM usage_hourly").fetchall() == [(2,)]
+            # the older rollup has no rows for replays: their hour is done again
+            assert connection.execute("SELECT account_id, generation FROM touched_hours").fetchall() == [
+                ("acc_1", 1)
+            ]
         upgrade(empty_database_url)
         command.check(config)
 
