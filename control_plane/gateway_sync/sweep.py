@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -154,7 +154,8 @@ class _Sweep:
         self._client = client
         self._writer = RecordWriter(client)
         self._public_url = public_url
-        self._now = now
+        self._started_at = now
+        self._started = time.monotonic()
         self._progress = progress
         self.written = 0
 
@@ -174,7 +175,7 @@ class _Sweep:
                 self._sessions,
                 self._writer,
                 page,
-                now=self._now,
+                now=self._now(),
                 public_url=self._public_url,
                 announce_new=False,
             )
@@ -217,6 +218,10 @@ class _Sweep:
             await asyncio.gather(reading, working, return_exceptions=True)
         return done
 
+    def _now(self) -> datetime:
+        """Return the moment. A sweep takes minutes, and spend caps are other ones in another billing period."""
+        return self._started_at + timedelta(seconds=time.monotonic() - self._started)
+
     async def _read_account_ids(self, last_id: str) -> SnapshotPage[str]:
         statement = select(Account.id).where(Account.id > last_id).order_by(Account.id).limit(USAGE_PAGE)
         async with self._sessions() as session:
@@ -225,7 +230,7 @@ class _Sweep:
 
     async def _read_accounts(self, last_id: str) -> SnapshotPage[AccountSnapshot]:
         async with consistent_reads(self._sessions) as session:
-            return await accounts_after(session, last_id, limit=PAGE, now=self._now)
+            return await accounts_after(session, last_id, limit=PAGE, now=self._now())
 
     async def _read_keys(self, last_id: str) -> SnapshotPage[KeySnapshot]:
         # one statement sees one moment, so no snapshot is needed around it
@@ -233,4 +238,4 @@ class _Sweep:
             return await keys_after(session, last_id, limit=PAGE)
 
     async def _restore(self, account_ids: Sequence[str]) -> int:
-        return await restore_accounts(self._sessions, self._client, account_ids, now=self._now)
+        return await restore_accounts(self._sessions, self._client, account_ids, now=self._now())

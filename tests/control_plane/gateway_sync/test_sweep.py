@@ -1,9 +1,13 @@
 import asyncio
+import itertools
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete
 
+from control_plane.foundation.clock import to_ms
 from control_plane.foundation.outbox import OutboxRow
 from control_plane.gateway_sync import sweep as sweep_module
 from control_plane.gateway_sync.projection_state import begin_sweep, finish_sweep, read_state
@@ -61,6 +65,16 @@ class TestRebuild:
             ("accounts", 5, 5),
             ("keys", 15, 15),
         ]
+
+    async def test_a_long_one_writes_records_as_of_the_moment_at_which_it_comes_to_them(
+        self, shop, gateway, now, customers, monkeypatch
+    ):
+        ticks = itertools.count(step=timedelta(days=40).total_seconds())
+        monkeypatch.setattr(sweep_module, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+        await run_sweep(shop, gateway, now)
+        for customer in customers:
+            grant = (await gateway.account(customer.account_id)).products["weather"]
+            assert grant.periods[0].start_ms > to_ms(now)
 
     async def test_heals_what_no_outbox_row_tells_of(self, shop, gateway, now, customers):
         await run_rebuild(shop, gateway, now)
