@@ -137,7 +137,7 @@ async def _recompute(
     judged = NO_REPLAYS
     if replay_hours:
         judged = await judge_hours(session, store, replay_hours, phases=phases, moments=moments)
-    figures = judged.corrections()
+    figures = [*judged.corrections]
     for chosen in (set(hours).difference(replay_hours), replay_hours):
         told_apart = chosen is replay_hours
         whole = [key for key in sorted(chosen) if key.account_id not in moments]

@@ -9,11 +9,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.foundation.clock import from_ms, to_ms
+from control_plane.foundation.clock import to_ms
 from control_plane.usage.hour_rows import hour_arrays, is_one_of
 from control_plane.usage.model import HourKey
 from control_plane.usage.replays import (
@@ -44,6 +45,19 @@ WHERE NOT EXISTS (
 ORDER BY later.account_id, later.hour
 ON CONFLICT (account_id, hour) DO UPDATE SET generation = touched_hours.generation + 1
 """)
+
+_DELETE_UNMATCHED = text("""
+DELETE FROM unmatched_replays WHERE (account_id, hour, call_hash) IN (
+    SELECT * FROM unnest(CAST(:accounts AS text[]), CAST(:hours AS timestamptz[]), CAST(:calls AS text[])))
+""")
+# one statement for any number: an upstream that always claims a replay makes one for each path
+_INSERT_UNMATCHED = text("""
+INSERT INTO unmatched_replays (account_id, hour, call_hash, event_id, occurred_at_ms)
+SELECT * FROM unnest(
+    CAST(:accounts AS text[]), CAST(:hours AS timestamptz[]), CAST(:calls AS text[]), CAST(:events AS text[]),
+    CAST(:times_ms AS bigint[]))
+""")
+_Entry = tuple[HourKey, CallKey, Original]
 
 
 async def hours_with_replays(session: AsyncSession, hours: Collection[HourKey]) -> list[HourKey]:
@@ -101,27 +115,17 @@ async def judge_hours(
 
 
 async def write_unmatched(session: AsyncSession, unmatched: Unmatched) -> list[HourKey]:
-    """Replace the unmatched replays of hours where they changed, and return these hours."""
+    """Bring the unmatched replays of hours up to date, and return the hours where they changed."""
     if not unmatched:
         return []
     standing = await _unmatched(session, unmatched.keys())
-    changed = [key for key in unmatched if unmatched[key] != standing.get(key, {})]
-    if changed:
-        await session.execute(delete(UnmatchedReplay).where(is_one_of(UnmatchedReplay, changed)))
-    new_rows = [
-        {
-            "account_id": key.account_id,
-            "hour": from_ms(key.hour_ms),
-            "call_hash": call.call_hash,
-            "event_id": original.event_id,
-            "occurred_at_ms": original.at_ms,
-        }
-        for key in changed
-        for call, original in unmatched[key].items()
-    ]
-    if new_rows:
-        await session.execute(insert(UnmatchedReplay), new_rows)
-    return changed
+    gone = _differences(standing, unmatched)
+    new = _differences(unmatched, standing)
+    if gone:
+        await session.execute(_DELETE_UNMATCHED, _arrays(gone))
+    if new:
+        await session.execute(_INSERT_UNMATCHED, _arrays(new))
+    return sorted({key for key, _, _ in (*gone, *new)})
 
 
 async def touch_later_hours(
@@ -151,6 +155,25 @@ async def _unmatched(session: AsyncSession, hours: Collection[HourKey]) -> Unmat
     for account_id, hour, call_hash, at_ms, event_id in rows:
         found[HourKey(account_id, to_ms(hour))][CallKey(account_id, call_hash)] = Original(at_ms, event_id)
     return dict(found)
+
+
+def _differences(these: Unmatched, those: Unmatched) -> list[_Entry]:
+    """Return what is in these and not, or otherwise, in those."""
+    return [
+        (hour, call, original)
+        for hour, originals in these.items()
+        for call, original in originals.items()
+        if those.get(hour, {}).get(call) != original
+    ]
+
+
+def _arrays(entries: Sequence[_Entry]) -> dict[str, list[Any]]:
+    return {
+        **hour_arrays([hour for hour, _, _ in entries]),
+        "calls": [call.call_hash for _, call, _ in entries],
+        "events": [original.event_id for _, _, original in entries],
+        "times_ms": [original.at_ms for _, _, original in entries],
+    }
 
 
 def _is_billable(group: CallGroup, phases: Phases, moments: Mapping[str, Sequence[int]]) -> bool:

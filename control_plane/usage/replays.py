@@ -10,14 +10,17 @@ Calls are ordered by their time, then by their event id. Once an hour has a bill
 call in it has an original: an hour has at most one unmatched replay for each call, and this is found from sums.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from control_plane.usage.model import HourKey
 from control_plane.usage.store.events import HourFigures
 from gateway_contract.counters import HOUR_MS
+
+_SUMS = ("calls", "units", "bytes_in", "bytes_out", "latency_ms", "gateway_ms", "upstream_ms")
 
 HOURS_BACK = 24
 WINDOW_MS = HOURS_BACK * HOUR_MS
@@ -57,17 +60,10 @@ ReplaysAfter = Callable[[Sequence[HourKey], Mapping[CallKey, int]], Iterable[Cal
 
 @dataclass(frozen=True, slots=True)
 class JudgedReplays:
-    """The unmatched replays of each hour, and their figures."""
+    """The unmatched replays of each hour; what moves them from the sums of replays to those of other calls."""
 
     unmatched: Unmatched
-    figures: list[HourFigures]
-
-    def corrections(self) -> list[HourFigures]:
-        """Return what moves the unmatched replays from the sums of replays to those of other calls."""
-        return [
-            *(replace(_times(figures, -1), replayed=True) for figures in self.figures),
-            *(replace(figures, replayed=False) for figures in self.figures),
-        ]
+    corrections: list[HourFigures]
 
 
 NO_REPLAYS = JudgedReplays({}, [])
@@ -92,9 +88,10 @@ def judge_replays(
         replays_after: asked where an original grows too old in the middle of an hour.
     """
     calls = _Calls(groups, known)
-    judged = JudgedReplays({key: {} for key in hours}, [])
-    for hour_ms in sorted({key.hour_ms for key in judged.unmatched}):
-        now = [key for key in judged.unmatched if key.hour_ms == hour_ms]
+    unmatched: Unmatched = {key: {} for key in hours}
+    figures: list[HourFigures] = []
+    for hour_ms in sorted({key.hour_ms for key in unmatched}):
+        now = [key for key in unmatched if key.hour_ms == hour_ms]
         candidates, in_mid_hour = calls.candidates(now)
         if in_mid_hour:
             candidates += _first_of_each(replays_after(now, in_mid_hour))
@@ -102,9 +99,10 @@ def judge_replays(
             if calls.is_first(found):
                 original = Original(found.first_ms, found.first_event_id)
                 calls.add(found.key, hour_ms, original.at_ms)
-                judged.unmatched[HourKey(found.key.account_id, hour_ms)][found.key] = original
-                judged.figures.append(found.first)
-    return judged
+                unmatched[HourKey(found.key.account_id, hour_ms)][found.key] = original
+                figures.append(found.first)
+    moved = _added_up(figures)
+    return JudgedReplays(unmatched, [replace(_times(sums, -1), replayed=True) for sums in moved] + moved)
 
 
 class _Calls:
@@ -165,15 +163,28 @@ def _first_of_each(groups: Iterable[CallGroup]) -> list[CallGroup]:
     return list(first.values())
 
 
+def _added_up(figures: Iterable[HourFigures]) -> list[HourFigures]:
+    """Return sums of figures that fall into one row, as figures of calls that are no replays."""
+    rows: dict[tuple[Any, ...], list[HourFigures]] = defaultdict(list)
+    for one in figures:
+        rows[_row_of(one)].append(one)
+    return [_sum_of(some) for some in rows.values()]
+
+
+_row_of = attrgetter("account_id", "hour_ms", "product", "mode", "key_id", "endpoint", "status", "outcome", "part")
+
+
+def _sum_of(figures: Sequence[HourFigures]) -> HourFigures:
+    dimensions: Counter[str] = Counter()
+    for one in figures:
+        dimensions.update(one.dimensions)
+    sums = {name: sum(map(attrgetter(name), figures)) for name in _SUMS}
+    return replace(figures[0], **sums, dimensions=dimensions, replayed=False)
+
+
 def _times(figures: HourFigures, factor: int) -> HourFigures:
     return replace(
         figures,
-        calls=factor * figures.calls,
-        units=factor * figures.units,
-        bytes_in=factor * figures.bytes_in,
-        bytes_out=factor * figures.bytes_out,
-        latency_ms=factor * figures.latency_ms,
-        gateway_ms=factor * figures.gateway_ms,
-        upstream_ms=factor * figures.upstream_ms,
+        **{name: factor * getattr(figures, name) for name in _SUMS},
         dimensions={name: factor * amount for name, amount in figures.dimensions.items()},
     )

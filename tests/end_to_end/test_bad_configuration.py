@@ -79,7 +79,8 @@ KONG_YML = [
     ("services/0/connect_timeout", "soon", "service 'weather': field 'connect_timeout': expected an integer"),
     ("services/0/host", ..., "service 'weather': field 'host': required field missing"),
     ("services/0/tls_verify", True, "service 'weather': field 'tls_verify' is not supported by the local gateway"),
-    ("upstreams", [{"name": "u"}], "configuration: field 'upstreams' is not supported by the local gateway"),
+    ("certificates", [{"cert": "c"}], "configuration: field 'certificates' is not supported by the local gateway"),
+    ("upstreams", [{"name": "u", "healthchecks": {}}], "upstream 'u': field 'healthchecks' is not supported"),
     ("_format_version", ..., "configuration: field '_format_version': required field missing"),
     ("plugins/0/config/custom_fields_by_lua", ..., "plugin 'file-log': field 'config.custom_fields_by_lua'"),
     (

@@ -278,7 +278,7 @@ class TestAnyHistory:
         assert await world.redis.xlen(usage_stream(0)) == 0
 
     @settings(
-        max_examples=20,
+        max_examples=14,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
