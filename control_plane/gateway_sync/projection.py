@@ -86,8 +86,11 @@ async def _write(
     _report_missing("account", account_ids, (account.id for account in accounts))
     _report_missing("key", key_ids, (key.record.id for key in keys))
     # accounts first: a new key must not be known before the account it belongs to
-    await write_accounts(sessions, writer, accounts, now=now, public_url=public_url)
-    await writer.write_keys(keys)
+    try:
+        await write_accounts(sessions, writer, accounts, now=now, public_url=public_url)
+    finally:
+        # counters of a spend cap that begins need memory: a Redis without any must be told of revoked keys still
+        await writer.write_keys(keys)
     metrics.PROJECTED.labels("account").inc(len(accounts))
     metrics.PROJECTED.labels("key").inc(len(keys))
     return accounts

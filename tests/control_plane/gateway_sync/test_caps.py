@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from redis.exceptions import OutOfMemoryError
 from sqlalchemy import update
 
 from control_plane.billing.operations import remove_spend_cap, set_spend_cap
@@ -11,8 +12,12 @@ from control_plane.catalog.operations import create_api_product, create_plan
 from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import floor_hour, to_ms
 from control_plane.foundation.period import period_containing
+from control_plane.foundation.redis import create_redis
+from control_plane.gateway_sync.projection import project_changes
+from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.settlement import settle_sealed_hours
 from control_plane.gateway_sync.sweep import rebuild, sweep
+from control_plane.keys.operations import revoke_key
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.operations import change_plan, change_status
 from control_plane.subscriptions.own_terms import override_limits
@@ -27,8 +32,9 @@ from gateway_contract.counters import (
     hour_units,
 )
 from gateway_contract.modes import Mode
-from gateway_contract.records import Concurrency, Quota
+from gateway_contract.records import Concurrency, KeyStatus, Quota
 from gateway_contract.redis_names import period_counters
+from tests.control_plane.gateway_sync.conftest import Gateway
 
 PUBLIC_URL = "https://api.example.com"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -329,6 +335,24 @@ class TestCountersByDimension:
         await cap(shop, bob, "60.00", now=now)
         await sweep(shop.sessions, gateway.client, public_url=PUBLIC_URL, now=now, restore=False)
         assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 5 * 8000
+
+    async def test_a_cap_that_cannot_begin_in_a_full_redis_holds_up_no_revocation(self, shop, own_valkey, now):
+        ada, bob = [await shop.add_customer(now - 3 * DAY, plan="chat") for _ in range(2)]
+        async with create_redis(own_valkey().url) as client:
+            gateway, options = Gateway(client), {"public_url": PUBLIC_URL, "now": now}
+            await project_changes(shop.sessions, RecordWriter(client), **options)
+            await self.admit(gateway, bob, now, floor_hour(now), calls=5)
+            await cap(shop, bob, "60.00", now=now)
+            async with shop.sessions() as session, session.begin():
+                await revoke_key(session, key_id=ada.keys[0], actor="test", now=now)
+            await client.config_set("maxmemory-policy", "noeviction")
+            await client.config_set("maxmemory", 1)
+            with pytest.raises(OutOfMemoryError):
+                await project_changes(shop.sessions, RecordWriter(client), **options)
+            assert (await gateway.key(ada.hashes[0])).status is KeyStatus.REVOKED
+            await client.config_set("maxmemory", 0)
+            await project_changes(shop.sessions, RecordWriter(client), **options)
+            assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 5 * 8000
 
     async def test_settling_gives_back_what_calls_before_the_cap_did_not_use(
         self, shop, gateway, now, hour, project
