@@ -13,6 +13,7 @@ import yaml
 
 from control_plane.foundation.errors import Problem
 from control_plane.gateway_sync.base_config import BaseConfig, KongConfigError, Route, index_base_config
+from control_plane.gateway_sync.sandboxes import sandbox_problem
 from control_plane.gateway_sync.usage_door import (
     Door,
     check_spool_writers,
@@ -127,6 +128,7 @@ class _Renderer:
         sold = dict(self._sold_routes())
         for name, product in sold.items():
             self._attach_monetize(self._base.routes[name], product)
+        self._check_sandboxes()
         self._open_usage_door(sold)
         if self._problems:
             first, *more = self._problems
@@ -175,6 +177,12 @@ class _Renderer:
         entry = {"name": MONETIZE, "config": {API_PRODUCT_FIELD: product.code}}
         self._append_plugin(route.value, entry)
         self._added.append(f"{MONETIZE} for API product {product.code!r} on route {route.name!r}")
+
+    def _check_sandboxes(self) -> None:
+        for route in self._base.all_routes:
+            problem = sandbox_problem(self._base, route)
+            if problem is not None:
+                self._problem(problem.field, problem.message)
 
     def _open_usage_door(self, sold: dict[str, ProductRouting]) -> None:
         path = self._settings.usage_spool_path

@@ -60,7 +60,7 @@ def kong_yml(attached: list[str], door: dict, *, recorder_port: int) -> str:
         # sells the same product; what a test key must not reach
         recorder = {"host": "127.0.0.1", "port": recorder_port}
         yield "recorded", recorder, "/recorded", {}
-        yield "sandboxed", recorder, "/sandboxed", {"sandbox_upstream": "unknown-to-kong"}
+        yield "sandboxed", {**recorder, "host": "localhost"}, "/sandboxed", {"sandbox_upstream": "unknown-to-kong"}
         yield "taken-over", recorder, "/taken-over", {"imported_keys": True}
 
     def attachment(name: str, options: dict) -> dict:
