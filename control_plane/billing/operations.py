@@ -1,6 +1,6 @@
 """Setting spend caps, and refusing what would break one. Nothing here commits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,20 +9,33 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
-from control_plane.billing.spend_caps import charges_of, charges_within, phases_within, unbounded_dimension
+from control_plane.billing.spend_caps import (
+    charges_of,
+    charges_within,
+    phases_unchanged,
+    phases_within,
+    unbounded_dimension,
+)
 from control_plane.catalog.model import MEASURED_METERS
 from control_plane.catalog.prices import canonical_amount
 from control_plane.catalog.queries import api_product, plan_versions
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.money import Money, minor_units
-from control_plane.rating.spend_cap import MAX_CAP_MINOR, VersionCharges, charges_by_use, fixed_minor
+from control_plane.rating.spend_cap import (
+    MAX_CAP_MINOR,
+    VersionCharges,
+    charged_minor,
+    charges_by_use,
+    fixed_minor,
+)
 from control_plane.rating.words import format_amount
 from control_plane.subscriptions import own_terms
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.queries import current_and_next_period, phase_at
 from control_plane.subscriptions.queries import subscription as subscription_by_id
 from control_plane.subscriptions.tables import Subscription
+from control_plane.usage.phase_units import units_of_phases
 
 FIELD = "amount"
 
@@ -44,13 +57,12 @@ class MaximumMissingError(ConflictError):
 
 
 class CapBelowFixedChargesError(ConflictError):
-    """What is fixed for a billing period costs more than the subscription's spend cap."""
+    """What is fixed for a billing period costs more than the subscription's spend cap, or than is left of it."""
 
-    def __init__(self, *, plan: str, fixed: str, cap: str) -> None:
+    def __init__(self, *, what: str, cap: str) -> None:
         super().__init__(
             "spend_cap_below_fixed_charges",
-            f"Plan {plan} costs {fixed} a billing period before any use, more than the spend cap of {cap}: "
-            "raise the cap or remove it first.",
+            f"{what}, more than the spend cap of {cap}: raise the cap or remove it first.",
         )
 
 
@@ -107,21 +119,25 @@ async def remove_spend_cap(
 async def require_cap_kept(session: AsyncSession, subscription: Subscription, *, now: datetime) -> None:
     """Refuse a change of plan, just made, under which the subscription's spend cap (if any) could not be kept.
 
+    Of this billing period counts what is known of its use by now: the gateway's calls of the last seconds are not.
+
     Raises:
         MaximumMissingError, CapBelowFixedChargesError.
     """
-    if subscription.spend_cap_minor is None:
+    cap_minor = subscription.spend_cap_minor
+    if cap_minor is None:
         return
-    versions = await plan_versions(session, _versions_ahead(subscription, now))
-    _check_maximums(subscription, versions.values())
-    for version in versions.values():
+    versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
+    ahead = [versions[key] for key in sorted(_versions_ahead(subscription, now))]
+    _check_maximums(subscription, ahead)
+    for version in ahead:
         fixed = fixed_minor([charges_of(version, subscription)], version.currency)
-        if fixed > subscription.spend_cap_minor:
-            raise CapBelowFixedChargesError(
-                plan=version.plan.code,
-                fixed=_text(fixed, version.currency),
-                cap=_text(subscription.spend_cap_minor, version.currency),
+        if fixed > cap_minor:
+            what = (
+                f"Plan {version.plan.code} costs {_text(fixed, version.currency)} a billing period before any use"
             )
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, version.currency))
+    await _check_periods(session, subscription, versions, cap_minor, now)
 
 
 async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
@@ -176,6 +192,34 @@ def _check_fixed_charges(
             plans = ", ".join(sorted({versions[key].plan.name for key in charges}))
             message = f"must be at least {_text(fixed, currency)}: what {plans} costs before any use"
             raise ValidationFailedError(FIELD, f"{message} in the period from {period.start:%Y-%m-%d}")
+
+
+async def _check_periods(
+    session: AsyncSession,
+    subscription: Subscription,
+    versions: Mapping[str, PlanVersion],
+    cap_minor: int,
+    now: datetime,
+) -> None:
+    """Refuse a change that makes a period dearer before any use, and so dearer than the cap with its use so far.
+
+    Each period is judged as it will be rated: amounts of several plans are cut and rounded one by one.
+    """
+    currency = next(iter(versions.values())).currency
+    unchanged = phases_unchanged(subscription, now)
+    for period in current_and_next_period(subscription, now):
+        phases = phases_within(subscription, period)
+        counted = await units_of_phases(session, {(phase.id, period.start, period.end) for phase in phases})
+        charges = charges_within(subscription, versions, period, counted)
+        fixed, total = fixed_minor(charges.values(), currency), charged_minor(charges.values(), currency)
+        before = charges_within(subscription, versions, period, phases=unchanged)
+        if total > cap_minor and fixed > fixed_minor(before.values(), currency):
+            plans = ", ".join(versions[key].plan.code for key in charges)
+            what = (
+                f"The billing period from {period.start:%Y-%m-%d} would cost {_text(total, currency)} "
+                f"({plans}; {_text(fixed, currency)} before any use)"
+            )
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, currency))
 
 
 def _check_maximums(subscription: Subscription, versions: Iterable[PlanVersion]) -> None:

@@ -15,6 +15,7 @@ from control_plane.catalog.model import unit_maximum
 from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.rules import MAX_REPORTED_UNITS
 from control_plane.catalog.tables import ApiProduct, PlanVersion
+from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import BillingPeriod
 from control_plane.rating.models import read_price
@@ -122,10 +123,15 @@ def charges_within(
     versions: Mapping[str, PlanVersion],
     period: BillingPeriod,
     counted: Counted | None = None,
+    *,
+    phases: Iterable[SubscriptionPhase] | None = None,
 ) -> dict[str, VersionCharges]:
-    """Return, by plan version, what each that runs within a billing period charges for its part of it."""
+    """Return, by plan version, what each that runs within a billing period charges for its part of it.
+
+    `phases` takes the place of the subscription's own.
+    """
     counted = counted or {}
-    phases = phases_within(subscription, period)
+    phases = _within(subscription.phases if phases is None else phases, period)
     known = {phase.id: counted.get((phase.id, period.start), CountedUnits()) for phase in phases}
     billable = _merged(subscription, phases, period, {key: units.billable for key, units in known.items()})
     at_most = _merged(subscription, phases, period, {key: units.at_most for key, units in known.items()})
@@ -142,9 +148,30 @@ def charges_within(
 
 def phases_within(subscription: Subscription, period: BillingPeriod) -> list[SubscriptionPhase]:
     """Return the phases (loaded) that have a moment in common with the period, planned ones too."""
+    return _within(subscription.phases, period)
+
+
+def phases_unchanged(subscription: Subscription, now: datetime) -> list[SubscriptionPhase]:
+    """Return the phases as if the one in force just before `now` went on; for a change of plan made at `now`."""
+    begun = [phase for phase in subscription.phases if phase.starts_at < floor_ms(now)]
+    if begun:
+        last = begun.pop()
+        # a row of its own, in no session
+        begun.append(
+            SubscriptionPhase(
+                id=last.id,
+                plan_version_id=last.plan_version_id,
+                starts_at=last.starts_at,
+                ends_at=subscription.ends_at,
+            )
+        )
+    return begun
+
+
+def _within(phases: Iterable[SubscriptionPhase], period: BillingPeriod) -> list[SubscriptionPhase]:
     return [
         phase
-        for phase in subscription.phases
+        for phase in phases
         if phase.starts_at < period.end and (phase.ends_at is None or phase.ends_at > period.start)
     ]
 

@@ -7,7 +7,7 @@ quantity on the way costs more than the cap either.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
@@ -88,13 +88,12 @@ def compile_spend_cap(
 
 def fixed_minor(versions: Iterable[VersionCharges], currency: str) -> int:
     """Return what is due in the period whatever is used."""
-    lines = [
-        rate(line.price, quantity=0, currency=currency, share=version.share, description="")
-        for version in versions
-        for line in version.prices
-        if line.meter is None
-    ]
-    return total_minor(line for lines_of_price in lines for line in lines_of_price)
+    return _rated_minor(versions, currency, lambda line: line.meter is None)
+
+
+def charged_minor(versions: Iterable[VersionCharges], currency: str) -> int:
+    """Return what the period costs with the units that are counted for good."""
+    return _rated_minor(versions, currency, lambda _line: True)
 
 
 def reported_dimensions(version: VersionCharges) -> frozenset[str]:
@@ -132,6 +131,22 @@ def table_cost_minor(price: MeterPrice, units: int) -> int:
     step = price.steps[place - 1]
     begun = -(-(units - step.above) // step.per_units)
     return (step.base_micro + step.unit_micro * begun + _MICRO // 2) // _MICRO
+
+
+def _rated_minor(versions: Iterable[VersionCharges], currency: str, counts: Callable[[MeteredPrice], bool]) -> int:
+    rated = [
+        rate(
+            line.price,
+            quantity=version.units.get(line.meter or "", 0),
+            currency=currency,
+            share=version.share,
+            description="",
+        )
+        for version in versions
+        for line in version.prices
+        if counts(line)
+    ]
+    return total_minor(line for lines in rated for line in lines)
 
 
 def _tables(version: VersionCharges) -> list[tuple[str, tuple[CostStep, ...]]]:

@@ -250,6 +250,35 @@ class TestRefusals:
         with pytest.raises(CapBelowFixedChargesError, match=r"growth costs \$199.00 .* cap of \$100.00"):
             await move_and_check(session, subscription, "growth")
 
+    async def test_a_change_whose_two_shares_round_to_more_than_the_cap(self, session, subscription):
+        for position, code in enumerate(("one", "other"), start=4):
+            await a_published_plan(session, now=NOV_1, code=code, position=position, prices=(flat("10.01"),))
+        await move(session, subscription, "one", now=NOV_1)
+        await put(session, subscription, "10.01")
+        with pytest.raises(CapBelowFixedChargesError, match=r"2026-11-01 would cost \$10.02 .* cap of \$10.01"):
+            await move_and_check(session, subscription, "other", now=NOV_1 + 15 * DAY)
+        await put(session, subscription, "10.02")
+        await require_cap_kept(session, subscription, now=NOV_1 + 15 * DAY)
+
+    async def test_a_dearer_plan_within_a_period_that_has_used_the_cap_up(self, session, subscription):
+        await put(session, subscription, "250.00")
+        await add_usage(session, subscription, hour=NOV_1 + DAY, units=184_003)
+        noon = NOV_1 + 15 * DAY
+        with pytest.raises(CapBelowFixedChargesError) as refused:
+            await move_and_check(session, subscription, "growth", now=noon)
+        assert refused.value.code == "spend_cap_below_fixed_charges"
+        assert refused.value.message == (
+            "The billing period from 2026-11-01 would cost $325.00 (starter, growth; $124.00 before any use), "
+            "more than the spend cap of $250.00: raise the cap or remove it first."
+        )
+
+    async def test_no_move_that_leaves_the_period_as_dear_as_it_is(self, session, subscription):
+        await put(session, subscription, "250.00")
+        await add_usage(session, subscription, hour=NOV_1 + DAY, units=184_003)
+        await put(session, subscription, "200.00")  # less than it has cost already: refuses whatever costs more
+        await move_and_check(session, subscription, "growth", now=NOV_1 + 15 * DAY, effective_at=DEC_1)
+        await move_and_check(session, subscription, "free", now=NOV_1 + 15 * DAY)
+
     async def test_a_product_without_the_maxima_that_caps_need(self, session, subscription, product):
         await move(session, subscription, "tokens", now=NOV_1)
         await put(session, subscription)
@@ -264,7 +293,7 @@ class TestRefusals:
         await move_and_check(session, subscription, "growth")
 
 
-async def move_and_check(session, subscription, plan):
-    await move(session, subscription, plan, now=NOV_1 + DAY)
+async def move_and_check(session, subscription, plan, *, now=NOV_1 + DAY, effective_at=None):
+    await move(session, subscription, plan, now=now, effective_at=effective_at)
     await session.refresh(subscription, ["phases"])
-    await require_cap_kept(session, subscription, now=NOV_1 + DAY)
+    await require_cap_kept(session, subscription, now=now)
