@@ -1,9 +1,9 @@
 """A flood of random keys: bounds what keys that nobody has seen can cost Redis.
 
 A worker has a budget of look-ups that find nothing. While at least half of it is left, every key is looked up and
-Kong is asked nothing more. Below that the caller's address is asked, and one that sent many unknown keys lately
-gets "unknown" without a look-up. When the budget is gone, nobody can say whose key it is. Keys that a worker
-knows never come here, and a look-up that finds a key gives its part of the budget back.
+Kong is asked nothing more. Below that the caller's address is asked, and nothing is looked up for one that sent
+many unknown keys lately. When the budget is gone, nothing is looked up for anybody. Keys that a worker knows
+never come here, and a look-up that finds a key gives its part of the budget back.
 """
 
 import time
@@ -14,7 +14,7 @@ from kong_plugins.parts.bounded_map import BoundedMap
 from kong_plugins.parts.record_cache import Found, Missing
 from kong_plugins.server import metrics
 
-# an address is answered without look-ups for the rest of these seconds once it sent so many unknown keys in them
+# nothing is looked up for an address for the rest of these seconds once it sent so many unknown keys in them
 MANY_UNKNOWN_KEYS = 10
 LATELY_SECONDS = 10.0
 MOST_ADDRESSES = 10_000
@@ -23,7 +23,7 @@ _actions = {
     action: metrics.counter(
         "km_gateway_key_flood_total", {"action": action}, help_text="never seen keys while they came in floods"
     )
-    for action in ("address_asked", "answered_unknown", "refused")
+    for action in ("address_asked", "refused_by_address", "refused")
 }
 
 
@@ -41,7 +41,8 @@ class KeyFlood:
     def look_up(self, key_hash: str, *, read: Callable[[str], Found], address: Callable[[], str]) -> Found:
         """Look up a key that was never seen, if that may be.
 
-        UNKNOWN where its caller has sent many unknown keys lately, UNAVAILABLE where the budget is gone.
+        UNAVAILABLE where its caller's address has sent many unknown keys lately, or the budget is gone: nobody
+        looked, and behind a proxy that Kong does not know every customer has that address.
         """
         now = self._clock()
         self._left = min(self._per_second, self._left + (now - self._counted_at) * self._per_second)
@@ -51,8 +52,8 @@ class KeyFlood:
             _actions["address_asked"].inc()
             source = network_of(address())
             if self._sent_many(source, now):
-                _actions["answered_unknown"].inc()
-                return Missing.UNKNOWN
+                _actions["refused_by_address"].inc()
+                return Missing.UNAVAILABLE
             if self._left < 1:
                 _actions["refused"].inc()
                 return Missing.UNAVAILABLE
