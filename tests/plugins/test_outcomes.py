@@ -12,6 +12,7 @@ from gateway_contract.modes import Mode
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, parse_refusal_note, parse_secrets, verify_receipt
 from gateway_contract.records import AccountStatus, KeyStatus, Quota, Window
+from kong_plugins.parts import attachment
 from kong_plugins.plugins import km_key_auth, km_monetize
 from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, grant, now_ms
 
@@ -121,6 +122,17 @@ class TestServedCall:
         assert receipt_of(call(account.text, config=config, route="bulk")).units == 10
         again = call(account.text, config=config, route="bulk")
         assert receipt_of(again).units == 10
+        assert again.names == SERVED_CALLS
+
+    def test_asks_for_the_route_again_after_a_minute(self, project, call, monkeypatch):
+        account = project(grant=grant(route_units={"bulk": 10, "small": 2}))
+        config = {"route_id": "91b2fb05-route"}
+        assert receipt_of(call(account.text, config=config, route="bulk")).units == 10
+        later = time.monotonic() + attachment.ASK_AGAIN_SECONDS
+        monkeypatch.setattr(attachment, "monotonic", lambda: later)
+        assert receipt_of(call(account.text, config=config, route="small")).units == 2
+        again = call(account.text, config=config, route="small")
+        assert receipt_of(again).units == 2
         assert again.names == SERVED_CALLS
 
     @pytest.mark.parametrize("header", ["apikey", "x-api-key"])
