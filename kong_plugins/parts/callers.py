@@ -123,6 +123,20 @@ def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, r
     return caller
 
 
+def build_unusable_caller(known: KnownKey, account: KnownAccount, config: AccessConfig) -> Caller:
+    """Return the caller whose records ask for what cannot be kept here: nobody can decide its calls."""
+    return Caller(
+        config=config,
+        key=known.record,
+        account=account.record,
+        known=known,
+        known_account=account,
+        units=0,
+        served_tail="",
+        refusal=Outcome.UNAVAILABLE,
+    )
+
+
 def _standing_refusal(
     key: KeyRecord, account: AccountRecord, grant: ProductGrant | None, config: AccessConfig
 ) -> Outcome | None:

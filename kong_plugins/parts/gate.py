@@ -6,13 +6,14 @@ What the records demand to know of a request (method, address, route) is asked t
 import logging
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import gevent
 
 from gateway_contract.outcomes import Outcome
 from kong_plugins.parts.attachment import Attachment
-from kong_plugins.parts.callers import Caller, build_caller, is_address_allowed
+from kong_plugins.parts.bounded_map import BoundedMap
+from kong_plugins.parts.callers import Caller, build_caller, build_unusable_caller, is_address_allowed
 from kong_plugins.parts.decisions import Decision, Refused
 from kong_plugins.parts.key_flood import KeyFlood
 from kong_plugins.parts.limiter import REFUSE_ON_SECONDS, Limiter
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 # a change that is just being projected shows for a moment as `stale`; then nobody can decide
 STALE_PAUSES_SECONDS = (0.0, 0.01, 0.05, 0.0)
 MOST_CALLERS = 64
+MOST_COMPLAINTS = 1000
 
 _stale = metrics.counter(
     "km_gateway_stale_records_total", help_text="script answers that said our records are old"
@@ -61,6 +63,8 @@ class Gate:
         self._clock = clock
         self._limiter = limiter
         self._flood = flood
+        # what was logged already of records that cannot be used
+        self._complaints: BoundedMap[tuple[Any, ...], bool] = BoundedMap(MOST_COMPLAINTS)
 
     def decide(self, presented: PresentedKey | Outcome, attachment: Attachment, request: Request) -> Decision:
         """Identify the caller, judge the request, then consume all its limits or none of them."""
@@ -190,11 +194,18 @@ class Gate:
         if len(known.callers) >= MOST_CALLERS:
             known.callers.clear()
         try:
-            built = known.callers[place] = build_caller(known, account, attachment.config, route_name)
-        except ValueError:
-            log.exception("key record %s cannot be used", known.record.id)
-            return None
+            built = build_caller(known, account, attachment.config, route_name)
+        except ValueError as error:
+            self._complain((known.record.id, known.record.version, account.record.version, place), error)
+            built = build_unusable_caller(known, account, attachment.config)
+        known.callers[place] = built
         return built
+
+    def _complain(self, subject: tuple[Any, ...], error: ValueError) -> None:
+        """Log the error, once for each version of the records and place."""
+        if self._complaints.get(subject) is None:
+            self._complaints.put(subject, True)
+            log.error("key record %s cannot be used", subject[0], exc_info=error)
 
 
 _OUTCOMES_OF_MISSING = {Missing.UNKNOWN: Outcome.UNKNOWN_KEY, Missing.UNAVAILABLE: Outcome.UNAVAILABLE}

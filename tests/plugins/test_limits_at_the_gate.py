@@ -5,6 +5,7 @@ import pytest
 from gateway_contract import headers
 from gateway_contract.modes import Mode
 from gateway_contract.records import Concurrency, MeterPrice, PriceStep, Quota, SpendCap, Window
+from kong_plugins.parts import gate
 from tests.plugins.conftest import make_call
 from tests.plugins.fakes import PRODUCT, grant
 
@@ -44,6 +45,33 @@ class TestSpendCapAtTheGate:
         assert call(account.text, route="uncharted").code == "unavailable"
         assert "no maximum of tokens is known for one call on the route 'uncharted'" in caplog.text
         assert call(account.text, route="forecast").served
+
+    def test_that_cannot_be_kept_is_told_once_and_read_once_a_second(
+        self, call, project, worker, caplog, monkeypatch
+    ):
+        account = project(grant=limited(spend_cap=CAP))
+        reads = []
+        read = worker.cache.read
+        monkeypatch.setattr(worker.cache, "read", lambda key_hash: reads.append(key_hash) or read(key_hash))
+        monkeypatch.setattr(gate, "REFUSE_ON_SECONDS", 3600.0)
+        assert {call(account.text, route="uncharted").code for _ in range(10)} == {"unavailable"}
+        assert len(reads) == 1
+        monkeypatch.setattr(gate, "REFUSE_ON_SECONDS", 0.0)
+        assert {call(account.text, route="uncharted").code for _ in range(10)} == {"unavailable"}
+        assert len(reads) == 11
+        assert caplog.text.count("cannot be used") == caplog.text.count("Traceback") == 1
+        account.change_account(name="Acme & Sons")
+        assert {call(account.text, route="uncharted").code for _ in range(3)} == {"unavailable"}
+        assert caplog.text.count("cannot be used") == caplog.text.count("Traceback") == 2
+
+    def test_that_cannot_be_kept_serves_again_as_soon_as_it_can(self, call, project, monkeypatch):
+        account = project(grant=limited(spend_cap=CAP))
+        assert call(account.text, route="uncharted").code == "unavailable"
+        reserves = {"uncharted": {"tokens": 1}}
+        cap = SpendCap(2000, "usd", usage_minor=20, prices=(TOKENS,), reserves=reserves)
+        account.change_account(products={PRODUCT: limited(spend_cap=cap)})
+        monkeypatch.setattr(gate, "REFUSE_ON_SECONDS", 0.0)
+        assert call(account.text, route="uncharted").served
 
     def test_reserves_by_route(self, call, project):
         reserves = {"forecast": {"tokens": 10}, "archive": {"tokens": 1}}
