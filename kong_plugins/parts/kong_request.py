@@ -7,6 +7,7 @@ from typing import Any
 
 # Kong's own maximum; with its default of 100 a key behind a hundred other headers would not be seen
 MAX_HEADERS = 1000
+_LISTS = frozenset({list})
 ACCEPT_LANGUAGE = "accept-language"
 
 
@@ -24,6 +25,13 @@ def read_headers(kong: Any) -> dict[str, Any]:
         # Kong gives kong-pdk's server every header as a list
         return {name: _once(value) for name, value in headers.items()}
     return headers
+
+
+def may_be_cut_off(headers: dict[str, Any]) -> bool:
+    """Say whether the request may have more header lines than Kong gives."""
+    if len(headers) < MAX_HEADERS and _LISTS.isdisjoint(map(type, headers.values())):
+        return False
+    return sum(len(value) if type(value) is list else 1 for value in headers.values()) >= MAX_HEADERS
 
 
 def _once(value: Any) -> Any:

@@ -6,9 +6,9 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
 
-from gateway_contract.api_keys import KEY_LENGTH, parse_api_key
+from gateway_contract.api_keys import API_KEY_PATTERN, KEY_LENGTH, parse_api_key
 from gateway_contract.outcomes import Outcome
-from kong_plugins.parts.kong_request import plain
+from kong_plugins.parts.kong_request import may_be_cut_off, plain
 from kong_plugins.parts.plugin_config import AccessConfig
 
 AUTHORIZATION = "authorization"
@@ -31,8 +31,14 @@ class PresentedKey(NamedTuple):
     query_without: str = ""
 
 
-def read_presented_key(kong: Any, headers: Mapping[str, Any], config: AccessConfig) -> PresentedKey | Outcome:
-    """Find the key; Kong is asked for the query only where a key may stand in it."""
+def read_presented_key(kong: Any, headers: dict[str, Any], config: AccessConfig) -> PresentedKey | Outcome:
+    """Find the key; Kong is asked for the query only where a key may stand in it.
+
+    A request with more headers than Kong gives is ambiguous: what is not seen may be another key, or claim in our
+    names to the upstream who calls.
+    """
+    if may_be_cut_off(headers):
+        return Outcome.AMBIGUOUS_KEY
     if not config.key_query:
         return find_presented_key(headers, config=config)
     raw_query = plain(kong.request.get_raw_query())
@@ -42,12 +48,21 @@ def read_presented_key(kong: Any, headers: Mapping[str, Any], config: AccessConf
 def find_presented_key(
     headers: Mapping[str, Any], *, config: AccessConfig, raw_query: str = ""
 ) -> PresentedKey | Outcome:
-    """Find the one key in a request, or say NO_KEY or AMBIGUOUS_KEY.
+    """Find the one key in a request, or say NO_KEY, AMBIGUOUS_KEY or MALFORMED_KEY.
 
     `headers` by lower-case name, a repeated one as a list, as Kong gives them. A key in two places, or given twice
     in one, is ambiguous even where both are the same: nobody may choose whose call it is. An `Authorization`
-    header counts only with a bearer token that looks like a key of ours, or any where keys are imported.
+    header counts only with a bearer token that looks like a key of ours, or any where keys are imported. Where
+    calls without a key are served, one whose `Authorization` holds a key of ours in another form is MALFORMED_KEY:
+    its caller means to be somebody.
     """
+    presented = _one_key(headers, config, raw_query)
+    if presented is Outcome.NO_KEY and config.anonymous and _holds_key(headers.get(AUTHORIZATION)):
+        return Outcome.MALFORMED_KEY
+    return presented
+
+
+def _one_key(headers: Mapping[str, Any], config: AccessConfig, raw_query: str) -> PresentedKey | Outcome:
     presented = _key_in_headers(headers, config)
     if not raw_query or presented is Outcome.AMBIGUOUS_KEY:
         return presented
@@ -107,6 +122,10 @@ def _bearer_key(value: Any, prefix: str) -> str | None:
             if token and token.startswith(prefix):
                 return token
     return None
+
+
+def _holds_key(value: Any) -> bool:
+    return any(API_KEY_PATTERN.search(str(one)) for one in (value if isinstance(value, list) else [value]))
 
 
 def _keys_in_query(raw_query: str, names: tuple[str, ...]) -> list[tuple[int, str]]:

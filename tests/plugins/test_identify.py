@@ -312,6 +312,26 @@ class TestAnonymousCall:
         assert kong.upstream[headers.ANONYMOUS] == "true"
         assert fallback.counters()["calls"] == 1
 
+    @pytest.mark.parametrize(
+        "sent",
+        [f"Bearer\t{KEY}", f'Bearer "{KEY}"', f"Basic {KEY}", KEY, f"token={KEY}", ["Basic eDp5", f"Basic {KEY}"]],
+    )
+    def test_is_none_with_a_key_in_a_form_that_is_not_read(self, fallback, call, sent):
+        kong = call(config=self.config(fallback), headers={"authorization": sent})
+        assert (kong.status, kong.code) == (401, "malformed_key")
+        assert call(headers={"authorization": sent}).code == "no_key", "nothing else changes without a fallback"
+
+    @pytest.mark.parametrize("sent", ["Basic eDp5", "Bearer x", ["Basic eDp5", "Bearer x"], "Basic km_live_short"])
+    def test_is_one_with_credentials_for_somebody_else(self, fallback, call, sent):
+        assert call(config=self.config(fallback), headers={"authorization": sent}).served
+
+    def test_leaves_a_key_in_the_query_alone_beside_one_that_is_not_read(self, fallback, project, call):
+        sent = {"authorization": f"Basic {OTHER}"}
+        config = {**self.config(fallback), **QUERY}
+        kong = call(config=config, query=f"apikey={project().text}", headers=sent)
+        assert kong.served
+        assert kong.upstream.get(headers.ANONYMOUS) is None
+
     def test_hides_keys_that_nobody_reads(self, fallback, call):
         kong = call(config=self.config(fallback), headers={"cookie": f"k={OTHER}"})
         assert kong.upstream["cookie"] == "k=km_live_[redacted]"
@@ -377,6 +397,36 @@ class TestHeadersThatWeSet:
     def test_cost_nothing_where_nobody_sends_them(self, project, call):
         kong = call(project().text)
         assert headers.ANONYMOUS not in kong.upstream
+
+
+class TestMoreHeadersThanKongGives:
+    """Kong gives 1,000 lines at most: behind them could stand another key, or a header under our names."""
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            {f"x-{number}": "1" for number in range(998)},
+            {"x-many": ["1"] * 998},
+            {f"x-{number}": ["1", "2"] for number in range(499)},
+        ],
+        ids=["names", "repetitions", "both"],
+    )
+    @pytest.mark.parametrize("plugin", [km_monetize, km_key_auth])
+    def test_are_ambiguous(self, project, worker, plugin, sent):
+        account = project()
+        kong = FakeKong({**sent, "apikey": account.text})
+        plugin.Plugin({**CONFIG, "anonymous": account.key_hash}).access(kong)
+        assert (kong.status, kong.code) == (401, "ambiguous_key")
+        fewer = {name: value for name, value in sent.items() if name not in {"x-0", "x-many"}}
+        kong = FakeKong({**fewer, "apikey": account.text})
+        plugin.Plugin(CONFIG).access(kong)
+        assert kong.served
+
+    def test_are_counted_in_kong_pdks_style_too(self, project, worker):
+        kong = FakeKong({"apikey": [project().text], "x-many": ["1"] * 998})
+        kong.headers["host"] = ["api.example.com"]
+        km_monetize.Plugin(CONFIG).access(kong)
+        assert kong.code == "ambiguous_key"
 
 
 KEYS_ELSEWHERE = {
