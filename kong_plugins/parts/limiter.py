@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from gateway_contract.outcomes import Outcome
+from kong_plugins.parts import redis_writes
 from kong_plugins.parts.callers import Caller
 from kong_plugins.parts.decisions import Admitted, Decision, LimitState, Refused
 from kong_plugins.parts.limit_script import (
@@ -18,8 +19,9 @@ from kong_plugins.parts.limit_script import (
 )
 from kong_plugins.parts.local_windows import LocalWindows
 from kong_plugins.parts.redis_clock import RedisClock
-from kong_plugins.parts.redis_connection import RedisLinkError
+from kong_plugins.parts.redis_connection import RedisLinkError, RedisRefusedError
 from kong_plugins.parts.redis_links import Link
+from kong_plugins.parts.redis_writes import NodeWrites, build_probe
 from kong_plugins.parts.spool_guard import SpoolGuard
 from kong_plugins.server import metrics
 
@@ -72,6 +74,7 @@ class Limiter:
         heard_at = time.monotonic()
         self._clock.heard(answer[1], monotonic=heard_at)
         if answer[0] == ADMITTED:
+            self._link.writes(caller.slot).scripts_refused_since = None
             caller.known.confirmed_at = heard_at
             caller.used_up = None
             _, now_ms, number, tightest, remaining, reset_ms = answer
@@ -83,6 +86,7 @@ class Limiter:
             return _subscription_over(caller, answer) if answer[2] == NO_PERIOD else None
         caller.known.confirmed_at = heard_at
         if answer[0] == WOULD_REFUSE:
+            self._link.writes(caller.slot).scripts_refused_since = None
             refused = _refused_by_limit(caller, now_ms=answer[1], hit=answer[3:])
             return _admitted_in_dry_run(caller, answer[2], refused)
         return _refused_by_limit(caller, now_ms=answer[1], hit=answer[2:])
@@ -93,20 +97,45 @@ class Limiter:
             account, key = self._link.ask_one(caller.versions_command, caller.slot)
         except RedisLinkError as error:
             log.debug("deciding without Redis: %s", error)
-            now_ms = self._clock.now_ms()
-            return Admitted(caller, 0, now_ms, None) if self._is_usable(caller) else Refused(Outcome.UNAVAILABLE)
+            if not self._is_usable(caller, self._link.writes(caller.slot).probes_refused_since):
+                return Refused(Outcome.UNAVAILABLE)
+            return Admitted(caller, 0, self._clock.now_ms(), None)
         if account is None or key is None:
             return None
         if int(account) > caller.account.version or int(key) > caller.key.version:
             return None
-        caller.known.confirmed_at = time.monotonic()
+        heard_at, writes = time.monotonic(), self._link.writes(caller.slot)
+        if heard_at - writes.probed_at >= redis_writes.PROBE_SECONDS:
+            self._probe(caller, writes, heard_at)
+        if self._is_too_long(writes.probes_refused_since, heard_at):
+            return Refused(Outcome.UNAVAILABLE)
+        caller.known.confirmed_at = heard_at
         return Admitted(caller, 0, self._clock.now_ms(), None)
+
+    def _probe(self, caller: Caller, writes: NodeWrites, now: float) -> None:
+        """See whether Redis still writes: versions that nobody can raise are equal for ever."""
+        writes.probed_at = now
+        try:
+            self._link.ask_one(build_probe(caller.account.id), caller.slot)
+        except RedisRefusedError as error:
+            # a gateway that may only read cannot tell
+            if not str(error).startswith("NOPERM") and writes.probes_refused_since is None:
+                writes.probes_refused_since = now
+                log.warning("Redis refuses to write: %s", error)
+        except RedisLinkError as error:
+            log.debug("Redis went away: %s", error)
+        else:
+            writes.probes_refused_since = None
 
     def _decide_alone(self, caller: Caller, error: RedisLinkError) -> Decision:
         """Decide without Redis: by the plan's policy, on records that are not too old."""
         _local.inc()
         log.debug("deciding without Redis: %s", error)
-        if not self._is_usable(caller):
+        writes = self._link.writes(caller.slot)
+        if isinstance(error, RedisRefusedError) and writes.scripts_refused_since is None:
+            writes.scripts_refused_since = time.monotonic()
+            log.warning("Redis refuses the limit script: %s", error)
+        if not self._is_usable(caller, writes.scripts_refused_since):
             return Refused(Outcome.UNAVAILABLE)
         now_ms = self._clock.now_ms()
         refused = self._refusal_alone(caller, now_ms)
@@ -131,9 +160,18 @@ class Limiter:
             return None
         return Refused(hit[0].outcome, caller, now_ms, LimitState(hit[0], 0, hit[1]))
 
-    def _is_usable(self, caller: Caller) -> bool:
-        """Say whether the caller's records may still be gone by while Redis is away."""
-        return time.monotonic() <= self._news_confirm(caller.known.confirmed_at) + self._stale_max_seconds
+    def _is_usable(self, caller: Caller, refused_since: float | None) -> bool:
+        """Say whether the caller's records may still be gone by while Redis is away, or refuses since then.
+
+        A Redis that refuses to write cannot be told of a revocation, however lately it has confirmed the records.
+        """
+        now = time.monotonic()
+        if self._is_too_long(refused_since, now):
+            return False
+        return now <= self._news_confirm(caller.known.confirmed_at) + self._stale_max_seconds
+
+    def _is_too_long(self, refused_since: float | None, now: float) -> bool:
+        return refused_since is not None and now - refused_since > self._stale_max_seconds
 
 
 def _refused_by_limit(caller: Caller, *, now_ms: int, hit: list[int]) -> Refused:

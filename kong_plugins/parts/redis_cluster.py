@@ -25,6 +25,7 @@ from kong_plugins.parts.redis_connection import (
 )
 from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint
 from kong_plugins.parts.redis_link import CONNECT_TIMEOUT_SECONDS, REPLY_TIMEOUT_SECONDS, RedisLink
+from kong_plugins.parts.redis_writes import NodeWrites
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ REFRESH_SECONDS = 60.0
 # between two looks at the map while a node is away or has just been found elsewhere
 PAUSE_SECONDS = 0.25
 MOST_REDIRECTIONS = 5
+UNKNOWN_HOST = "?"
 
 _SLOTS_COMMAND = encode_command("CLUSTER", "SLOTS")
 _ASKING = encode_command("ASKING")
@@ -78,6 +80,11 @@ class ClusterLink:
     def some_endpoint(self) -> RedisEndpoint:
         """Return a node that is likely to be there, another one each time."""
         return random.choice([*self._reachable(), *(() if self._links else self._seeds)] or self._seeds)  # noqa: S311 - spreads load, no secret
+
+    def writes(self, slot: int) -> NodeWrites:
+        """Return what was seen of the writing of the node that has this slot."""
+        link = self._by_slot[slot] if self._by_slot else None
+        return NodeWrites() if link is None else link.writes()
 
     def ask(self, commands: Sequence[bytes], slot: int) -> list[Any]:
         """Send encoded commands, all about names of one slot, and return their replies. None is executed twice.
@@ -135,7 +142,10 @@ class ClusterLink:
             if word not in {"MOVED", "ASK"}:
                 break
             _redirected.inc()
-            link = self._link_to(_endpoint_of(rest, asked=link.endpoint))
+            endpoint = _endpoint_of(rest, asked=link.endpoint)
+            if endpoint is None:
+                break
+            link = self._link_to(endpoint)
             if word == "MOVED":
                 self._by_slot[slot] = link
                 self._look_again.set()
@@ -208,9 +218,13 @@ class ClusterLink:
         if not reply:
             raise RedisAwayError("the cluster has no slots yet")
         try:
-            return [(first, last, _node(primary, asked=endpoint)) for first, last, primary, *_ in reply]
+            nodes = [(first, last, _node(primary, asked=endpoint)) for first, last, primary, *_ in reply]
         except (TypeError, ValueError) as error:
             raise ReplyLostError("the answer of CLUSTER SLOTS makes no sense") from error
+        found = [(first, last, node) for first, last, node in nodes if node is not None]
+        if not found:
+            raise RedisAwayError("it does not know where any of the cluster's nodes is")
+        return found
 
     def _use(self, ranges: Sequence[tuple[int, int, RedisEndpoint]]) -> None:
         by_slot: list[RedisLink | None] = [None] * SLOTS
@@ -237,16 +251,20 @@ class ClusterLink:
         return link
 
 
-def _node(primary: Sequence[Any], *, asked: RedisEndpoint) -> RedisEndpoint:
-    """Return where a node is; one that does not know its own address is where we asked."""
-    host = (primary[0] or b"").decode()
-    return replace(asked, host=asked.host if host in {"", "?"} else host, port=int(primary[1]))
+def _node(primary: Sequence[Any], *, asked: RedisEndpoint) -> RedisEndpoint | None:
+    """Return where a node is."""
+    return _endpoint((primary[0] or b"").decode(), int(primary[1]), asked)
 
 
-def _endpoint_of(redirection: str, *, asked: RedisEndpoint) -> RedisEndpoint:
-    """Return where `<slot> <host>:<port>` points to; without a host, to another port where we asked."""
+def _endpoint_of(redirection: str, *, asked: RedisEndpoint) -> RedisEndpoint | None:
+    """Return where `<slot> <host>:<port>` points to."""
     host, _, port = redirection.rpartition(" ")[2].rpartition(":")
-    return replace(asked, host=host or asked.host, port=int(port))
+    return _endpoint(host, int(port), asked)
+
+
+def _endpoint(host: str, port: int, asked: RedisEndpoint) -> RedisEndpoint | None:
+    """Without a host the node is where we asked; of `?` the one who was asked does not know where it is."""
+    return None if host == UNKNOWN_HOST else replace(asked, host=host or asked.host, port=port)
 
 
 def _shuffled(endpoints: Sequence[RedisEndpoint] | set[RedisEndpoint]) -> list[RedisEndpoint]:

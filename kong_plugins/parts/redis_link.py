@@ -25,6 +25,7 @@ from kong_plugins.parts.redis_connection import (
     ReplyLostError,
 )
 from kong_plugins.parts.redis_endpoint import RedisEndpoint
+from kong_plugins.parts.redis_writes import NodeWrites
 from kong_plugins.server import metrics
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class RedisLink:
     ) -> None:
         self.endpoint = endpoint
         self.losses = 0
+        self._writes = NodeWrites()
         self._setup = setup
         self._connect_timeout_seconds = connect_timeout_seconds
         self._reply_timeout_seconds = reply_timeout_seconds
@@ -99,6 +101,10 @@ class RedisLink:
     def some_endpoint(self) -> RedisEndpoint:
         """Return where Redis is."""
         return self.endpoint
+
+    def writes(self, _slot: int = 0) -> NodeWrites:
+        """Return what was seen of its writing."""
+        return self._writes
 
     def ask(self, commands: Sequence[bytes], _slot: int = 0) -> list[Any]:
         """Send encoded commands and return their replies. Never sent twice. Slots are a cluster's concern.

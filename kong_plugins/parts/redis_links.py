@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from kong_plugins.parts.redis_cluster import ClusterLink
 from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint
 from kong_plugins.parts.redis_link import RedisLink
+from kong_plugins.parts.redis_writes import NodeWrites
 
 
 class Link(Protocol):
@@ -18,6 +19,8 @@ class Link(Protocol):
     def losses(self) -> int: ...
 
     def some_endpoint(self) -> RedisEndpoint: ...
+
+    def writes(self, slot: int, /) -> NodeWrites: ...
 
     def ask(self, commands: Sequence[bytes], slot: int, /) -> list[Any]: ...
 

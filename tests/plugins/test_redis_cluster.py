@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 import gevent
+import hiredis
 import pytest
 import redis
 
@@ -212,6 +213,82 @@ class TestLink:
         with pytest.raises(RedisAwayError):
             link.ask_one(encode_command("GET", "a"), redis_names.slot_of("a"))
         link.close()
+
+
+class TestNodeWithoutAnAddress:
+    def test_that_calls_itself_unknown_is_left_out_until_it_has_a_name(self, own_valkey_cluster):
+        cluster = own_valkey_cluster(replicas=0)
+        for node in cluster.nodes:
+            with node_client(node) as client:
+                client.config_set("cluster-preferred-endpoint-type", "hostname")
+        names = {cluster.primary_of(redis_names.slot_of(name)).port: name for name in map(str, range(100))}
+        named, *others = cluster.nodes
+        announce(cluster, named)
+        link = ClusterLink(ClusterEndpoint((RedisEndpoint(port=named.port),)))
+        slots = {node.port: redis_names.slot_of(names[node.port]) for node in cluster.nodes}
+        assert link.ask_one(encode_command("GET", names[named.port]), slots[named.port]) is None
+        for node in others:
+            with pytest.raises(RedisAwayError):
+                link.ask_one(encode_command("GET", names[node.port]), slots[node.port])
+        announce(cluster, *others)
+        eventually(lambda: asks(link, [(names[node.port], slots[node.port]) for node in others]))
+        link.close()
+
+    def test_that_names_no_host_is_where_it_was_asked(self, own_valkey_cluster):
+        cluster = own_valkey_cluster(replicas=0)
+        for node in cluster.nodes:
+            with node_client(node) as client:
+                client.config_set("cluster-preferred-endpoint-type", "unknown-endpoint")
+        link = ClusterLink(ClusterEndpoint((RedisEndpoint(port=cluster.nodes[0].port),)))
+        assert {link.ask_one(encode_command("GET", name), redis_names.slot_of(name)) for name in "abcdef"} == {
+            None
+        }
+        slot = redis_names.slot_of("a")
+        link._by_slot[slot] = next(one for one in link._links.values() if one is not link._by_slot[slot])
+        assert link.ask_one(encode_command("GET", "a"), slot) is None, "MOVED without a host"
+        link.close()
+
+    def test_that_a_slot_has_moved_to_is_away(self, link):
+        moved = hiredis.ReplyError("MOVED 7 ?:6381")
+        link.ask_one(encode_command("GET", "x"), redis_names.slot_of("x"))
+        before = set(link._links)
+        with pytest.raises(RedisAwayError):
+            link._follow(link._by_slot[7], encode_command("GET", "y"), 7, moved)
+        assert set(link._links) == before
+
+    def test_of_which_there_are_only_such_is_no_map(self, own_valkey_cluster):
+        cluster = own_valkey_cluster(replicas=0)
+        with node_client(cluster.nodes[0]) as client:
+            client.config_set("cluster-preferred-endpoint-type", "hostname")
+        link = ClusterLink(ClusterEndpoint(tuple(RedisEndpoint(port=node.port) for node in cluster.nodes)))
+        for _ in range(5):
+            assert link._read_map(), "another node knows the addresses"
+        assert None not in link._by_slot
+        link.close()
+
+
+def announce(cluster, *nodes):
+    for node in nodes:
+        with node_client(node) as client:
+            client.config_set("cluster-announce-hostname", "localhost")
+
+    def told():
+        with node_client(cluster.nodes[0]) as client:
+            client.set_response_callback("CLUSTER SLOTS", lambda answer, **_: answer)
+            named = {
+                primary[1]
+                for _, _, primary in client.execute_command("CLUSTER SLOTS")
+                if primary[0] == b"localhost"
+            }
+            return named >= {node.port for node in nodes}
+
+    eventually(told)
+
+
+def asks(link, names):
+    with contextlib.suppress(RedisAwayError):
+        return [link.ask_one(encode_command("GET", name), slot) for name, slot in names] == [None] * len(names)
+    return False
 
 
 class TestEmptiedNode:

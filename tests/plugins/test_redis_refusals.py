@@ -15,13 +15,15 @@ import redis
 from gateway_contract import headers
 from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import RedisDownPolicy, Window
-from gateway_contract.redis_names import INVALIDATIONS_CHANNEL
+from gateway_contract.redis_names import INVALIDATIONS_CHANNEL, account_versions, slot_of
+from kong_plugins.parts import redis_writes
 from kong_plugins.parts.news import News
 from kong_plugins.parts.redis_endpoint import parse_redis_url
+from kong_plugins.plugins import km_key_auth, km_monetize
 from tests.certificates import make_certificate
 from tests.forwarder import Forwarder
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
+from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, Projected, grant
 
 NOT_BY_REDIS = 0
 
@@ -114,6 +116,75 @@ class TestTooFewReplicas:
         assert_decided_by_policy(account, counted=1)
         client.config_set("min-replicas-to-write", 0)
         assert number_of(account) == 2
+
+
+class TestNoWritesForLong:
+    """Whoever cannot write cannot revoke a key either, however well Redis answers what it is asked."""
+
+    @pytest.fixture(params=[km_monetize, km_key_auth], ids=["km-monetize", "km-key-auth"])
+    def code_of(self, request):
+        def call(account):
+            kong = FakeKong({"apikey": account.text})
+            request.param.Plugin({"api_product": PRODUCT}).access(kong)
+            return kong.code
+
+        return call
+
+    @pytest.fixture
+    def worker(self, valkey, start_worker, monkeypatch):
+        monkeypatch.setattr(redis_writes, "PROBE_SECONDS", 0.1)
+        worker = start_worker(valkey.url, KM_STALE_MAX_SECONDS="1")
+        worker.start()
+        eventually(lambda: worker.news._since is not None)
+        return worker
+
+    def test_ends_service_though_news_and_records_are_heard(self, worker, account, client, code_of):
+        assert code_of(account) == "served"
+        client.config_set("min-replicas-to-write", 1)
+        assert code_of(account) == "served"
+        eventually(lambda: code_of(account) == "unavailable")
+        for _ in range(3):
+            worker.cache.forget_key(account.key_hash)
+            assert code_of(account) == "unavailable", "a record read now may be an old one"
+        client.config_set("min-replicas-to-write", 0)
+        eventually(lambda: code_of(account) == "served")
+
+    def test_begins_anew_after_a_write(self, worker, account, client, code_of):
+        for _ in range(4):
+            client.config_set("min-replicas-to-write", 1)
+            for _ in range(5):
+                assert code_of(account) == "served"
+                gevent.sleep(0.1)
+            client.config_set("min-replicas-to-write", 0)
+            gevent.sleep(0.15)
+            assert code_of(account) == "served"
+
+    def test_is_told_apart_by_the_nodes_of_a_cluster(self, own_valkey_cluster, start_worker, code_of, monkeypatch):
+        monkeypatch.setattr(redis_writes, "PROBE_SECONDS", 0.1)
+        cluster = own_valkey_cluster(replicas=0)
+        start_worker(cluster.url, KM_STALE_MAX_SECONDS="1")
+        accounts = [Projected(cluster.url, account=f"acc_{number}") for number in range(12)]
+        refusing = cluster.primary_of(slot_of(account_versions("acc_0")))
+        assert {code_of(account) for account in accounts} == {"served"}
+        with redis.Redis.from_url(refusing.url) as client:
+            client.config_set("min-replicas-to-write", 1)
+        eventually(lambda: code_of(accounts[0]) == "unavailable")
+        on_others = [
+            account
+            for account in accounts
+            if cluster.primary_of(slot_of(account_versions(account.account.id))) is not refusing
+        ]
+        assert {code_of(account) for account in on_others} == {"served"}
+        assert code_of(accounts[0]) == "unavailable", "what others write proves nothing"
+        for account in accounts:
+            account.close()
+
+    def test_costs_km_key_auth_one_question_in_a_while(self, valkey, account, client, start_worker):
+        start_worker(valkey.url)
+        plugin = km_key_auth.Plugin({"api_product": PRODUCT})
+        for _ in range(50):
+            plugin.access(FakeKong({"apikey": account.text}))
+        assert client.info("commandstats")["cmdstat_hdel"]["calls"] < 10
 
 
 class TestFailedSnapshot:
