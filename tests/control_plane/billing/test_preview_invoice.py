@@ -208,9 +208,7 @@ class TestOtherPrices:
 
     async def test_bytes_and_times_are_charged_and_named_for_people(self, session: AsyncSession):
         prices = (
-            PriceTerms(
-                model="package", meter="bytes_out", params={"size": 1_000_000_000, "amount": "0.09"}
-            ),
+            PriceTerms(model="package", meter="bytes_out", params={"size": 1_000_000_000, "amount": "0.09"}),
             PriceTerms(model="per_unit", meter="upstream_ms", params={"unit_amount": "0.0000021"}),
         )
         subscription = await on_plan(session, "metered", prices=prices)
