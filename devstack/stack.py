@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 from urllib.request import urlopen
 
 import psycopg
@@ -19,7 +19,7 @@ from devstack.children import ChildFailedError, descendants
 from devstack.data_lock import sole_use_of
 from devstack.kong_files import render_base_config, render_gateway_conf
 from devstack.ports import is_listening
-from devstack.stack_layout import DATABASE, REPOSITORY, Ports, StackLayout, write_private
+from devstack.stack_layout import DATABASE, REPOSITORY, Ports, RedisKind, StackLayout, write_private
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
 from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
@@ -48,7 +48,7 @@ class Stack(StackLayout):
         settings: Mapping[str, str] | None = None,
         plugin_workers: int = 1,
         record_upstream: bool = False,
-        redis: Literal["server", "cluster"] = "server",
+        redis: RedisKind = "server",
     ) -> None:
         """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process.
 

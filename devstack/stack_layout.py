@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from devstack.kong_files import LIVE_FILE
 from devstack.ports import free_port
@@ -14,6 +14,7 @@ from devstack.stores.event_store import event_store_dsn
 
 REPOSITORY: Final = Path(__file__).parents[1]
 DATABASE: Final = "kong_monetize"
+RedisKind = Literal["server", "cluster"]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ It knows nothing of keys or plans, as an API behind a gateway should not.
 import argparse
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -143,22 +145,38 @@ class Named:
 
 
 class Journal:
-    """Writes down each request before it is answered: time, method, path and headers, as JSON, one a line."""
+    """Writes down each request before it is answered: time, method, path and headers, as JSON, one a line.
+
+    And in a line of its own, just before the end of the answer leaves, when it ends; `call` is the same in both.
+    """
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
         self._app = app
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._numbers = itertools.count()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            entry = {
-                "at_ms": round(time.time() * 1000),
-                "method": scope["method"],
-                "path": scope["path"],
-                "headers": {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
-            }
-            os.write(self._file, json.dumps(entry).encode() + b"\n")
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        # an upstream that was killed and started again numbers anew
+        call = f"{os.getpid()}-{next(self._numbers)}"
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self._write(call=call, at_ms=_now_ms(), method=scope["method"], path=scope["path"], headers=headers)
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self._write(call=call, ended_ms=_now_ms())
+            await send(message)
+
+        await self._app(scope, receive, send_noted)
+
+    def _write(self, **entry: Any) -> None:
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def main() -> None:

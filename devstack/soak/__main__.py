@@ -16,7 +16,7 @@ from rich.live import Live
 
 from devstack.children import ChildFailedError
 from devstack.demo.control import ControlError
-from devstack.soak.faults import FAULTS
+from devstack.soak.faults import CLUSTER_FAULTS, FAULTS, faults_of
 from devstack.soak.report import StatusLine, print_report, write_json
 from devstack.soak.run import Result, make_stack, soak
 from devstack.soak.schedule import Plan, Progress
@@ -26,13 +26,16 @@ LINE_EVERY_SECONDS = 15.0
 
 
 def main() -> int:
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
     console = Console()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    faults = [fault for fault in FAULTS if not options.only or fault.name in options.only]
+    faults = [fault for fault in faults_of(options.redis) if not options.only or fault.name in options.only]
+    if not faults:
+        parser.error(f"no such fault with --redis {options.redis}: {', '.join(options.only)}")
     directory = Path(tempfile.mkdtemp(prefix="km-soak-"))
     progress = Progress()
-    stack = make_stack(directory)
+    stack = make_stack(directory, redis=options.redis)
     try:
         stack.start()
         status = StatusLine(progress, minutes=options.minutes)
@@ -61,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="draws faults, their moments and the calls (1)")
     parser.add_argument("--keep", action="store_true", help="keep the stack's directory: logs, spool, stores")
     parser.add_argument("--json", type=Path, help="file to which the report is written, too")
-    names = [fault.name for fault in FAULTS]
+    parser.add_argument(
+        "--redis",
+        choices=("server", "cluster"),
+        default="server",
+        help="one server, or a cluster",
+    )
+    names = list(dict.fromkeys(fault.name for fault in FAULTS + CLUSTER_FAULTS))
     parser.add_argument(
         "--only", action="append", choices=names, metavar="FAULT", help=f"only this: {', '.join(names)}"
     )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from devstack.soak.customers import Customer
+from devstack.soak.customers import JOBS, ROUTES, Customer
 from devstack.soak.evidence import (
     Check,
     Evidence,
@@ -127,7 +127,7 @@ def arrived_and_stored(evidence: Evidence) -> Check:
     """What reached the upstream is stored, unless the gateway was killed under it, or the meter's log phase."""
     wrong = []
     for path in {arrival.path for arrival in evidence.arrivals}:
-        public = [f"/{route}{path}" for route in ("weather", "metered")]
+        public = [f"/{route}{path}" for route in (*ROUTES.values(), JOBS)]
         calls = [call for name in public if (call := evidence.ledger.calls.get(name)) is not None]
         if not calls:
             wrong.append(f"{path}: nobody sent it")

@@ -1,6 +1,8 @@
 """Whom the soak plays: accounts on plans that stay open or closed while Redis is away, and callers of each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import yaml
 
 from devstack.demo.control import ControlClient
 from devstack.kong_files import FILE_LOG
+from devstack.soak.asks import MIXED, PLAIN, REPORTING, SLOW, Answers
 from devstack.soak.ledger import Door, KeyLife
 from devstack.stack_layout import REPOSITORY
 from gateway_contract import plugins
@@ -15,6 +18,8 @@ from gateway_contract.modes import Mode
 
 CATALOG = Path(__file__).with_name("catalog.yml")
 UNITS = {"tokens": "x-usage-tokens"}
+ROUTES = {Door.FILE_LOG: "weather", Door.METER: "metered"}
+JOBS = "jobs"
 Windows = tuple[tuple[int, int], ...]
 
 WIDE: Windows = ((1_000, 1_000),)
@@ -24,8 +29,28 @@ COUNTED: Windows = ((150, 10_000),)
 
 
 @dataclass(frozen=True, slots=True)
+class SpendCap:
+    """A customer's cap, and what the plan costs, in minor units: so much fixed, and so much for each unit."""
+
+    cap_minor: int
+    fixed_minor: int
+    unit_minor: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """How many calls the plan of the jobs lets run at once, and when one whose end nobody saw is given up."""
+
+    limit: int
+    lease_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
-    """One account and how its callers behave. `quota` is hard or soft as the plan says."""
+    """One account and how its callers behave. `quota` is hard or soft as the plan says.
+
+    `concurrency` is how many callers there are. Each call is repeated as often as is drawn from `repetitions`.
+    """
 
     name: str
     plan: str
@@ -36,8 +61,19 @@ class Role:
     mode: Mode = Mode.LIVE
     key_windows: Windows = ()
     changing_keys: bool = False
-    mixed_answers: bool = False
+    answers: Answers = PLAIN
+    repetitions: tuple[int, ...] = (0,)
     quota: int | None = None
+    spend_cap: SpendCap | None = None
+    at_once: AtOnce | None = None
+
+    @property
+    def route(self) -> str:
+        return JOBS if self.at_once else ROUTES[self.door]
+
+    @property
+    def product(self) -> str:
+        return JOBS if self.at_once else "weather"
 
 
 @dataclass(slots=True)
@@ -59,23 +95,47 @@ class Customer:
         return self.role.plan == "closed-hard"
 
 
+# as catalog.yml has them
+UNIT_PRICES = {"requests": Decimal(1)}
+UNIT_AND_TOKEN_PRICES = {"requests": Decimal(1), "tokens": Decimal("0.1")}
+MOST_TOKENS = 20
+FIXED_MINOR = 100
+JOBS_AT_ONCE = AtOnce(limit=4, lease_ms=5_000)
+
+
 def roles(*, minutes: float) -> tuple[Role, ...]:
-    """Return who calls; the hard quota is used up at about half of the time."""
+    """Return who calls; the hard quota and the spend caps are used up at about half of the time."""
+    calls = max(60, int(minutes * 60 * 3))
+    reserved_minor = 1 + MOST_TOKENS // 10
+    in_units = SpendCap(FIXED_MINOR + calls, FIXED_MINOR, UNIT_PRICES)
+    in_money = SpendCap(FIXED_MINOR + calls * reserved_minor, FIXED_MINOR, UNIT_AND_TOKEN_PRICES)
     return (
         Role("closed", "closed", NARROW, per_second=14, concurrency=6),
         Role("closed-counted", "closed", COUNTED, per_second=20, concurrency=6),
         Role("open", "open", NARROW, per_second=14, concurrency=6),
-        Role("hard", "closed-hard", WIDE, per_second=6, concurrency=3, quota=max(60, int(minutes * 60 * 3))),
-        Role("mixed", "open", WIDE, per_second=16, concurrency=10, mixed_answers=True),
+        Role("hard", "closed-hard", WIDE, per_second=6, concurrency=3, quota=calls),
+        Role("mixed", "open", WIDE, per_second=16, concurrency=10, answers=MIXED),
         Role("metered", "closed", NARROW, per_second=8, concurrency=4, door=Door.METER),
         Role("keys", "open", WIDE, per_second=14, concurrency=6, changing_keys=True),
         Role("shared", "closed", WIDE, per_second=8, concurrency=4, key_windows=((3, 1_000),)),
+        Role("cap-units", "closed-cap-units", WIDE, per_second=6, concurrency=3, spend_cap=in_units),
+        Role(
+            "cap-money",
+            "closed-cap-money",
+            WIDE,
+            per_second=6,
+            concurrency=3,
+            answers=REPORTING,
+            spend_cap=in_money,
+        ),
+        Role("jobs", "closed-jobs", WIDE, 12, concurrency=8, door=Door.METER, answers=SLOW, at_once=JOBS_AT_ONCE),
+        Role("replays", "closed", WIDE, per_second=4, concurrency=2, repetitions=(0, 1, 1, 3)),
         Role("sandbox", "open", WIDE, per_second=2, concurrency=1, mode=Mode.TEST),
     )
 
 
 def write_kong_yml(path: Path, *, spool_file: Path) -> None:
-    """Write a kong.yml whose two routes have one usage door each; a route's own file-log keeps its path."""
+    """Write a kong.yml whose routes have one usage door each; a route's own file-log keeps its path."""
     base: dict[str, Any] = yaml.safe_load((REPOSITORY / "kong.yml").read_text())
     (service,) = base["services"]
     (file_log,) = (plugin for plugin in base["plugins"] if plugin["name"] == FILE_LOG)
@@ -93,6 +153,15 @@ def write_kong_yml(path: Path, *, spool_file: Path) -> None:
             "paths": ["/metered"],
             "strip_path": True,
             "plugins": [monetize, {"name": plugins.USAGE_METER, "config": {"unit_headers": UNITS}}],
+        },
+        {
+            "name": JOBS,
+            "paths": ["/jobs"],
+            "strip_path": True,
+            "plugins": [
+                {"name": plugins.MONETIZE, "config": {"api_product": JOBS}},
+                {"name": plugins.USAGE_METER, "config": {"unit_headers": UNITS, "concurrency": True}},
+            ],
         },
     ]
     base["plugins"] = []
@@ -113,6 +182,9 @@ async def _customer(control: ControlClient, role: Role) -> Customer:
     if role.quota is not None:
         overrides["quota_units"] = role.quota
     await control.post(f"/subscriptions/{subscription['id']}/override", overrides)
+    if role.spend_cap is not None:
+        amount = f"{Decimal(role.spend_cap.cap_minor) / 100:.2f}"
+        await control.put(f"/subscriptions/{subscription['id']}/spend-cap", {"amount": amount})
     customer = Customer(role=role, account_id=account["id"], subscription_id=subscription["id"])
     customer.keys.append(await issue_key(control, customer))
     return customer

@@ -14,6 +14,9 @@ EXAMPLES = 5
 # a fault is felt a little before it is noted as begun, and for a while after it was undone
 FELT_BEFORE_MS, FELT_AFTER_MS = 500, 2_000
 
+# whoever gets these is looked after as well as one who is served
+USED_UP = {"quota_exceeded", "spend_cap_reached", "no_sandbox"}
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -40,6 +43,7 @@ class Evidence:
     arrivals: Sequence[Arrival]
     rollups: Mapping[Group, int]
     billing: Mapping[str, Billing]
+    replayed: Mapping[str, int]
     admitted: Mapping[str, Mapping[str, int]]
     settled: Mapping[str, Mapping[str, int]]
     billed_hours: Mapping[str, Mapping[int, int]]

@@ -122,7 +122,7 @@ def redis_password_changed(stack: Stack) -> Iterator[None]:
     with redis_client(stack) as client:
         client.config_set("requirepass", password)
         _command(client, "AUTH", password)
-        _cut_connections(client)
+        cut_connections(client)
         try:
             yield
         finally:
@@ -132,11 +132,11 @@ def redis_password_changed(stack: Stack) -> Iterator[None]:
 @contextlib.contextmanager
 def redis_connections_cut(stack: Stack) -> Iterator[None]:
     with redis_client(stack) as client:
-        _cut_connections(client)
+        cut_connections(client)
     yield
 
 
-def _cut_connections(client: redis.Redis) -> None:
+def cut_connections(client: redis.Redis) -> None:
     for kind in ("normal", "pubsub"):
         _command(client, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 

@@ -5,6 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Flag, auto
 
+from devstack.soak.cluster_causes import (
+    cluster_connections_cut,
+    cluster_scripts_flushed,
+    node_emptied,
+    node_killed,
+    node_stopped,
+)
 from devstack.soak.fault_causes import (
     configuration_pushed,
     descriptors_used_up,
@@ -25,6 +32,7 @@ from devstack.soak.fault_causes import (
     worker_stopped,
 )
 from devstack.stack import PLUGIN_SERVER, Stack
+from devstack.stack_layout import RedisKind
 
 
 class Effect(Flag):
@@ -62,7 +70,7 @@ AWAY, EMPTIED = Effect.REDIS_AWAY, Effect.REDIS_EMPTIED
 LATE = Effect.PROJECTION_LATE
 LOST = Effect.LOG_PHASE_LOST
 
-FAULTS: tuple[Fault, ...] = (
+ONE_SERVER: tuple[Fault, ...] = (
     Fault("redis killed", killed("valkey"), AWAY | EMPTIED | LATE),
     Fault("redis stopped", stopped("valkey"), AWAY | LATE, (0.5, 6)),
     Fault("redis slow", redis_slow, AWAY | LATE, (2, 6)),
@@ -72,6 +80,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault("redis connections cut", redis_connections_cut, AWAY | LATE),
     Fault("redis emptied", redis_emptied, EMPTIED | LATE),
     Fault("redis scripts flushed", redis_scripts_flushed, Effect.NONE),
+)
+CLUSTER: tuple[Fault, ...] = (
+    Fault("cluster node killed", node_killed, AWAY | LATE, (0, 3)),
+    Fault("cluster node emptied", node_emptied, AWAY | EMPTIED | LATE),
+    Fault("cluster node stopped", node_stopped, AWAY | LATE, (0.3, 1)),
+    Fault("cluster connections cut", cluster_connections_cut, AWAY | LATE),
+    Fault("cluster scripts flushed", cluster_scripts_flushed, Effect.NONE),
+)
+OTHERS: tuple[Fault, ...] = (
     Fault("plugin server killed", killed(PLUGIN_SERVER), LOST),
     Fault("plugin worker killed", worker_killed, LOST),
     Fault("plugin worker stopped", worker_stopped, LOST, (0.5, 3)),
@@ -90,3 +107,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("upstream killed", killed("upstream"), Effect.NONE),
     Fault("configuration pushed", configuration_pushed, Effect.NONE),
 )
+FAULTS = ONE_SERVER + OTHERS
+CLUSTER_FAULTS = CLUSTER + OTHERS
+
+
+def faults_of(redis: RedisKind) -> tuple[Fault, ...]:
+    """Return what a soak draws from: on one server of Redis, or on a cluster."""
+    return CLUSTER_FAULTS if redis == "cluster" else FAULTS

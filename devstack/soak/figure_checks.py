@@ -2,8 +2,10 @@
 
 from collections import Counter
 
+from devstack.soak.bills import billed_events, used_units
 from devstack.soak.evidence import (
     FELT_AFTER_MS,
+    USED_UP,
     Check,
     Evidence,
     check_of,
@@ -12,8 +14,6 @@ from devstack.soak.evidence import (
 from devstack.soak.stored import Group
 from gateway_contract import counters
 from gateway_contract.modes import Mode
-from gateway_contract.outcomes import Outcome
-from gateway_contract.usage_events import is_billable
 
 
 def rollups_agree(evidence: Evidence) -> Check:
@@ -31,22 +31,8 @@ def rollups_agree(evidence: Evidence) -> Check:
 def invoices_agree(evidence: Evidence) -> Check:
     wrong, figures = [], 0
     for customer in evidence.customers:
-        billed = [
-            event
-            for event in evidence.events
-            if event.account_id == customer.account_id
-            and is_billable(
-                account_id=event.account_id,
-                mode=Mode(event.mode),
-                outcome=Outcome(event.outcome),
-                status=event.status,
-            )
-        ]
         used = evidence.billing[customer.account_id].used_units
-        wanted = {
-            "requests": sum(event.units for event in billed),
-            "tokens": sum(event.tokens for event in billed),
-        }
+        wanted = used_units(billed_events(evidence, customer))
         figures += wanted["requests"]
         wrong += [
             f"{customer.role.name}: {units} {name} by events, {used.get(name, 0)} on the invoice"
@@ -77,7 +63,7 @@ def recovered(evidence: Evidence) -> Check:
     served = {
         call.account_id
         for call in evidence.ledger.calls.values()
-        if call.begun_ms > last_ms and (was_served(call) or call.code in {"quota_exceeded", "no_sandbox"})
+        if call.begun_ms > last_ms and (was_served(call) or call.code in USED_UP)
     }
     wrong = [c.role.name for c in evidence.customers if c.account_id not in served]
     return check_of("accounts not served again after the last fault", wrong, f"{len(evidence.faults)} faults")

@@ -9,7 +9,7 @@ import psycopg
 import redis
 from psycopg import sql
 
-from devstack.soak.fault_causes import redis_client
+from devstack.soak.cluster_causes import primaries
 from devstack.stack import Stack
 from devstack.stack_layout import DATABASE
 
@@ -48,7 +48,7 @@ class KeySearch:
                     self._look_at_file(path)
         for name, text in _rows_of_tables(stack):
             self.look_at(text, f"table {name}")
-        with redis_client(stack) as client:
+        for client in primaries(stack):
             # without it long values would be packed in a dump
             client.config_set("rdbcompression", "no")
             for name in client.scan_iter(count=500):

@@ -8,6 +8,7 @@ from gateway_contract.receipts import Receipt
 
 BROKEN = 0
 SERVED = "served"
+AGAIN = "?again="
 GATEWAY_ERROR = "gateway_error"
 
 
@@ -24,6 +25,8 @@ class Call:
 
     `account_id` and `key_id` are of the key that was presented, empty where it was nobody's. `code` is the problem
     code of a refusal, `served` where a receipt came with the answer, else `gateway_error`.
+    `path` tells repetitions of one call apart by `?again=`, which is sent in a header only; with `replayed` the
+    upstream was to say that it repeats an answer.
     Moments are wall-clock ms.
     """
 
@@ -34,6 +37,7 @@ class Call:
     door: Door
     begun_ms: int
     tokens: int = 0
+    replayed: bool = False
     status: int = BROKEN
     code: str = ""
     answered_ms: int = 0

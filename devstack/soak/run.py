@@ -12,10 +12,11 @@ import aiohttp
 from devstack.demo.control import ControlClient, ControlError
 from devstack.soak.checks import all_checks
 from devstack.soak.customers import Customer, roles, set_up, write_kong_yml
-from devstack.soak.evidence import Check, Evidence
+from devstack.soak.evidence import USED_UP, Check, Evidence
 from devstack.soak.faults import FaultRecord
 from devstack.soak.key_search import KeySearch
 from devstack.soak.ledger import SERVED, Ledger
+from devstack.soak.repetitions import name_events
 from devstack.soak.schedule import Plan, Progress, cause_faults
 from devstack.soak.settling import an_hour_later, wait_until_settled
 from devstack.soak.stored import (
@@ -24,10 +25,12 @@ from devstack.soak.stored import (
     read_billing,
     read_counters,
     read_events,
+    read_replayed,
     read_rollups,
 )
 from devstack.soak.traffic import KeyChanger, Traffic, now_ms
 from devstack.stack import Stack
+from devstack.stack_layout import RedisKind
 from gateway_contract.receipts import parse_secrets
 
 STALE_MAX_SECONDS = 10
@@ -51,7 +54,7 @@ class Result:
         return all(check.ok for check in self.checks)
 
 
-def make_stack(directory: Path, **settings: str) -> Stack:
+def make_stack(directory: Path, *, redis: RedisKind = "server", **settings: str) -> Stack:
     """Return a stack, not started, with a route for each usage door. `settings` are more `KM_` variables."""
     configuration = directory / "soak-kong.yml"
     data_dir = directory / "stack"
@@ -62,6 +65,7 @@ def make_stack(directory: Path, **settings: str) -> Stack:
         kong_config=configuration,
         plugin_workers=WORKERS,
         record_upstream=True,
+        redis=redis,
         settings={"KM_STALE_MAX_SECONDS": str(STALE_MAX_SECONDS), **settings},
     )
 
@@ -124,8 +128,7 @@ async def _calm(customers: Sequence[Customer], ledger: Ledger) -> None:
         served = {
             call.account_id
             for call in list(ledger.calls.values())
-            if call.begun_ms > began_ms + CALM_SECONDS * 500
-            and call.code in {SERVED, "quota_exceeded", "no_sandbox"}
+            if call.begun_ms > began_ms + CALM_SECONDS * 500 and call.code in {SERVED, *USED_UP}
         }
         if wanted <= served:
             return
@@ -156,7 +159,7 @@ async def _collect(
 ) -> Evidence:
     ledger = progress.ledger
     search = KeySearch(ledger.key_texts())
-    events = await read_events(control, customers, search)
+    events = name_events(await read_events(control, customers, search), ledger)
 
     async def rolled_up() -> bool:
         return (await read_rollups(control)).total() >= len(events)
@@ -166,6 +169,7 @@ async def _collect(
     billing = {customer.account_id: await read_billing(control, customer) for customer in customers}
     starts = {account_id: found.period_start_ms for account_id, found in billing.items()}
     admitted = {c.account_id: read_counters(stack, c, starts[c.account_id]) for c in customers}
+    replayed = {customer.account_id: await read_replayed(control, customer) for customer in customers}
     billed_hours = {customer.account_id: await read_billed_hours(control, customer) for customer in customers}
     progress.doing = "looking for keys on the disk"
     await asyncio.to_thread(search.look_at_stack, stack)
@@ -181,6 +185,7 @@ async def _collect(
         arrivals=list(read_arrivals(stack.upstream_journal)),
         rollups=rollups,
         billing=billing,
+        replayed=replayed,
         admitted=admitted,
         settled=settled,
         billed_hours=billed_hours,

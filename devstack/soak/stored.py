@@ -1,5 +1,6 @@
 """Reads what the product holds: events, rollups, invoices, counters; and what its upstream and its disk hold."""
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path
 from control_plane.foundation.clock import to_ms
 from devstack.demo.control import ControlClient
 from devstack.soak.customers import Customer
-from devstack.soak.fault_causes import redis_client
 from devstack.soak.key_search import KeySearch
+from devstack.soak.ledger import AGAIN
 from devstack.stack import Stack
+from devstack.stores.valkey_cluster import open_redis
 from gateway_contract import counters, redis_names
 
 Group = tuple[str, str, str, str]
@@ -41,19 +43,25 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request that reached the upstream."""
+    """One request that reached the upstream. `ended_ms` is just before its answer left, 0 where none did."""
 
     path: str
     account_id: str
     at_ms: int
+    ended_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Billing:
-    """One customer's invoice preview: units of each dimension, and how its period is named in Redis."""
+    """One customer's invoice preview, and how its period is named in Redis.
+
+    Units are of each dimension, money is in minor units; `cap_minor` is the spend cap, where there is one.
+    """
 
     used_units: dict[str, int]
     period_start_ms: int
+    total_minor: int = 0
+    cap_minor: int | None = None
 
 
 async def read_events(
@@ -84,6 +92,12 @@ async def read_events(
     return events
 
 
+async def read_replayed(control: ControlClient, customer: Customer) -> int:
+    """Return how many live calls the rollups hold as repeated answers that are not billed."""
+    answer = await control.get(f"/accounts/{customer.account_id}/usage", [("mode", "live")])
+    return sum(row["replayed_calls"] for row in answer["items"])
+
+
 async def read_rollups(control: ControlClient) -> Counter[Group]:
     """Return calls by account, status, outcome and mode."""
     answer = await control.get("/usage", [("group_by", name) for name in ("account", "status", "outcome", "mode")])
@@ -95,9 +109,15 @@ async def read_rollups(control: ControlClient) -> Counter[Group]:
 
 
 async def read_billing(control: ControlClient, customer: Customer) -> Billing:
-    preview = await control.get(f"/accounts/{customer.account_id}/invoices/preview/weather")
-    start = datetime.fromisoformat(preview["period"]["start"])
-    return Billing(used_units=preview["used_units"], period_start_ms=to_ms(start))
+    path = f"/accounts/{customer.account_id}/invoices/preview/{customer.role.product}"
+    preview = await control.get(path)
+    cap = preview["spend_cap"]
+    return Billing(
+        used_units=preview["used_units"],
+        period_start_ms=to_ms(datetime.fromisoformat(preview["period"]["start"])),
+        total_minor=preview["total"]["amount_minor"],
+        cap_minor=cap and cap["cap"]["amount_minor"],
+    )
 
 
 async def read_billed_hours(control: ControlClient, customer: Customer) -> dict[int, int]:
@@ -115,17 +135,29 @@ def read_counters(stack: Stack, customer: Customer, period_start_ms: int) -> dic
     name = redis_names.period_counters(
         customer.account_id, customer.subscription_id, period_start_ms, customer.role.mode
     )
-    with redis_client(stack) as client:
+    with contextlib.closing(open_redis(stack.redis_url)) as client:
         return {field.decode(): int(value) for field, value in client.hgetall(name).items()}
 
 
 def read_arrivals(path: Path) -> Iterator[Arrival]:
     """Yield what reached the upstream. A line that a killed upstream left unfinished is passed over."""
+    begun, ended_ms = [], {}
     with path.open() as lines:
         for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue
-            sent = entry["headers"]
-            yield Arrival(path=entry["path"], account_id=sent.get("x-km-account", ""), at_ms=entry["at_ms"])
+            if "ended_ms" in entry:
+                ended_ms[entry["call"]] = entry["ended_ms"]
+            else:
+                begun.append(entry)
+    for entry in begun:
+        sent = entry["headers"]
+        again = f"{AGAIN}{sent['x-again']}" if "x-again" in sent else ""
+        yield Arrival(
+            path=entry["path"] + again,
+            account_id=sent.get("x-km-account", ""),
+            at_ms=entry["at_ms"],
+            ended_ms=ended_ms.get(entry["call"], 0),
+        )

@@ -7,17 +7,18 @@ import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Self, cast
 
 import aiohttp
-import redis.asyncio
 from redis.exceptions import RedisError
 
+from control_plane.foundation.redis import create_redis
 from devstack.demo.control import ControlClient, ControlError
+from devstack.soak.asks import Ask
 from devstack.soak.customers import Customer, Role, issue_key
-from devstack.soak.ledger import GATEWAY_ERROR, SERVED, Call, Door, KeyLife, Ledger
+from devstack.soak.ledger import AGAIN, GATEWAY_ERROR, SERVED, Call, KeyLife, Ledger
 from gateway_contract import headers, redis_names
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
@@ -27,41 +28,14 @@ ANSWER_SECONDS = 20.0
 CALLERS_PAUSE_SECONDS = 0.2
 STRANGERS = "strangers"
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 8.0, 3
-ROUTES = {Door.FILE_LOG: "weather", Door.METER: "metered"}
 MOST_KEYS = 12
 LONGEST_KEY_LIFE_SECONDS = 12.0
 CHANGE_KEYS_EVERY_SECONDS = (1.0, 3.0)
 LOOK_EVERY_SECONDS = 0.02
 
-# what a caller of mixed answers asks for: status, ms, tokens, and after how many seconds it hangs up (0: never)
-_MIX = (
-    *[(200, 0, 3, 0.0)] * 6,
-    *[(200, 40, 0, 0.0)] * 3,
-    (201, 0, 17, 0.0),
-    (404, 0, 0, 0.0),
-    (500, 0, 5, 0.0),
-    (503, 20, 0, 0.0),
-    (200, 700, 2, 0.0),
-    (200, 600, 4, 0.15),
-    (200, 300, 0, 0.05),
-)
-_PLAIN = (200, 0, 0, 0.0)
-
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request to be sent. `key` is None for nobody's key; `presented` is then what stands in its header."""
-
-    key: KeyLife | None
-    presented: str
-    status: int = 200
-    wait_ms: int = 0
-    tokens: int = 0
-    hang_up_seconds: float = 0.0
 
 
 class Traffic:
@@ -102,14 +76,17 @@ class Traffic:
     async def _call_again_and_again(self, role: Role, numbers: Iterator[int], next_ask: Callable[[], Ask]) -> None:
         pause = role.concurrency / role.per_second
         while not self.stopping.is_set():
-            await self._send(role, f"{role.name}-{next(numbers)}", next_ask())
+            name, ask = f"{role.name}-{next(numbers)}", next_ask()
+            await self._send(role, name, ask)
+            for again in range(self._random.choice(role.repetitions)):
+                # its own name in the ledger, the same path for everybody else
+                await self._send(role, f"{name}{AGAIN}{again + 1}", replace(ask, replayed=True))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), self._random.uniform(0.4, 1.6) * pause)
 
     def _ask_of(self, customer: Customer) -> Ask:
         key = self._random.choice(customer.keys)
-        status, wait_ms, tokens, hang_up = self._random.choice(_MIX) if customer.role.mixed_answers else _PLAIN
-        return Ask(key, key.text, status, wait_ms, tokens, hang_up)
+        return Ask(key, key.text, self._random.choice(customer.role.answers))
 
     def _strange_ask(self, customers: list[Customer]) -> Ask:
         """No key, a key nobody was given, or a good one mistyped in its last character."""
@@ -126,29 +103,34 @@ class Traffic:
     async def _send(self, role: Role, name: str, ask: Ask) -> None:
         if self._session is None:
             raise RuntimeError("use Traffic as an async context manager")
+        wanted = ask.answer
         call = Call(
-            path=f"/{ROUTES[role.door]}/v1/answers/{name}",
+            path=f"/{role.route}/v1/answers/{name}",
             caller=role.name,
             account_id=ask.key.account_id if ask.key else "",
             key_id=ask.key.key_id if ask.key else "",
             door=role.door,
             begun_ms=now_ms(),
-            tokens=ask.tokens,
+            tokens=wanted.tokens,
+            replayed=ask.replayed,
         )
         self.ledger.begin(call)
-        query = {"status": str(ask.status), "ms": str(ask.wait_ms)}
-        if ask.tokens:
-            query["tokens"] = str(ask.tokens)
-        sent = {"apikey": ask.presented} if ask.presented else {}
+        query = {"status": str(wanted.status), "ms": str(wanted.wait_ms)}
+        if wanted.tokens:
+            query["tokens"] = str(wanted.tokens)
+        if ask.replayed:
+            query["replayed"] = "true"
+        path, _, again = call.path.partition(AGAIN)
+        sent = ({"apikey": ask.presented} if ask.presented else {}) | ({"x-again": again} if again else {})
         try:
             async with (
-                asyncio.timeout(ask.hang_up_seconds or None),
-                self._session.get(self._proxy_url + call.path, params=query, headers=sent) as answer,
+                asyncio.timeout(wanted.hang_up_seconds or None),
+                self._session.get(self._proxy_url + path, params=query, headers=sent) as answer,
             ):
                 body = await answer.read()
         except (aiohttp.ClientError, TimeoutError):
             # nobody knows whether it was served
-            await asyncio.sleep(0 if ask.hang_up_seconds else CALLERS_PAUSE_SECONDS)
+            await asyncio.sleep(0 if wanted.hang_up_seconds else CALLERS_PAUSE_SECONDS)
         else:
             text = answer.headers.get(headers.RECEIPT, "")
             call.receipt = verify_receipt(text, place=Place.ANSWER, secrets=self._secrets)
@@ -167,7 +149,7 @@ class KeyChanger:
         self, *, control: ControlClient, redis_url: str, customer: Customer, ledger: Ledger, seed: int
     ) -> None:
         self._control = control
-        self._redis = redis.asyncio.Redis.from_url(redis_url, socket_timeout=1, socket_connect_timeout=1)
+        self._redis = create_redis(redis_url, timeout_seconds=1.0)
         self._customer = customer
         self._ledger = ledger
         self._random = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
@@ -222,6 +204,6 @@ class KeyChanger:
         """Return the version of the key that the gateway compares with; None where Redis does not say."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             name = redis_names.account_versions(life.account_id)
-            text = await cast("Awaitable[bytes | None]", self._redis.hget(name, life.key_id))
+            text = await cast("Awaitable[str | None]", self._redis.hget(name, life.key_id))
             return None if text is None else int(text)
         return None

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 
 from devstack.soak.checks import all_checks
-from devstack.soak.customers import Customer, Role
+from devstack.soak.customers import UNIT_AND_TOKEN_PRICES, UNIT_PRICES, AtOnce, Customer, Role, SpendCap
 from devstack.soak.evidence import Evidence
 from devstack.soak.faults import Effect, FaultRecord
 from devstack.soak.ledger import Call, Door, KeyLife, Ledger
+from devstack.soak.repetitions import name_events
 from devstack.soak.stored import Arrival, Billing, StoredEvent
 from gateway_contract.counters import hour_calls, hour_number, hour_revision, hour_units
 from gateway_contract.modes import Mode
@@ -39,6 +40,8 @@ class Played:
         self.units = None
         self.settled_more = 0
         self.lost_admissions = 0
+        self.invoiced_more_minor = 0
+        self.replayed = 0
         for number in range(6):
             for customer in self.customers:
                 if customer.role.mode is Mode.TEST:
@@ -46,10 +49,15 @@ class Played:
                 else:
                     self.served(customer, f"{customer.role.name}-{number}", START_MS + number * SECOND)
 
+    def add(self, role):
+        """Let one more account play, which has not called yet."""
+        customer = Customer(role, f"acc_{role.name}", f"sub_{role.name}")
+        self.customers.append(customer)
+        return customer
+
     def call(self, customer, name, at_ms, **values):
-        route = "metered" if customer.role.door is Door.METER else "weather"
         call = Call(
-            path=f"/{route}/v1/answers/{name}",
+            path=f"/{customer.role.route}/v1/answers/{name}",
             caller=customer.role.name,
             account_id=customer.account_id,
             key_id=f"key_{customer.account_id}",
@@ -76,16 +84,20 @@ class Played:
             units=1,
         )
 
-    def served(self, customer, name, at_ms, *, number=1, emitter="e", status=200):
+    def served(
+        self, customer, name, at_ms, *, number=1, emitter="e", status=200, tokens=0, lasts_ms=1, replayed=None
+    ):
         receipt = self.receipt(customer, at_ms, number=number, emitter=emitter)
-        call = self.call(customer, name, at_ms, status=status, code="served", receipt=receipt)
-        self.store(call, receipt)
-        self.arrivals.append(Arrival(f"/v1/answers/{name}", customer.account_id, at_ms))
+        answered = {"status": status, "code": "served", "receipt": receipt, "tokens": tokens}
+        call = self.call(customer, name, at_ms, **answered, replayed=bool(replayed))
+        call.answered_ms = at_ms + lasts_ms + 1
+        self.store(call, receipt, flags=("replayed",) if replayed else ())
+        self.arrivals.append(Arrival(f"/v1/answers/{name}", customer.account_id, at_ms, at_ms + lasts_ms))
         return call
 
-    def refused(self, customer, name, at_ms, *, outcome=Outcome.NO_SANDBOX):
+    def refused(self, customer, name, at_ms, *, outcome=Outcome.NO_SANDBOX, status=403):
         receipt = self.receipt(customer, at_ms, outcome=outcome, number=0)
-        call = self.call(customer, name, at_ms, status=403, code=outcome.value, receipt=receipt)
+        call = self.call(customer, name, at_ms, status=status, code=outcome.value, receipt=receipt)
         self.store(call, receipt)
         return call
 
@@ -127,9 +139,10 @@ class Played:
             events=self.events,
             arrivals=self.arrivals,
             rollups=rollups if self.rollups is None else self.rollups,
-            billing={
-                account_id: Billing({"requests": count if self.units is None else self.units}, START_MS)
-                for account_id, count in served.items()
+            billing={customer.account_id: self.billing(customer) for customer in self.customers},
+            replayed={
+                customer.account_id: self.replayed if any(customer.role.repetitions) else 0
+                for customer in self.customers
             },
             admitted=counted,
             settled={
@@ -140,6 +153,22 @@ class Played:
             keys_found=self.keys_found,
             searched_bytes=1,
             stale_max_ms=10 * SECOND,
+        )
+
+    def billing(self, customer):
+        """Return the invoice: served calls at a cent each, a tenth of one for each token; repetitions are free."""
+        billed = [
+            event
+            for event in self.events
+            if event.account_id == customer.account_id and event.outcome == "served" and not event.flags
+        ]
+        requests, tokens = len(billed), sum(event.tokens for event in billed)
+        cap = customer.role.spend_cap
+        return Billing(
+            used_units={"requests": requests if self.units is None else self.units, "tokens": tokens},
+            period_start_ms=START_MS,
+            total_minor=requests + tokens // 10 + (cap.fixed_minor if cap else 0) + self.invoiced_more_minor,
+            cap_minor=cap and cap.cap_minor,
         )
 
     def violations(self) -> dict[str, int]:
@@ -255,6 +284,161 @@ class TestLimits:
         for number in range(100):
             played.served(played.customers[0], f"quota-{number}", LATER + number * SECOND)
         assert played.violations() == {"units over a hard quota": 1}
+
+
+WIDE = ((1000, SECOND),)
+CAPS = {
+    "units": SpendCap(cap_minor=110, fixed_minor=100, unit_minor=UNIT_PRICES),
+    "money": SpendCap(cap_minor=130, fixed_minor=100, unit_minor=UNIT_AND_TOKEN_PRICES),
+}
+CAP_CHECK = "spend caps passed, or not reached"
+
+
+@pytest.fixture(params=CAPS)
+def capped(request, played):
+    """An account that was refused once its cap was reached: by ten calls, or by ten with 20 tokens each."""
+    role = Role("capped", "closed-cap", WIDE, 1, 1, spend_cap=CAPS[request.param])
+    customer = played.add(role)
+    tokens = 20 if request.param == "money" else 0
+    for number in range(10):
+        played.served(customer, f"capped-{number}", LATER + number * SECOND, tokens=tokens)
+    played.refused(customer, "capped-refused", LATER + 20 * SECOND, outcome=Outcome.SPEND_CAP_REACHED, status=429)
+    return customer
+
+
+class TestSpendCaps:
+    def test_a_cap_that_was_reached_and_not_passed_is_no_violation(self, played, capped):
+        assert played.evidence().billing[capped.account_id].total_minor == capped.role.spend_cap.cap_minor
+        assert played.violations() == {}
+
+    def test_one_call_over_the_cap(self, played, capped):
+        played.served(capped, "over", LATER + 30 * SECOND, tokens=0)
+        assert played.violations() == {CAP_CHECK: 1}
+
+    def test_an_invoice_that_costs_more_than_its_events(self, played, capped):
+        played.invoiced_more_minor = 1
+        # more than the cap, and other than the events
+        assert played.violations() == {CAP_CHECK: 2}
+
+    def test_a_cap_that_was_never_reached(self, played, capped):
+        call = next(call for call in played.ledger.calls.values() if call.code == "spend_cap_reached")
+        call.code = "rate_limited"
+        assert played.violations() == {CAP_CHECK: 1}
+
+    def test_an_emptied_redis_may_forget_what_was_not_rolled_up_yet(self, played, capped):
+        at_ms = LATER + 40 * SECOND
+        played.faults = [fault(Effect.REDIS_EMPTIED, at_ms, at_ms + 10)]
+        played.served(capped, "forgotten", at_ms - SECOND)
+        assert CAP_CHECK not in played.violations()
+        played.served(capped, "later", at_ms + 10 * SECOND)
+        assert CAP_CHECK in played.violations()
+
+
+AT_ONCE_CHECK = "calls at once over a limit, or limits not reached"
+
+
+@pytest.fixture
+def jobs(played):
+    """Two calls at once, of four seconds each, and one that was refused meanwhile."""
+    role = Role("jobs", "closed-jobs", WIDE, 1, 1, door=Door.METER, at_once=AtOnce(limit=2, lease_ms=5 * SECOND))
+    customer = played.add(role)
+    for number in range(2):
+        played.served(customer, f"jobs-{number}", LATER + number, lasts_ms=4 * SECOND)
+    played.refused(customer, "jobs-refused", LATER + SECOND, outcome=Outcome.RATE_LIMITED, status=429)
+    return customer
+
+
+class TestCallsAtOnce:
+    def test_as_many_as_the_limit_are_no_violation_nor_is_one_that_follows(self, played, jobs):
+        played.served(jobs, "next", LATER + 4 * SECOND)
+        assert played.violations() == {}
+
+    def test_one_call_more_at_once(self, played, jobs):
+        played.served(jobs, "third", LATER + 4 * SECOND - 1)
+        assert played.violations() == {AT_ONCE_CHECK: 1}
+
+    def test_a_call_that_outlasts_its_lease_gives_way(self, played, jobs):
+        played.arrivals = [
+            replace(arrival, ended_ms=LATER + 60 * SECOND)
+            if arrival.path.startswith("/v1/answers/jobs")
+            else arrival
+            for arrival in played.arrivals
+        ]
+        played.served(jobs, "after-the-leases", LATER + 5 * SECOND + 1)
+        assert played.violations() == {}
+        played.served(jobs, "before", LATER + 5 * SECOND - 1)
+        assert played.violations() == {AT_ONCE_CHECK: 1}
+
+    def test_a_call_whose_end_the_upstream_never_wrote_lasts_until_its_answer(self, played, jobs):
+        played.arrivals = [replace(arrival, ended_ms=0) for arrival in played.arrivals]
+        played.served(jobs, "next", LATER + 4 * SECOND + 2)
+        assert played.violations() == {}
+        played.served(jobs, "third", LATER + 4 * SECOND - 1)
+        assert played.violations() == {AT_ONCE_CHECK: 1}
+
+    def test_redis_that_was_emptied_knows_nobody_who_is_under_way(self, played, jobs):
+        played.faults = [fault(Effect.REDIS_EMPTIED, LATER + SECOND, LATER + SECOND)]
+        for number in range(2):
+            played.served(jobs, f"more-{number}", LATER + 2 * SECOND + number, lasts_ms=SECOND)
+        assert AT_ONCE_CHECK not in played.violations()
+        played.served(jobs, "fifth", LATER + 2 * SECOND + 2, lasts_ms=SECOND)
+        assert played.violations()[AT_ONCE_CHECK] == 1
+
+    def test_a_limit_that_was_never_reached(self, played, jobs):
+        next(call for call in played.ledger.calls.values() if call.status == 429).status = 403
+        assert played.violations()[AT_ONCE_CHECK] == 1
+
+
+KNOWN_CHECK = "repeated answers that are not known as such"
+BILLED_ONCE_CHECK = "repetitions billed, or originals not billed once"
+
+
+@pytest.fixture
+def repeating(played):
+    """One call, whose answer the upstream repeats twice."""
+    customer = played.add(Role("replays", "closed", WIDE, 1, 1, repetitions=(2,)))
+    played.served(customer, "replays-0", LATER)
+    for number in (1, 2):
+        played.served(customer, f"replays-0?again={number}", LATER + number * SECOND, replayed=True)
+    played.replayed = 2
+    return customer
+
+
+class TestRepeatedAnswers:
+    def test_repetitions_that_are_not_billed_are_no_violation(self, played, repeating):
+        assert sum("replayed" in event.flags for event in played.events) == 2
+        assert played.violations() == {}
+
+    def test_a_repetition_that_is_not_known_as_one(self, played, repeating):
+        played.events[-1] = replace(played.events[-1], flags=())
+        assert played.violations()[KNOWN_CHECK] == 1
+
+    def test_an_original_that_is_taken_for_a_repetition(self, played, repeating):
+        first = next(event for event in played.events if event.path.endswith("replays-0"))
+        played.events[played.events.index(first)] = replace(first, flags=("replayed",))
+        assert played.violations()[KNOWN_CHECK] == 1
+
+    @pytest.mark.parametrize("units", [0, 2])
+    def test_an_original_that_is_billed_never_or_twice(self, played, repeating, units):
+        played.units = units
+        assert played.violations()[BILLED_ONCE_CHECK] == 1
+
+    def test_a_repetition_that_the_rollups_do_not_hold_as_one(self, played, repeating):
+        played.replayed = 1
+        assert played.violations() == {BILLED_ONCE_CHECK: 1}
+
+    def test_events_get_the_names_of_their_calls_by_receipt_else_by_time(self, played, repeating):
+        paths = [event.path for event in played.events]
+        bare = [replace(event, path=event.path.partition("?")[0]) for event in played.events]
+        played.ledger.calls[paths[-1]].receipt = None
+        named = {event.event_id: event.path for event in name_events(reversed(bare), played.ledger)}
+        assert [named[event.event_id] for event in bare] == paths
+
+    def test_an_event_more_than_there_were_calls_is_nobodys(self, played, repeating):
+        more = replace(played.events[-1], path="/weather/v1/answers/replays-0", event_id="e-more")
+        bare = [replace(event, path=event.path.partition("?")[0]) for event in played.events]
+        played.events = name_events([*bare, more], played.ledger)
+        assert "calls stored with another status, account, id or units" in played.violations()
 
 
 class TestKeys:

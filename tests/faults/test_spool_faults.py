@@ -9,12 +9,11 @@ import pytest
 
 from devstack.demo.control import ControlClient
 from devstack.gateway.file_log import FileLog
-from devstack.soak.customers import WIDE, Role, set_up
+from devstack.soak.customers import ROUTES, WIDE, Role, set_up
 from devstack.soak.fault_causes import gateway_processes, no_more_bytes, read_gauge
 from devstack.soak.ledger import Door
 from devstack.soak.run import WORKERS, make_stack
 from devstack.soak.stored import read_arrivals, read_billing, read_counters, read_events
-from devstack.soak.traffic import ROUTES
 from gateway_contract.api_keys import generate_api_key
 from gateway_contract.file_log import EXPRESSION_KEY, render_privacy_expression
 from gateway_contract.modes import Mode
