@@ -1,6 +1,6 @@
 """Spend caps: what a customer's cap means for the gateway, and whether it can be kept. Nothing here commits."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
@@ -21,6 +21,7 @@ from control_plane.foundation.period import BillingPeriod
 from control_plane.rating.models import read_price
 from control_plane.rating.phases import PhaseUsage, VersionUsage, merge_phases
 from control_plane.rating.spend_cap import (
+    REQUESTS,
     MeteredPrice,
     VersionCharges,
     compile_spend_cap,
@@ -44,6 +45,29 @@ class UnboundedDimension:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedPhase:
+    """The part of a billing period in which a plan ran that is not in force any more."""
+
+    id: str
+    account_id: str
+    subscription_id: str
+    starts_at: datetime
+    ends_at: datetime
+    period_start: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unlogged:
+    """Live calls that were admitted, and that usage does not know; `units` of requests."""
+
+    calls: int = 0
+    units: int = 0
+
+
+ReadUnlogged = Callable[[AsyncSession, Collection[EndedPhase]], Awaitable[Mapping[EndedPhase, Unlogged]]]
+
+
+@dataclass(frozen=True, slots=True)
 class SpendCaps:
     """What has been read of subscriptions with a cap; compiled one by one, since one may be spoiled."""
 
@@ -52,6 +76,8 @@ class SpendCaps:
     _versions: Mapping[str, PlanVersion]
     _counted: Counted
     _now: datetime
+    changed: frozenset[str] = frozenset()
+    """The subscriptions of which another plan ran before, within a period that counts."""
 
     def compiled(self, subscription_id: str) -> SpendCap | None:
         """Return the cap as the gateway checks it, None where the plan in force charges nothing by use.
@@ -81,8 +107,17 @@ class SpendCaps:
         return reduce(stricter_cap, caps, None)
 
 
-async def read_spend_caps(session: AsyncSession, in_force: Mapping[str, str], *, now: datetime) -> SpendCaps:
-    """Read what the caps of these subscriptions (plan version in force by id) are made of, in a few queries."""
+async def read_spend_caps(
+    session: AsyncSession,
+    in_force: Mapping[str, str],
+    *,
+    now: datetime,
+    read_unlogged: ReadUnlogged | None = None,
+) -> SpendCaps:
+    """Read what the caps of these subscriptions (plan version in force by id) are made of, in a few queries.
+
+    Without `read_unlogged` nothing is known of calls that are on their way into usage.
+    """
     if not in_force:
         return SpendCaps({}, {}, {}, {}, now)
     statement = (
@@ -93,6 +128,7 @@ async def read_spend_caps(session: AsyncSession, in_force: Mapping[str, str], *,
     subscriptions = {row.id: row for row in await session.scalars(statement)}
     needed = {in_force[key] for key in subscriptions}
     spans: set[tuple[str, datetime, datetime]] = set()
+    ended: list[EndedPhase] = []
     for key, row in subscriptions.items():
         for period in cap_periods(row.anchor_at, row.interval, now):
             for phase in phases_within(row, period):
@@ -100,8 +136,33 @@ async def read_spend_caps(session: AsyncSession, in_force: Mapping[str, str], *,
                 # of the version in force, the gateway counts
                 if phase.plan_version_id != in_force[key]:
                     spans.add((phase.id, period.start, period.end))
+                    ended += _ended(row, phase, period)
     versions = await plan_versions(session, needed)
-    return SpendCaps(subscriptions, in_force, versions, await units_of_phases(session, spans), now)
+    counted = await units_of_phases(session, spans)
+    if ended and read_unlogged is not None:
+        for of, unlogged in (await read_unlogged(session, ended)).items():
+            product = versions[in_force[of.subscription_id]].plan.api_product
+            _count_at_most(counted[of.id, of.period_start].at_most, unlogged, product)
+    changed = frozenset(of.subscription_id for of in ended)
+    return SpendCaps(subscriptions, in_force, versions, counted, now, changed)
+
+
+def _ended(row: Subscription, phase: SubscriptionPhase, period: BillingPeriod) -> list[EndedPhase]:
+    """Return the part of the period in which the phase ran; one that lasts, or is only planned, has none."""
+    later = [other.starts_at for other in row.phases if other.starts_at > phase.starts_at]
+    if phase.ends_at is None or not later:
+        return []
+    starts_at, ends_at = max(phase.starts_at, period.start), min(phase.ends_at, period.end)
+    return [EndedPhase(phase.id, row.account_id, row.id, starts_at, ends_at, period.start)]
+
+
+def _count_at_most(at_most: dict[str, int], unlogged: Unlogged, product: ApiProduct) -> None:
+    """Add calls, each as the most that a call can report."""
+    reserves = _reserves(product).values()
+    for dimension in product.unit_headers:
+        most = max((by_name[dimension] for by_name in reserves), default=0)
+        at_most[dimension] = at_most.get(dimension, 0) + unlogged.calls * most
+    at_most[REQUESTS] = at_most.get(REQUESTS, 0) + unlogged.units
 
 
 def unbounded_dimension(charges: VersionCharges, product: ApiProduct) -> UnboundedDimension | None:

@@ -13,6 +13,7 @@ from control_plane.gateway_sync.cap_beginnings import write_accounts
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
 from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
+from control_plane.gateway_sync.unlogged_calls import UnloggedCalls
 
 log = structlog.get_logger(__name__)
 
@@ -80,14 +81,20 @@ async def _write(
     """Write the records of what has changed, given as (topic, id); returns the accounts among it."""
     account_ids = {entity_id for topic, entity_id in changed if topic == Topic.ACCOUNT_CHANGED}
     key_ids = {entity_id for topic, entity_id in changed if topic == Topic.KEY_CHANGED}
+    unlogged = UnloggedCalls(writer.client)
     async with consistent_reads(sessions) as reads:
-        accounts = await accounts_by_id(reads, account_ids, now=now)
+        accounts = await accounts_by_id(reads, account_ids, now=now, read_unlogged=unlogged)
         keys = await keys_by_id(reads, key_ids)
     _report_missing("account", account_ids, (account.id for account in accounts))
     _report_missing("key", key_ids, (key.record.id for key in keys))
     # accounts first: a new key must not be known before the account it belongs to
     try:
         await write_accounts(sessions, writer, accounts, now=now, public_url=public_url)
+        # No call is admitted under the old plan from here on. Those since its counters were read are counted now.
+        if changed_plans := [one.id for one in accounts if any(held.plan_changed for held in one.subscriptions)]:
+            async with consistent_reads(sessions) as reads:
+                again = await accounts_by_id(reads, changed_plans, now=now, read_unlogged=unlogged)
+            await write_accounts(sessions, writer, again, now=now, public_url=public_url)
     finally:
         # counters of a spend cap that begins need memory: a Redis without any must be told of revoked keys still
         await writer.write_keys(keys)

@@ -71,7 +71,8 @@ class SubscriptionSnapshot:
     """A live subscription in its present phase, with the plans on offer for the same API product.
 
     An override that is not None takes the plan's place; that of `concurrency` where the plan has such a limit.
-    `ends_at` may lie ahead: cancelled at period end.
+    `ends_at` may lie ahead: cancelled at period end. `plan_changed`: its spend cap holds for a billing period in
+    which another plan ran before.
     """
 
     id: str
@@ -89,6 +90,7 @@ class SubscriptionSnapshot:
     quota_cap_override: int | None = None
     concurrency_override: int | None = None
     spend_cap: SpendCap | None = None
+    plan_changed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

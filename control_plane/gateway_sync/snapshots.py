@@ -14,7 +14,7 @@ from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
-from control_plane.billing.spend_caps import read_spend_caps
+from control_plane.billing.spend_caps import ReadUnlogged, read_spend_caps
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
@@ -94,22 +94,28 @@ async def keys_after(session: AsyncSession, last_id: str, *, limit: int) -> Snap
 
 
 async def accounts_by_id(
-    session: AsyncSession, account_ids: Collection[str], *, now: datetime
+    session: AsyncSession,
+    account_ids: Collection[str],
+    *,
+    now: datetime,
+    read_unlogged: ReadUnlogged | None = None,
 ) -> list[AccountSnapshot]:
     """Return the accounts with the subscriptions that allow calls at `now`; unknown ids are left out."""
     if not account_ids:
         return []
     statement = _select_accounts().where(is_any_of(Account.id, account_ids))
-    return await _accounts(session, (await session.execute(statement)).all(), now=now)
+    rows = (await session.execute(statement)).all()
+    return await _accounts(session, rows, now=now, read_unlogged=read_unlogged)
 
 
 async def accounts_after(
-    session: AsyncSession, last_id: str, *, limit: int, now: datetime
+    session: AsyncSession, last_id: str, *, limit: int, now: datetime, read_unlogged: ReadUnlogged | None = None
 ) -> SnapshotPage[AccountSnapshot]:
     """Return the next page of all accounts in the order of their ids; start with ''."""
     statement = _select_accounts().where(Account.id > last_id).order_by(Account.id).limit(limit)
     rows = (await session.execute(statement)).all()
-    return SnapshotPage(await _accounts(session, rows, now=now), len(rows), rows[-1].id if rows else None)
+    accounts = await _accounts(session, rows, now=now, read_unlogged=read_unlogged)
+    return SnapshotPage(accounts, len(rows), rows[-1].id if rows else None)
 
 
 def _select_accounts() -> Select[str, str, str, int]:
@@ -117,7 +123,11 @@ def _select_accounts() -> Select[str, str, str, int]:
 
 
 async def _accounts(
-    session: AsyncSession, rows: Sequence[Row[str, str, str, int]], *, now: datetime
+    session: AsyncSession,
+    rows: Sequence[Row[str, str, str, int]],
+    *,
+    now: datetime,
+    read_unlogged: ReadUnlogged | None,
 ) -> list[AccountSnapshot]:
     subscriptions = await _subscription_rows(session, [row.id for row in rows], now=now)
     found = [row for account in subscriptions.values() for row in account]
@@ -125,7 +135,7 @@ async def _accounts(
     plans = await plans_by_version(session, {row.plan_version_id for row in found})
     products = await products_with_offers(session, {row.api_product_id for row in found})
     capped = {row.id: row.plan_version_id for row in found if row.spend_cap_minor is not None}
-    caps = await read_spend_caps(session, capped, now=now)
+    caps = await read_spend_caps(session, capped, now=now, read_unlogged=read_unlogged)
 
     def snapshot(row: Row[str, str, str, int]) -> AccountSnapshot:
         return AccountSnapshot(
@@ -139,6 +149,7 @@ async def _accounts(
                     plans[held.plan_version_id],
                     products[held.api_product_id],
                     cap=caps.compiled(held.id) if held.id in capped else None,
+                    plan_changed=held.id in caps.changed,
                 )
                 for held in subscriptions[row.id]
             ),
@@ -218,7 +229,7 @@ def _key(row: Row[Any]) -> KeySnapshot:
 
 
 def _subscription(
-    row: Row[Any], plan: PlanTerms, product: ProductSnapshot, *, cap: SpendCap | None
+    row: Row[Any], plan: PlanTerms, product: ProductSnapshot, *, cap: SpendCap | None, plan_changed: bool
 ) -> SubscriptionSnapshot:
     windows = row.overrides.get("windows")
     return SubscriptionSnapshot(
@@ -234,6 +245,7 @@ def _subscription(
         quota_cap_override=row.overrides.get("quota_cap_units"),
         concurrency_override=row.overrides.get("concurrency_limit"),
         spend_cap=cap,
+        plan_changed=plan_changed,
         route_units=product.route_units,
         offers=product.offers,
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),

@@ -23,6 +23,7 @@ from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
 from control_plane.gateway_sync.restoring import restore_accounts
 from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads, keys_after
+from control_plane.gateway_sync.unlogged_calls import UnloggedCalls
 from control_plane.keys.tables import ApiKey
 
 Made = TypeVar("Made")
@@ -230,7 +231,9 @@ class _Sweep:
 
     async def _read_accounts(self, last_id: str) -> SnapshotPage[AccountSnapshot]:
         async with consistent_reads(self._sessions) as session:
-            return await accounts_after(session, last_id, limit=PAGE, now=self._now())
+            return await accounts_after(
+                session, last_id, limit=PAGE, now=self._now(), read_unlogged=UnloggedCalls(self._client)
+            )
 
     async def _read_keys(self, last_id: str) -> SnapshotPage[KeySnapshot]:
         # one statement sees one moment, so no snapshot is needed around it

@@ -4,13 +4,13 @@ from datetime import timedelta
 
 import pytest
 from redis.exceptions import OutOfMemoryError
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from control_plane.billing.operations import remove_spend_cap, set_spend_cap
 from control_plane.catalog.model import PlanFacts, PlanTerms, PriceTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, create_plan
 from control_plane.catalog.publishing import publish_version
-from control_plane.foundation.clock import floor_hour, to_ms
+from control_plane.foundation.clock import floor_hour, floor_ms, to_ms
 from control_plane.foundation.period import period_containing
 from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.projection import project_changes
@@ -21,6 +21,7 @@ from control_plane.keys.operations import revoke_key
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.operations import change_plan, change_status
 from control_plane.subscriptions.own_terms import override_limits
+from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.counters import (
     CALLS,
@@ -29,6 +30,7 @@ from gateway_contract.counters import (
     hour_calls,
     hour_dimension_units,
     hour_number,
+    hour_revision,
     hour_units,
 )
 from gateway_contract.modes import Mode
@@ -40,10 +42,12 @@ PUBLIC_URL = "https://api.example.com"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FLAT = PriceTerms(model="flat", meter=None, params={"amount": "10.00"})
 PER_CALL = PriceTerms(model="per_unit", meter="requests", params={"unit_amount": "0.01"})
+CHEAP_CALL = PriceTerms(model="per_unit", meter="requests", params={"unit_amount": "0.001"})
 PER_TOKEN = PriceTerms(model="per_unit", meter="tokens", params={"unit_amount": "0.00002"})
 TERMS = {
     "plain": {"prices": (FLAT, PER_CALL)},
     "chat": {"prices": (FLAT, PER_CALL, PER_TOKEN)},
+    "cheap": {"prices": (FLAT, CHEAP_CALL)},
     "capped": {
         "quota_units": 500,
         "quota_cap_units": 900,
@@ -382,6 +386,92 @@ class TestCountersByDimension:
         await cap(shop, bob, "60.00", now=now)
         await project(now)
         assert (await self.read(gateway, bob, now))[dimension_units("tokens")] == 500
+
+
+class TestCallsOnTheirWayWhenThePlanChanges:
+    """Two plans of $10.00 a period: what is left of $60.00 is $50.00, at $0.001 a call 50,004 calls."""
+
+    @pytest.fixture
+    async def ada(self, shop, now, project):
+        customer = await shop.add_customer(now - 3 * DAY, plan="plain")
+        await cap(shop, customer, "60.00", now=now)
+        await project(now)
+        return customer
+
+    def name(self, customer, now) -> str:
+        period = period_containing(now, floor_hour(now - 3 * DAY), "month")
+        return period_counters(customer.account_id, customer.subscription_id, period.start_ms, Mode.LIVE)
+
+    async def admit(self, gateway, customer, now, *, calls: int) -> None:
+        number = hour_number(to_ms(now))
+        for field in (CALLS, UNITS, hour_calls(number), hour_units(number)):
+            await gateway.client.hincrby(self.name(customer, now), field, calls)
+
+    async def move(self, shop, customer, plan, *, now, effective_at=None):
+        async with shop.sessions() as session, session.begin():
+            await change_plan(
+                session,
+                subscription_id=customer.subscription_id,
+                plan_code=plan,
+                effective_at=effective_at,
+                actor="test",
+                now=now,
+            )
+
+    async def test_cost_what_the_plan_before_asks(self, shop, gateway, now, ada, grant_of):
+        await self.admit(gateway, ada, now, calls=1000)
+        await self.move(shop, ada, "cheap", now=now)
+        assert (await grant_of(ada)).spend_cap.ceiling_units == 40_004
+        await shop.add_usage(ada, floor_hour(now), units=600)
+        async with shop.sessions() as session, session.begin():
+            phase = (
+                SubscriptionPhase.subscription_id == ada.subscription_id,
+                SubscriptionPhase.ends_at == floor_ms(now),
+            )
+            await session.execute(
+                update(UsageHourly).values(phase_id=select(SubscriptionPhase.id).where(*phase).scalar_subquery())
+            )
+        await self.move(shop, ada, "cheap", now=now)  # told anew
+        # six hundred are known now, and not counted twice
+        assert (await grant_of(ada)).spend_cap.ceiling_units == 40_604
+
+    async def test_cost_the_most_that_they_can_report(self, shop, gateway, now, ada, grant_of):
+        await self.move(shop, ada, "chat", now=now - DAY)
+        await self.admit(gateway, ada, now, calls=3)
+        await self.move(shop, ada, "plain", now=now)
+        # $0.48 for three times 8,000 tokens, and $0.03
+        assert (await grant_of(ada)).spend_cap.ceiling_units == 50_00 - 48 - 3
+
+    async def test_are_seen_by_a_full_sweep(self, shop, gateway, now, ada):
+        await self.admit(gateway, ada, now, calls=1000)
+        await self.move(shop, ada, "cheap", now=now)
+        await sweep(shop.sessions, gateway.client, public_url=PUBLIC_URL, now=now, restore=False)
+        grant = (await gateway.account(ada.account_id)).products["weather"]
+        assert grant.spend_cap.ceiling_units == 40_004
+
+    async def test_count_up_to_the_moment_in_which_the_gateway_knows_the_new_plan(self, shop, gateway, now, ada):
+        class Busy(RecordWriter):
+            async def write_accounts(writer, accounts, **options):  # noqa: N805 - the test's own self is needed
+                await self.admit(gateway, ada, now, calls=1000 - admitted.pop())
+                return await super().write_accounts(accounts, **options)
+
+        admitted = [1000, 400]
+        await self.admit(gateway, ada, now, calls=400)
+        await self.move(shop, ada, "cheap", now=now)
+        await project_changes(shop.sessions, Busy(gateway.client), public_url=PUBLIC_URL, now=now)
+        grant = (await gateway.account(ada.account_id)).products["weather"]
+        assert grant.spend_cap.ceiling_units == 40_004
+
+    async def test_count_no_more_once_their_hour_is_settled(self, shop, gateway, now, ada, grant_of):
+        await self.admit(gateway, ada, now, calls=1000)
+        await gateway.client.hset(self.name(ada, now), hour_revision(hour_number(to_ms(now))), 1)
+        await self.move(shop, ada, "cheap", now=now)
+        assert (await grant_of(ada)).spend_cap.ceiling_units == 50_004
+
+    async def test_are_not_those_of_a_plan_that_comes_later(self, shop, gateway, now, ada, grant_of):
+        await self.move(shop, ada, "cheap", now=now, effective_at=now + timedelta(milliseconds=5))
+        await self.admit(gateway, ada, now, calls=1000)
+        assert (await grant_of(ada)).spend_cap.ceiling_units == 50_00
 
 
 class TestPeriodThatHasJustEnded:
