@@ -19,7 +19,8 @@ from gateway_contract.outcomes import Outcome
 
 _RATE_LIMITED = (Outcome.RATE_LIMITED.value,)
 _REFUSED = (*_RATE_LIMITED, Outcome.QUOTA_EXCEEDED.value)
-# what a larger plan would have had to bear; other refusals ask for no larger plan
+# what a larger plan would have had to bear; other refusals ask for no larger plan, least of all those by a
+# spend cap: whoever set it does not want to pay more
 _WANTED = (Outcome.SERVED.value, *_REFUSED)
 
 

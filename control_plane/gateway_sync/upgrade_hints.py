@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+import structlog
 from sqlalchemy import ColumnElement, Interval, Row, Select, and_, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.catalog.queries import plan_versions, plans, published_versions, terms_of_version
@@ -25,6 +27,10 @@ from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.tables import UsageHour
 
+log = structlog.get_logger(__name__)
+
+# what a spoiled row raises; anything else (a database that is away) may go better later
+SPOILED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, DataError, IntegrityError)
 PAGE = 1000
 # a busy account has tens of thousands of rollup rows in 30 days
 AT_ONCE = 50
@@ -78,7 +84,7 @@ async def refresh_hints(
     changed = 0
     for start in range(0, len(subscription_ids), AT_ONCE):
         async with sessions() as session, session.begin():
-            changed += await write_hints(session, subscription_ids[start : start + AT_ONCE], now=now)
+            changed += await _write_usable(session, subscription_ids[start : start + AT_ONCE], now=now)
     return changed
 
 
@@ -86,9 +92,30 @@ async def refresh_void_hints(sessions: async_sessionmaker[AsyncSession], *, now:
     """Work out anew what the projector found void, up to 200 subscriptions; returns how many it was told of."""
     async with sessions() as session, session.begin():
         rows = await claim(session, topics=(Topic.UPGRADE_HINT_VOID,), limit=MAX_VOID)
-        await write_hints(session, {row.entity_id for row in rows}, now=now)
+        await _write_usable(session, {row.entity_id for row in rows}, now=now)
         await finish(session, [row.id for row in rows], now)
     return len(rows)
+
+
+async def _write_usable(session: AsyncSession, subscription_ids: Collection[str], *, now: datetime) -> int:
+    """Write hints as `write_hints` does, but for those that cannot be worked out: these hold up no others.
+
+    Each of these is counted and logged, and stays void until its next change or round.
+    """
+    try:
+        async with session.begin_nested():
+            return await write_hints(session, subscription_ids, now=now)
+    except SPOILED as error:
+        if len(subscription_ids) == 1:
+            metrics.UNUSABLE.labels("upgrade_hint").inc()
+            log.error(  # noqa: TRY400 - its trace says nothing more
+                "an upgrade hint cannot be worked out", entity_id=min(subscription_ids), error=repr(error)
+            )
+            return 0
+    # in the order in which everybody writes
+    ids = sorted(subscription_ids)
+    half = len(ids) // 2
+    return sum([await _write_usable(session, part, now=now) for part in (ids[:half], ids[half:])])
 
 
 async def write_hints(session: AsyncSession, subscription_ids: Collection[str], *, now: datetime) -> int:

@@ -4,24 +4,26 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select
+from prometheus_client import REGISTRY
+from sqlalchemy import delete, select, update
 
 from control_plane.catalog.model import PlanTerms, PriceTerms
 from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import floor_hour, utc_now
-from control_plane.foundation.outbox import OutboxRow, Topic
+from control_plane.foundation.outbox import OutboxRow, Topic, enqueue_many
 from control_plane.gateway_sync.demand import demands
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.tables import UpgradeHint
 from control_plane.gateway_sync.upgrade_hints import due_after, refresh_hints, refresh_void_hints
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits
-from control_plane.subscriptions.tables import SubscriptionPhase
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.records import Window
 from tests.control_plane.builders import a_published_plan
 
 ACTOR = "test"
+UNUSABLE_HINTS = "km_projection_unusable_total", {"kind": "upgrade_hint"}
 WIDER = (Window(limit=50, window_ms=1000), Window(limit=1500, window_ms=60_000))
 
 
@@ -111,6 +113,7 @@ class TestDemand:
         await use(shop, ada, hour, outcome="rate_limited", status=429, calls=20)
         await use(shop, ada, hour, status=503, units=11, bytes_out=70)  # failed: burns no quota
         await use(shop, ada, hour, outcome="key_revoked", status=401, calls=99)
+        await use(shop, ada, hour, outcome="spend_cap_reached", status=429, calls=99)  # their own wish
         await use(shop, ada, hour, mode="test", units=5_000)
         await use(shop, ada, hour, product="maps", units=77)
         await use(shop, ada, hour - timedelta(days=30), units=1_000)
@@ -176,6 +179,30 @@ class TestHint:
         await project(now)
         assert await refresh_void_hints(shop.sessions, now=now) == 1
         assert (await hint_of(shop, ada)).fitting_plan == "growth"  # Starter's 50,000 are no more than they have
+
+    @pytest.mark.parametrize("spoiled", ["quota", "dimension"])
+    async def test_one_that_cannot_be_worked_out_holds_up_no_other(self, shop, now, ada, spoiled):
+        others = [await shop.add_customer(now, name=f"c{number}") for number in range(4)]
+        for customer in (ada, *others):
+            await use(shop, customer, floor_hour(now), units=100)
+        async with shop.sessions() as session, session.begin():
+            if spoiled == "quota":
+                held = await session.get(Subscription, ada.subscription_id)
+                held.overrides = {"quota_units": "many"}
+            else:
+                mine = UsageHourly.account_id == ada.account_id
+                await session.execute(
+                    update(UsageHourly).where(mine).values(billable_dimensions={"tokens": "many"})
+                )
+            ids = [customer.subscription_id for customer in (ada, *others)]
+            await enqueue_many(session, topic=Topic.UPGRADE_HINT_VOID, entity_ids=ids, now=now)
+        unusable = REGISTRY.get_sample_value(*UNUSABLE_HINTS) or 0
+        assert await refresh_void_hints(shop.sessions, now=now) == 5
+        assert await _waiting(shop) == []
+        assert [(await hint_of(shop, customer)).fitting_plan for customer in others] == ["starter"] * 4
+        assert await hint_of(shop, ada) is None
+        assert await refresh_hints(shop.sessions, ids, now=now) == 0  # rounds go on, too
+        assert REGISTRY.get_sample_value(*UNUSABLE_HINTS) == unusable + 2
 
     async def test_a_plan_that_is_sold_no_longer_is_not_named(self, shop, gateway, project, now, ada):
         await _spread(shop, ada, now)
