@@ -489,3 +489,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in TABLES:
         op.drop_table(table)
+    # v0006 leaves it to whoever goes on below
+    op.execute("DROP TABLE IF EXISTS replay_hours")

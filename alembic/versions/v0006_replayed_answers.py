@@ -1,4 +1,9 @@
-"""What rollups know of answers that an upstream repeated, and of the time that upstreams took."""
+"""What rollups know of answers that an upstream repeated, and of the time that upstreams took.
+
+Going down, `replay_hours` stays: nothing else in this database says which hours hold replays. The older code bills
+replays as any call. Going up again, these hours are done again, and come out as before. Calls that the older code
+collected meanwhile carry no flag `replayed`: they stay billed.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,6 +24,13 @@ SELECT DISTINCT account_id, hour, 1, now() FROM usage_hourly WHERE replayed
 ON CONFLICT (account_id, hour) DO UPDATE SET generation = touched_hours.generation + 1
 """
 
+# Of an earlier time at this version: what the older code wrote of these hours bills replays.
+RECOMPUTE_REPLAY_HOURS = """
+INSERT INTO touched_hours (account_id, hour, generation, touched_at)
+SELECT account_id, hour, 1, now() FROM replay_hours ORDER BY account_id, hour
+ON CONFLICT (account_id, hour) DO UPDATE SET generation = touched_hours.generation + 1
+"""
+
 
 def upgrade() -> None:
     op.add_column("usage_hourly", sa.Column("replayed", sa.Boolean(), server_default=sa.false(), nullable=False))
@@ -36,7 +48,9 @@ def upgrade() -> None:
         sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
         sa.CheckConstraint(FULL_HOUR, name=op.f("ck_replay_hours_hour")),
         sa.PrimaryKeyConstraint("account_id", "hour", name=op.f("pk_replay_hours")),
+        if_not_exists=True,
     )
+    op.execute(RECOMPUTE_REPLAY_HOURS)
     op.create_table(
         "unmatched_replays",
         sa.Column("account_id", sa.Text(), nullable=False),
@@ -51,7 +65,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("unmatched_replays")
-    op.drop_table("replay_hours")
     op.execute(RECOMPUTE_HOURS_WITH_REPLAYS)
     op.execute("DELETE FROM usage_hourly WHERE replayed")
     op.drop_constraint(op.f("ck_usage_hourly_replayed"), "usage_hourly", type_="check")

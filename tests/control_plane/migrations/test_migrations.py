@@ -81,6 +81,20 @@ class TestMigrations:
         upgrade(empty_database_url)
         command.check(config)
 
+    def test_hours_with_replays_are_known_and_done_again_after_down_and_up(self, empty_database_url):
+        upgrade(empty_database_url)
+        config, touched = alembic_config(empty_database_url), "SELECT account_id FROM touched_hours"
+        with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+            connection.execute(NEW_ROWS)
+        command.downgrade(config, "v0005")
+        with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+            connection.execute("DELETE FROM touched_hours")  # the older code has billed them
+        upgrade(empty_database_url)
+        with psycopg.connect(empty_database_url.replace("+psycopg", "")) as connection:
+            assert connection.execute("SELECT account_id FROM replay_hours").fetchall() == [("acc_1",)]
+            assert connection.execute(touched).fetchall() == [("acc_1",)]
+        command.check(config)
+
     def test_processes_that_start_at_once_take_turns(self, empty_database_url):
         failures = []
 
