@@ -7,23 +7,20 @@ these leads to redelivery, and the event id makes every call count once.
 
 import asyncio
 import contextlib
-import os
-import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.foundation.redis import RedisClient
 from control_plane.usage import metrics
-from control_plane.usage.entries import EntryBatch, SegmentKey, last_id
+from control_plane.usage.entries import EntryBatch, SegmentKey
 from control_plane.usage.loops import Pauses
 from control_plane.usage.positions import (
     commit_positions,
@@ -33,7 +30,8 @@ from control_plane.usage.positions import (
     touch,
 )
 from control_plane.usage.storing import EventWriter, StoredHours
-from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_shard, usage_stream
+from control_plane.usage.stream import Entries, GroupMissingError, StreamConsumer
+from gateway_contract.redis_names import shipper_positions, usage_shard
 
 log = structlog.get_logger(__name__)
 
@@ -89,8 +87,7 @@ class Collector:
         self._writer = writer
         self._clock = clock
         self._refresh_catalog = refresh_catalog
-        self._stream = usage_stream(config.shard)
-        self._consumer = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._stream = StreamConsumer(redis, shard=config.shard)
         self._housekeeping_at = 0.0
         self.steps: tuple[tuple[str, Callable[[Progress], Awaitable[None]]], ...] = (
             ("store", self._store),
@@ -151,39 +148,24 @@ class Collector:
         """Take over entries that were given to a collector which has not acknowledged them for long."""
         batch = EntryBatch()
         try:
-            answer = await self._redis.xautoclaim(
-                self._stream,
-                COLLECTOR_GROUP,
-                self._consumer,
-                min_idle_time=int(self._config.claim_after_seconds * 1000),
-                count=self._config.entries_per_read,
+            found = await self._stream.claim(
+                count=self._config.entries_per_read, idle_ms=int(self._config.claim_after_seconds * 1000)
             )
-        except ResponseError as error:
-            if not _is_group_missing(error):
-                raise
+        except GroupMissingError:
             return batch  # the next read makes it
-        for entry_id, fields in answer[1]:
+        for entry_id, fields in found:
             batch.add(entry_id, fields)
         if batch:
             metrics.CLAIMED.inc(len(batch.ids))
             log.warning("took over entries of a collector that went away", entries=len(batch.ids))
         return batch
 
-    async def _read(self, *, wait_ms: int) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
+    async def _read(self, *, wait_ms: int) -> Entries:
         try:
-            answer = await self._redis.xreadgroup(
-                COLLECTOR_GROUP,
-                self._consumer,
-                {self._stream: ">"},
-                count=self._config.entries_per_read,
-                block=wait_ms,
-            )
-        except ResponseError as error:
-            if not _is_group_missing(error):
-                raise
+            return await self._stream.read(count=self._config.entries_per_read, wait_ms=wait_ms)
+        except GroupMissingError:
             await self._make_group()
             return []
-        return _entries(answer)
 
     async def _make_group(self) -> None:
         """Start anew after Redis lost everything (or at the very first start).
@@ -192,10 +174,9 @@ class Collector:
         """
         async with self._sessions() as session:
             await self._publish_positions(await positions_to_publish(session))
-        with contextlib.suppress(ResponseError):  # another collector was faster
-            await self._redis.xgroup_create(self._stream, COLLECTOR_GROUP, id="0", mkstream=True)
+        await self._stream.make_group()
         metrics.GROUPS_MADE.inc()
-        log.warning("made the consumer group", stream=self._stream)
+        log.warning("made the consumer group", stream=self._stream.name)
 
     async def _work_off(self, batch: EntryBatch, stop: asyncio.Event, pauses: Pauses) -> None:
         """Take the steps, each until it succeeds. What `stop` leaves undone stays pending and comes again."""
@@ -241,16 +222,10 @@ class Collector:
 
         It does if no entry before its last one is pending but ours, and ours are (Redis has not been emptied).
         """
-        ids = set(batch.ids)
         try:
-            pending = await self._redis.xpending_range(
-                self._stream, COLLECTOR_GROUP, min="-", max=last_id(batch.ids), count=len(ids) + 1
-            )
-        except ResponseError as error:
-            if not _is_group_missing(error):
-                raise
+            return await self._stream.pending_up_to_last(batch.ids) == set(batch.ids)
+        except GroupMissingError:
             return False  # emptied since the batch was read
-        return {cast("bytes", row["message_id"]) for row in pending} == ids
 
     async def _publish(self, progress: Progress) -> None:
         await self._publish_positions(progress.positions)
@@ -269,10 +244,7 @@ class Collector:
         return usage_shard(key.shipper_id, self._config.shards) == self._config.shard
 
     async def _acknowledge(self, progress: Progress) -> None:
-        ids = progress.batch.ids
-        async with self._pipeline() as pipeline:
-            pipeline.xack(self._stream, COLLECTOR_GROUP, *ids)
-            pipeline.xdel(self._stream, *ids)
+        await self._stream.acknowledge(progress.batch.ids)
 
     @contextlib.asynccontextmanager
     async def _pipeline(self) -> AsyncIterator[Any]:
@@ -296,24 +268,7 @@ class Collector:
                 pipeline.hdel(shipper_positions(shard, key.shipper_id), key.segment)
         while batch := await self.claim_batch():
             await self._take_steps(Progress(batch, time.monotonic()))
-        metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._redis.xlen(self._stream))
-
-
-def _entries(answer: Any) -> list[tuple[bytes, Mapping[bytes, bytes]]]:
-    """Return the entries of one stream; RESP3 answers with a mapping, RESP2 with pairs."""
-    if not answer:
-        return []
-    streams = answer.values() if isinstance(answer, dict) else [found for _, found in answer]
-    entries: list[tuple[bytes, Mapping[bytes, bytes]]] = []
-    for found in streams:
-        # RESP3 clients differ in whether they wrap the list once more
-        flat = found[0] if found and isinstance(found[0], list) else found
-        entries += flat
-    return entries
-
-
-def _is_group_missing(error: RedisError) -> bool:
-    return str(error).startswith("NOGROUP")
+        metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._stream.length())
 
 
 def _failed(step: str, error: Exception) -> None:
