@@ -470,7 +470,15 @@ class TestKeys:
     def test_an_expired_key_that_was_served(self, played):
         key_id = "key_acc_o"
         played.ledger.keys[key_id] = KeyLife(key_id, "acc_o", "text", expires_ms=LATER)
-        played.served(played.customers[1], "at-the-end", LATER)
+        played.served(played.customers[1], "sent-at-the-end", LATER + 2)
+        assert played.violations() == {"calls served with an expired key": 1}
+
+    def test_a_key_may_expire_while_its_call_is_on_the_way_to_redis_for_a_second_at_most(self, played):
+        key_id = "key_acc_o"
+        played.ledger.keys[key_id] = KeyLife(key_id, "acc_o", "text", expires_ms=LATER)
+        played.served(played.customers[1], "sent-before", LATER + 1)
+        assert played.violations() == {}
+        played.served(played.customers[1], "sent-long-before", LATER + SECOND).begun_ms = LATER - 1
         assert played.violations() == {"calls served with an expired key": 1}
 
     def test_a_key_that_can_be_read(self, played):
