@@ -110,13 +110,13 @@ def roles(*, minutes: float) -> tuple[Role, ...]:
     in_units = SpendCap(FIXED_MINOR + calls, FIXED_MINOR, UNIT_PRICES)
     in_money = SpendCap(FIXED_MINOR + calls * reserved_minor, FIXED_MINOR, UNIT_AND_TOKEN_PRICES)
     return (
-        Role("closed", "closed", NARROW, per_second=14, concurrency=6),
+        Role("closed", "closed", NARROW, per_second=10, concurrency=6),
         Role("closed-counted", "closed", COUNTED, per_second=20, concurrency=6),
-        Role("open", "open", NARROW, per_second=14, concurrency=6),
+        Role("open", "open", NARROW, per_second=10, concurrency=6),
         Role("hard", "closed-hard", WIDE, per_second=6, concurrency=3, quota=calls),
-        Role("mixed", "open", WIDE, per_second=16, concurrency=10, answers=MIXED),
+        Role("mixed", "open", WIDE, per_second=12, concurrency=8, answers=MIXED),
         Role("metered", "closed", NARROW, per_second=8, concurrency=4, door=Door.METER),
-        Role("keys", "open", WIDE, per_second=14, concurrency=6, changing_keys=True),
+        Role("keys", "open", WIDE, per_second=10, concurrency=6, changing_keys=True),
         Role("shared", "closed", WIDE, per_second=8, concurrency=4, key_windows=((3, 1_000),)),
         Role("cap-units", "closed-cap-units", WIDE, per_second=6, concurrency=3, spend_cap=in_units),
         Role(
@@ -128,8 +128,8 @@ def roles(*, minutes: float) -> tuple[Role, ...]:
             answers=REPORTING,
             spend_cap=in_money,
         ),
-        Role("jobs", "closed-jobs", WIDE, 12, concurrency=8, door=Door.METER, answers=SLOW, at_once=JOBS_AT_ONCE),
-        Role("replays", "closed", WIDE, per_second=4, concurrency=2, repetitions=(0, 1, 1, 3)),
+        Role("jobs", "closed-jobs", WIDE, 8, concurrency=8, door=Door.METER, answers=SLOW, at_once=JOBS_AT_ONCE),
+        Role("replays", "closed", WIDE, per_second=3, concurrency=2, repetitions=(0, 1, 1, 3)),
         Role("sandbox", "open", WIDE, per_second=2, concurrency=1, mode=Mode.TEST),
     )
 
