@@ -20,11 +20,9 @@ SETTLE_SECONDS = 90.0
 async def an_hour_later(stack: Stack, control: ControlClient) -> AsyncIterator[None]:
     """Nobody calls and all usage is stored: go on with a control plane whose clock is ahead.
 
-    The shipper is stopped and retired before, since it says "shipped up to" by the true clock.
+    The shipper is stopped before, since it says "shipped up to" by the true clock.
     """
     await asyncio.to_thread(stack.hold, "shipper")
-    for shipper in (await control.get("/shippers"))["items"]:
-        await control.post(f"/shippers/{shipper['shipper_id']}/retire")
     await asyncio.to_thread(stack.hold, "server")
     child = start_child(
         [sys.executable, "-m", "devstack.soak.later", str(AHEAD_SECONDS), "serve"],
@@ -41,9 +39,15 @@ async def an_hour_later(stack: Stack, control: ControlClient) -> AsyncIterator[N
 
 
 async def wait_until_settled(control: ControlClient, customers: Sequence[Customer]) -> bool:
-    """Wait until all hours with usage are sealed and worked off; False after a minute and a half."""
+    """Wait until all hours with usage are sealed and worked off; False after a minute and a half.
+
+    Nobody ships any more, so all shippers are retired; again at each look, since what one had still left in the
+    stream makes it live again when the collector comes to it.
+    """
     deadline = asyncio.get_running_loop().time() + SETTLE_SECONDS
     while asyncio.get_running_loop().time() < deadline:
+        for shipper in (await control.get("/shippers"))["items"]:
+            await control.post(f"/shippers/{shipper['shipper_id']}/retire")
         answers = [await control.get(f"/accounts/{customer.account_id}/usage") for customer in customers]
         if sum(answer["open_hours"] for answer in answers) == 0:
             # the outbox is worked off within a round of the settling loop
