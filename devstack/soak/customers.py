@@ -105,7 +105,7 @@ JOBS_AT_ONCE = AtOnce(limit=4, lease_ms=5_000)
 
 def roles(*, minutes: float) -> tuple[Role, ...]:
     """Return who calls; the hard quota and the spend caps are used up at about half of the time."""
-    calls = max(60, int(minutes * 60 * 3))
+    calls = max(40, int(minutes * 60 * 3))
     reserved_minor = 1 + MOST_TOKENS // 10
     in_units = SpendCap(FIXED_MINOR + calls, FIXED_MINOR, UNIT_PRICES)
     in_money = SpendCap(FIXED_MINOR + calls * reserved_minor, FIXED_MINOR, UNIT_AND_TOKEN_PRICES)

@@ -174,7 +174,7 @@ async def _collect(
     progress.doing = "looking for keys on the disk"
     await asyncio.to_thread(search.look_at_stack, stack)
     progress.doing = "sealing and settling the hour"
-    async with an_hour_later(stack, control):
+    async with an_hour_later(stack):
         await wait_until_settled(control, customers)
     settled = {c.account_id: read_counters(stack, c, starts[c.account_id]) for c in customers}
     return Evidence(

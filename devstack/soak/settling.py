@@ -17,7 +17,7 @@ SETTLE_SECONDS = 90.0
 
 
 @contextlib.asynccontextmanager
-async def an_hour_later(stack: Stack, control: ControlClient) -> AsyncIterator[None]:
+async def an_hour_later(stack: Stack) -> AsyncIterator[None]:
     """Nobody calls and all usage is stored: go on with a control plane whose clock is ahead.
 
     The shipper is stopped before, since it says "shipped up to" by the true clock.
