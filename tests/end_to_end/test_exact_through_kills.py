@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+import redis
 
 from devstack.demo.scenario import create_customer
+from gateway_contract import redis_names
+from gateway_contract.api_keys import hash_api_key
 from tests.end_to_end.counting import BROKEN, NumberedTraffic, events_by_path, eventually, rollup_calls
 
 KILLED = ("pluginserver", "shipper", "server", "valkey", "postgres", "gateway", "upstream")
@@ -12,8 +15,17 @@ WIDE = ((5_000, 1_000), (100_000, 60_000))
 
 
 @pytest.fixture
-async def customer(control):
-    return await create_customer(control, name="Skylark Freight", plan="starter", windows=WIDE, quota=None)
+async def customer(stack, control):
+    """A customer whose key has reached Redis: whoever calls before that gets 401, and no call must be made here."""
+    customer = await create_customer(control, name="Skylark Freight", plan="starter", windows=WIDE, quota=None)
+    name = redis_names.key_record(hash_api_key(customer.key))
+
+    async def is_known():
+        with redis.Redis.from_url(stack.redis_url) as store:
+            return store.exists(name)
+
+    assert await eventually(is_known, pause=0.05)
+    return customer
 
 
 async def assert_counted_once(control, customer, traffic):
@@ -67,8 +79,6 @@ class TestRedisEmptiedInMidTraffic:
     @pytest.mark.slow
     @pytest.mark.timeout(300)
     async def test_no_count_is_lost_and_km_rebuild_restores_service(self, stack, control, customer):
-        import redis
-
         traffic = NumberedTraffic(stack.proxy_url, customer.key, run="flush", concurrency=4, pause_seconds=0.01)
         sending = asyncio.create_task(traffic.send_until_stopped())
         await asyncio.sleep(2)
@@ -83,5 +93,6 @@ class TestRedisEmptiedInMidTraffic:
         assert await eventually(served_again)
         traffic.stopping.set()
         await sending
+        # never 401: an emptied Redis makes no key unknown
         assert set(traffic.by_status()) <= {200, 503}, traffic.by_status()
         await assert_counted_once(control, customer, traffic)
