@@ -16,7 +16,7 @@ WIDE = ((5_000, 1_000), (100_000, 60_000))
 
 @pytest.fixture
 async def customer(stack, control):
-    """A customer whose key has reached Redis: whoever calls before that gets 401, and no call must be made here."""
+    """A customer whose key has reached Redis: calls before that get 401, and none must be made here."""
     customer = await create_customer(control, name="Skylark Freight", plan="starter", windows=WIDE, quota=None)
     name = redis_names.key_record(hash_api_key(customer.key))
 
