@@ -78,9 +78,20 @@ def services(
     )
 
 
+@pytest.fixture(scope="session")
+def built_app() -> FastAPI:
+    """Made once: reading the models of all routes takes half a second. The services are only held by its state."""
+
+    async def nothing_to_rebuild(_now: datetime) -> SweepReport:
+        raise AssertionError("a test without services of its own")
+
+    return create_app(Services(sessions=None, history=None, rebuild=nothing_to_rebuild))
+
+
 @pytest.fixture
-def app(services: Services) -> FastAPI:
-    return create_app(services)
+def app(built_app: FastAPI, services: Services) -> FastAPI:
+    built_app.state.services = services
+    return built_app
 
 
 @pytest.fixture

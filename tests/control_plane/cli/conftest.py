@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -109,10 +110,16 @@ def server(server_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
     process.stop()
 
 
+@pytest.fixture(scope="session")
+def own_commands() -> typer.Typer:
+    """Made once: nothing of a call stays in it."""
+    return create_cli(own_only=True)
+
+
 @pytest.fixture
-def km(server: ServerProcess) -> Km:
+def km(server: ServerProcess, own_commands: typer.Typer) -> Km:
     """Runs a command in this process against the server."""
-    cli, runner = create_cli(own_only=True), CliRunner()
+    cli, runner = own_commands, CliRunner()
 
     def run(*arguments: str, stdin: str | None = None, **env: str | None) -> Result:
         variables = {"KM_URL": server.url, "KM_TOKEN": server.env["KM_TOKEN"], **env}
