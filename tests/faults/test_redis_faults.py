@@ -6,34 +6,22 @@ import threading
 import time
 from types import SimpleNamespace
 
-import gevent
 import pytest
 import redis
 
 from devstack.soak import fault_causes
 from gateway_contract import headers
-from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import RedisDownPolicy, Window
 from tests.faults.redis_proxy import RedisProxy
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import SECRET, Projected, grant
+from tests.plugins.fakes import (
+    Projected,
+    call_number,
+    eventually,
+    grant,
+)
 
 WIDE = (Window(1_000, 60_000),)
-
-
-def receipt(kong):
-    return verify_receipt(kong.answer[headers.RECEIPT], place=Place.ANSWER, secrets=parse_secrets(SECRET))
-
-
-def number(kong):
-    return receipt(kong).call_number
-
-
-def eventually(check, *, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        gevent.sleep(0.02)
 
 
 @pytest.fixture
@@ -90,19 +78,19 @@ class TestRedisThatDoesNotServe:
         valkey = own_valkey()
         start_worker(valkey.url)
         closed, opened = (make_account(valkey.url, policy) for policy in reversed(RedisDownPolicy))
-        assert [number(make_call(account.text)) for account in (closed, opened)] == [1, 1]
+        assert [call_number(make_call(account.text)) for account in (closed, opened)] == [1, 1]
         with FAULTS[fault](SimpleNamespace(redis_url=valkey.url, valkey=valkey)):
             for _ in range(3):
                 refused = make_call(closed.text)
                 assert (refused.status, refused.code) == (503, "unavailable")
                 assert refused.answer[headers.RETRY_AFTER] == "1"
-                assert number(make_call(opened.text)) == 0
+                assert call_number(make_call(opened.text)) == 0
         eventually(lambda: make_call(closed.text).served)
         admitted = closed.counters()["calls"]
         # the first, the one that found Redis again, and where Redis was stopped the one it ran late
         assert admitted == (3 if fault == "stopped" else 2)
         assert closed.counters()["units"] == admitted
-        assert number(make_call(closed.text)) == admitted + 1
+        assert call_number(make_call(closed.text)) == admitted + 1
 
 
 class TestSlowRedis:
@@ -111,10 +99,10 @@ class TestSlowRedis:
         proxy = make_proxy(valkey.port)
         start_worker(proxy.url)
         account = make_account(valkey.url, RedisDownPolicy.CLOSED)
-        assert number(make_call(account.text)) == 1
+        assert call_number(make_call(account.text)) == 1
         proxy.delay_seconds = 0.3
         began = time.monotonic()
-        assert number(make_call(account.text)) == 2
+        assert call_number(make_call(account.text)) == 2
         assert time.monotonic() - began >= 0.3
 
     @pytest.mark.parametrize("policy", RedisDownPolicy)
@@ -155,7 +143,7 @@ class TestRedisPausedInTheMiddleOfAScriptCall:
         proxy = make_proxy(valkey.port)
         gateway = start_worker(proxy.url)
         account = make_account(valkey.url, RedisDownPolicy.CLOSED)
-        assert number(make_call(account.text)) == 1
+        assert call_number(make_call(account.text)) == 1
 
         is_stopped = threading.Event()
 
@@ -187,7 +175,7 @@ class TestFailover:
         account = make_account(old.url, RedisDownPolicy.CLOSED, windows=(Window(5, 60_000),))
         with redis.Redis.from_url(new.url) as replica, redis.Redis.from_url(old.url) as primary:
             replica.replicaof("127.0.0.1", old.port)
-            assert [number(make_call(account.text)) for _ in range(3)] == [1, 2, 3]
+            assert [call_number(make_call(account.text)) for _ in range(3)] == [1, 2, 3]
             eventually(lambda: replica.info("replication").get("master_link_status") == "up")
             assert primary.wait(1, 10_000) == 1
             replica.replicaof("NO", "ONE")
@@ -197,7 +185,7 @@ class TestFailover:
         codes = []
         eventually(lambda: codes.append(make_call(account.text)) or codes[-1].served)
         assert {kong.code for kong in codes[:-1]} <= {"unavailable"}
-        assert number(codes[-1]) == 4
+        assert call_number(codes[-1]) == 4
         assert [make_call(account.text).code for _ in range(2)] == ["served", "rate_limited"]
 
 
@@ -211,7 +199,7 @@ class TestRestartedEmpty:
         valkey.restart()
         # an open plan goes on until the lost connection has been found again
         kong = make_call(account.text)
-        assert kong.code == "unavailable" or (policy is RedisDownPolicy.OPEN and number(kong) == 0)
+        assert kong.code == "unavailable" or (policy is RedisDownPolicy.OPEN and call_number(kong) == 0)
         eventually(lambda: not gateway.link.is_away)
         assert [make_call(account.text).code for _ in range(3)] == ["unavailable"] * 3
         account.write()

@@ -2,11 +2,15 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
+import gevent
+
 from devstack.stores.valkey_cluster import open_redis
-from gateway_contract import api_keys, redis_names
+from gateway_contract import api_keys, headers, redis_names
 from gateway_contract.modes import Mode
+from gateway_contract.receipts import Place, Receipt, parse_secrets, verify_receipt
 from gateway_contract.records import (
     AccountRecord,
     AccountStatus,
@@ -222,3 +226,23 @@ class Projected:
 
     def close(self) -> None:
         self.client.close()
+
+
+def receipt_of(kong: FakeKong) -> Receipt:
+    """Return the receipt in the answer."""
+    receipt = verify_receipt(kong.answer[headers.RECEIPT], place=Place.ANSWER, secrets=parse_secrets(SECRET))
+    assert receipt is not None
+    return receipt
+
+
+def call_number(kong: FakeKong) -> int:
+    """Return the number that Redis gave the call, 0 where it did not count it."""
+    return receipt_of(kong).call_number
+
+
+def eventually(check: Callable[[], Any], *, seconds: float = 20.0) -> None:
+    """Let other greenlets run until the check holds."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline
+        gevent.sleep(0.02)

@@ -4,7 +4,6 @@ import pytest
 
 from gateway_contract import counters, headers
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import (
     Concurrency,
     KeyStatus,
@@ -19,7 +18,12 @@ from kong_plugins.parts import telling
 from kong_plugins.parts.limit_script import ADMITTED, WOULD_REFUSE
 from kong_plugins.plugins import km_key_auth, km_plan_limit
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, grant
+from tests.plugins.fakes import (
+    PRODUCT,
+    FakeKong,
+    call_number,
+    grant,
+)
 
 DRY = {"dry_run": True}
 TOKENS = MeterPrice("tokens", (PriceStep(0, 0, 1_000_000),))
@@ -36,11 +40,6 @@ LIMITS = {
 
 def limited(**changes):
     return grant(**{"windows": (), "quota": None, **changes})
-
-
-def call_number(kong):
-    text = kong.answer[headers.RECEIPT]
-    return verify_receipt(text, place=Place.ANSWER, secrets=parse_secrets(SECRET)).call_number
 
 
 class TestDryRun:

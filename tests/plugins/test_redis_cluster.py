@@ -3,6 +3,7 @@
 import contextlib
 import time
 from dataclasses import replace
+from functools import partial
 
 import gevent
 import hiredis
@@ -10,10 +11,9 @@ import pytest
 import redis
 
 from devstack.stores.valkey_cluster import open_redis
-from gateway_contract import headers, redis_names
+from gateway_contract import redis_names
 from gateway_contract.api_keys import generate_api_key, hash_api_key
 from gateway_contract.modes import Mode
-from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import KeyStatus, RedisDownPolicy, Window
 from kong_plugins.parts import redis_link
 from kong_plugins.parts.news import News
@@ -22,21 +22,18 @@ from kong_plugins.parts.redis_connection import RedisAwayError, RedisRefusedErro
 from kong_plugins.parts.redis_endpoint import ClusterEndpoint, RedisEndpoint, parse_redis_url
 from kong_plugins.parts.settings import SettingsError, read_settings
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import SECRET, Projected, grant
+from tests.plugins.fakes import (
+    SECRET,
+    Projected,
+    call_number,
+    eventually,
+    grant,
+)
 
 MANY = 24
 
 
-def call_number(kong):
-    text = kong.answer[headers.RECEIPT]
-    return verify_receipt(text, place=Place.ANSWER, secrets=parse_secrets(SECRET)).call_number
-
-
-def eventually(check, *, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        gevent.sleep(0.02)
+within_30_seconds = partial(eventually, seconds=30.0)
 
 
 @pytest.fixture
@@ -140,7 +137,7 @@ class TestMovedSlot:
         with moving(valkey_cluster, slot_of_account("acc_1")) as move:
             assert call_number(make_call(account.text)) == 0, "half here, half there: decided by the policy"
             move()
-            eventually(lambda: call_number(make_call(account.text)) > 0)
+            within_30_seconds(lambda: call_number(make_call(account.text)) > 0)
             counted = account.counters()["calls"]
             assert call_number(make_call(account.text)) == counted + 1
 
@@ -164,7 +161,7 @@ class TestMovedSlot:
         link._by_slot[7] = None
         with pytest.raises(RedisAwayError):
             link.ask_one(encode_command("GET", "y"), 7)
-        eventually(lambda: link._by_slot[7] is not None)
+        within_30_seconds(lambda: link._by_slot[7] is not None)
 
 
 class TestLink:
@@ -189,7 +186,7 @@ class TestLink:
         assert link.is_away
         node.start()
         cluster.wait_whole()
-        eventually(lambda: not link.is_away)
+        within_30_seconds(lambda: not link.is_away)
         assert link.ask_one(encode_command("GET", "x"), redis_names.slot_of("x")) is None
         link.close()
 
@@ -231,7 +228,7 @@ class TestNodeWithoutAnAddress:
             with pytest.raises(RedisAwayError):
                 link.ask_one(encode_command("GET", names[node.port]), slots[node.port])
         announce(cluster, *others)
-        eventually(lambda: asks(link, [(names[node.port], slots[node.port]) for node in others]))
+        within_30_seconds(lambda: asks(link, [(names[node.port], slots[node.port]) for node in others]))
         link.close()
 
     def test_that_names_no_host_is_where_it_was_asked(self, own_valkey_cluster):
@@ -282,7 +279,7 @@ def announce(cluster, *nodes):
             }
             return named >= {node.port for node in nodes}
 
-    eventually(told)
+    within_30_seconds(told)
 
 
 def asks(link, names):
@@ -370,7 +367,7 @@ class TestFailover:
         victim.pause()
         try:
             assert make_call(account.text).code == "unavailable"
-            eventually(lambda: make_call(account.text).served)
+            within_30_seconds(lambda: make_call(account.text).served)
         finally:
             victim.resume()
         cluster.wait_whole()
@@ -397,7 +394,7 @@ def subscribed_node(cluster):
                     found.append(node)
         return bool(found)
 
-    eventually(look)
+    within_30_seconds(look)
     return found[0]
 
 
@@ -408,7 +405,7 @@ def publish_until_heard(node, heard):
         gevent.sleep(0.05)
         return "abc" in heard
 
-    eventually(published)
+    within_30_seconds(published)
 
 
 @contextlib.contextmanager

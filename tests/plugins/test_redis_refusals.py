@@ -7,13 +7,12 @@ import contextlib
 import shutil
 import threading
 import time
+from functools import partial
 
 import gevent
 import pytest
 import redis
 
-from gateway_contract import headers
-from gateway_contract.receipts import Place, parse_secrets, verify_receipt
 from gateway_contract.records import RedisDownPolicy, Window
 from gateway_contract.redis_names import INVALIDATIONS_CHANNEL, account_versions, slot_of
 from kong_plugins.parts import redis_writes
@@ -23,7 +22,14 @@ from kong_plugins.plugins import km_key_auth, km_monetize
 from tests.certificates import make_certificate
 from tests.forwarder import Forwarder
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import PRODUCT, SECRET, FakeKong, Projected, grant
+from tests.plugins.fakes import (
+    PRODUCT,
+    FakeKong,
+    Projected,
+    call_number,
+    eventually,
+    grant,
+)
 
 NOT_BY_REDIS = 0
 
@@ -32,15 +38,10 @@ def number_of(account):
     """The call number of one more call, 0 where Redis did not count it."""
     kong = make_call(account.text)
     assert kong.served, kong.code
-    text = kong.answer[headers.RECEIPT]
-    return verify_receipt(text, place=Place.ANSWER, secrets=parse_secrets(SECRET)).call_number
+    return call_number(kong)
 
 
-def eventually(check, *, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        gevent.sleep(0.05)
+within_30_seconds = partial(eventually, seconds=30.0)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def close_plan(account):
 
 def assert_decided_by_policy(account, *, counted, seconds=30.0):
     """Served without Redis under `open`, refused under `closed`; and Redis has counted nothing."""
-    eventually(lambda: number_of(account) == NOT_BY_REDIS, seconds=seconds)
+    within_30_seconds(lambda: number_of(account) == NOT_BY_REDIS, seconds=seconds)
     assert account.counters()["calls"] == counted
 
 
@@ -135,19 +136,19 @@ class TestNoWritesForLong:
         monkeypatch.setattr(redis_writes, "PROBE_SECONDS", 0.1)
         worker = start_worker(valkey.url, KM_STALE_MAX_SECONDS="1")
         worker.start()
-        eventually(lambda: worker.news._since is not None)
+        within_30_seconds(lambda: worker.news._since is not None)
         return worker
 
     def test_ends_service_though_news_and_records_are_heard(self, worker, account, client, code_of):
         assert code_of(account) == "served"
         client.config_set("min-replicas-to-write", 1)
         assert code_of(account) == "served"
-        eventually(lambda: code_of(account) == "unavailable")
+        within_30_seconds(lambda: code_of(account) == "unavailable")
         for _ in range(3):
             worker.cache.forget_key(account.key_hash)
             assert code_of(account) == "unavailable", "a record read now may be an old one"
         client.config_set("min-replicas-to-write", 0)
-        eventually(lambda: code_of(account) == "served")
+        within_30_seconds(lambda: code_of(account) == "served")
 
     def test_begins_anew_after_a_write(self, worker, account, client, code_of):
         for _ in range(4):
@@ -168,7 +169,7 @@ class TestNoWritesForLong:
         assert {code_of(account) for account in accounts} == {"served"}
         with redis.Redis.from_url(refusing.url) as client:
             client.config_set("min-replicas-to-write", 1)
-        eventually(lambda: code_of(accounts[0]) == "unavailable")
+        within_30_seconds(lambda: code_of(accounts[0]) == "unavailable")
         on_others = [
             account
             for account in accounts
@@ -195,7 +196,7 @@ class TestFailedSnapshot:
         shutil.rmtree(valkey.data_dir)
         with contextlib.suppress(redis.ResponseError):
             client.bgsave()
-        eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+        within_30_seconds(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
         with pytest.raises(redis.ResponseError, match="MISCONF"):
             client.set("x", "y")
         assert_decided_by_policy(account, counted=1)
@@ -211,13 +212,13 @@ class TestBusy:
         client.config_set("busy-reply-threshold", 50)
         busy = threading.Thread(target=self.loop, args=(valkey.url,))
         busy.start()
-        eventually(lambda: number_of(account) == NOT_BY_REDIS)
+        within_30_seconds(lambda: number_of(account) == NOT_BY_REDIS)
         close_to_now = time.monotonic()
         assert number_of(account) == NOT_BY_REDIS
         assert time.monotonic() - close_to_now < 5
         client.script_kill()
         busy.join()
-        eventually(lambda: number_of(account) > 0)
+        within_30_seconds(lambda: number_of(account) > 0)
         assert account.counters()["calls"] <= 3, "the one before, perhaps one whose answer was lost, the one after"
 
     @staticmethod
@@ -242,7 +243,7 @@ class TestCredentials:
         client.execute_command("CLIENT KILL", "USER", "km")
         assert_decided_by_policy(account, counted=2)
         client.execute_command("ACL SETUSER", "km", ">first")
-        eventually(lambda: number_of(account) > 0)
+        within_30_seconds(lambda: number_of(account) > 0)
         assert account.counters()["calls"] == 3
 
     def test_a_removed_user_is_locked_out_at_once(self, url, account, client, start_worker):
@@ -251,7 +252,7 @@ class TestCredentials:
         client.execute_command("ACL DELUSER", "km")
         assert_decided_by_policy(account, counted=1)
         client.execute_command("ACL SETUSER", "km", *self.USER)
-        eventually(lambda: number_of(account) > 0)
+        within_30_seconds(lambda: number_of(account) > 0)
 
     def test_a_user_who_may_not_run_scripts_consumes_nothing(self, url, account, client, start_worker):
         start_worker(url)
@@ -279,7 +280,7 @@ class TestCredentials:
         assert news.confirm(1.0) == 1.0
         assert number_of(account) == 1
         client.execute_command("ACL SETUSER", "km", "&*")
-        eventually(lambda: news.confirm(time.monotonic()) and news._since is not None)
+        within_30_seconds(lambda: news.confirm(time.monotonic()) and news._since is not None)
         news.stop()
 
     def test_a_password_that_is_asked_for_later_is_noticed(self, valkey, account, client, start_worker):
@@ -290,7 +291,7 @@ class TestCredentials:
         kong = make_call(account.text)
         assert kong.served
         client.config_set("requirepass", "")
-        eventually(lambda: number_of(account) > 0)
+        within_30_seconds(lambda: number_of(account) > 0)
 
 
 class TestTakenOverByAReplica:
@@ -313,7 +314,7 @@ class TestTakenOverByAReplica:
             follow(old_client, new)
             assert number_of(account) == NOT_BY_REDIS, "refused by the replica: decided by the policy"
             address.target_port = new.port
-            eventually(lambda: number_of(account) == 2)
+            within_30_seconds(lambda: number_of(account) == 2)
             assert address.opened >= 2
             account.close()
 
@@ -324,11 +325,11 @@ class TestTakenOverByAReplica:
             worker = start_worker(f"redis://127.0.0.1:{address.port}/0")
             worker.start()
             assert number_of(account) == 1
-            eventually(lambda: listeners(old) == 1)
+            within_30_seconds(lambda: listeners(old) == 1)
             with redis.Redis.from_url(old.url) as client:
                 client.replicaof("127.0.0.1", str(new.port))
                 address.target_port = new.port
-                eventually(lambda: make_call(account.text) and listeners(new) == 1)
+                within_30_seconds(lambda: make_call(account.text) and listeners(new) == 1)
                 assert listeners(old) == 0
             account.close()
 
@@ -346,7 +347,7 @@ class TestTakenOverByAReplica:
                 assert number_of(account) == NOT_BY_REDIS
                 gevent.sleep(0.05)
             old_client.replicaof("NO", "ONE")
-            eventually(lambda: number_of(account) == 2)
+            within_30_seconds(lambda: number_of(account) == 2)
             account.close()
 
 
@@ -358,7 +359,7 @@ def listeners(valkey):
 def follow(client, primary):
     """Make the client's server a replica, and wait until it has its primary's data."""
     client.replicaof("127.0.0.1", str(primary.port))
-    eventually(lambda: client.role()[3] == b"connected")
+    within_30_seconds(lambda: client.role()[3] == b"connected")
 
 
 class TestTls:
@@ -371,7 +372,7 @@ class TestTls:
         with Forwarder(valkey.port, tls=context) as address:
             worker = start_worker(f"rediss://127.0.0.1:{address.port}/0?ssl_ca_certs={trusted}")
             worker.start()
-            eventually(lambda: worker.news._since is not None)
+            within_30_seconds(lambda: worker.news._since is not None)
             began = time.monotonic()
             assert [number_of(account) for _ in range(3)] == [1, 2, 3]
             assert time.monotonic() - began < 10, "listening for news holds up no call"
@@ -379,7 +380,7 @@ class TestTls:
             gevent.joinall(jobs, raise_error=True)
             assert sorted(job.value for job in jobs) == [4, 5, 6, 7, 8]
             address.cut()
-            eventually(lambda: number_of(account) > 8)
+            within_30_seconds(lambda: number_of(account) > 8)
 
     def test_with_a_stranger_is_not_spoken(self, valkey, account, certificate, tmp_path, start_worker):
         _, trusted = certificate
@@ -397,7 +398,7 @@ class TestTls:
             for node, address in zip(cluster.nodes, addresses, strict=True):
                 with redis.Redis.from_url(node.url) as client:
                     client.config_set("cluster-announce-port", address.port)
-            eventually(lambda: all(announces(node, addresses) for node in cluster.nodes))
+            within_30_seconds(lambda: all(announces(node, addresses) for node in cluster.nodes))
             start_worker(f"rediss+cluster://127.0.0.1:{addresses[0].port}?ssl_ca_certs={trusted}")
             assert [number_of(account) for account in accounts] == [1] * 12
             assert all(address.opened for address in addresses)

@@ -8,25 +8,19 @@ import pytest
 from gateway_contract import headers, redis_names
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import Place, parse_refusal_note, parse_secrets, verify_receipt
+from gateway_contract.receipts import parse_refusal_note
 from gateway_contract.records import KeyStatus, RedisDownPolicy, Window
 from kong_plugins.parts import redis_link
 from kong_plugins.parts.redis_connection import RedisRefusedError, ReplyLostError, encode_command
 from kong_plugins.parts.redis_link import RedisLink
 from tests.plugins.conftest import make_call
-from tests.plugins.fakes import PRODUCT, SECRET, Projected, grant
-
-
-def call_number(kong):
-    text = kong.answer[headers.RECEIPT]
-    return verify_receipt(text, place=Place.ANSWER, secrets=parse_secrets(SECRET)).call_number
-
-
-def eventually(check, *, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline
-        gevent.sleep(0.02)
+from tests.plugins.fakes import (
+    PRODUCT,
+    Projected,
+    call_number,
+    eventually,
+    grant,
+)
 
 
 @pytest.fixture
