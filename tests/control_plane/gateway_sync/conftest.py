@@ -15,7 +15,7 @@ from control_plane.accounts.operations import create_account
 from control_plane.catalog.model import PlanFacts, PlanTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, create_plan
 from control_plane.catalog.publishing import publish_version
-from control_plane.foundation.clock import utc_now
+from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.projection import project_changes
@@ -24,8 +24,9 @@ from control_plane.keys.operations import issue_key
 from control_plane.subscriptions.operations import subscribe
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.usage.tables import UsageHour, UsageHourly
+from gateway_contract.modes import Mode
 from gateway_contract.records import AccountRecord, KeyRecord, Window, decode_account_record, decode_key_record
-from gateway_contract.redis_names import account_record, account_versions, key_record
+from gateway_contract.redis_names import account_record, account_versions, key_record, period_counters
 
 ACTOR = "test"
 PUBLIC_URL = "https://api.example.com"
@@ -175,6 +176,19 @@ class Gateway:
     async def account(self, account_id: str) -> AccountRecord | None:
         text = await self.client.get(account_record(account_id))
         return None if text is None else decode_account_record(text)
+
+    async def counters(self, customer: Customer, *, now: datetime) -> str:
+        """Return the name of the customer's counters in which live calls count at `now`.
+
+        Not the record's first period: just after one began, the record still holds the one before.
+        """
+        record = await self.account(customer.account_id)
+        (start_ms,) = (
+            period.start_ms
+            for period in record.products["weather"].periods
+            if period.start_ms <= to_ms(now) < period.end_ms
+        )
+        return period_counters(customer.account_id, customer.subscription_id, start_ms, Mode.LIVE)
 
     async def versions(self, account_id: str) -> dict[str, int]:
         return {

@@ -6,14 +6,13 @@ from dataclasses import replace
 import pytest
 import redis
 
-from control_plane.foundation.clock import utc_now
+from control_plane.foundation.clock import floor_hour, utc_now
 from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.config import ProjectorConfig
 from control_plane.gateway_sync.projection_state import begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.sweep import SweepInterruptedError, rebuild
 from control_plane.keys.operations import revoke_key
 from gateway_contract.counters import UNITS
-from gateway_contract.modes import Mode
 from gateway_contract.records import KeyStatus
 from gateway_contract.redis_names import (
     KEY_BUCKETS,
@@ -21,7 +20,6 @@ from gateway_contract.redis_names import (
     account_versions,
     key_bucket,
     key_record,
-    period_counters,
     projection_marker,
     slot_of,
 )
@@ -48,11 +46,11 @@ def config(database_url, redis_url):
 
 
 @pytest.fixture
-async def used(shop, customers):
-    """A customer with 12 units of usage in this hour."""
-    hour = utc_now().replace(minute=0, second=0, microsecond=0)
+async def used(shop, customers, now):
+    """A customer with 12 units of usage in this hour, and the hour."""
+    hour = floor_hour(now)
     await shop.add_usage(customers[0], hour, units=12)
-    return customers[0]
+    return customers[0], hour
 
 
 async def run_rebuild(shop, gateway, now, **options):
@@ -128,17 +126,18 @@ class TestRunProjector:
     async def test_makes_an_emptied_node_anew_with_its_counters(
         self, gateway, config, eventually, valkey_cluster, used
     ):
+        customer, hour = used
         async with running(config):
             await eventually(lambda: is_complete(gateway))
-            flush(valkey_cluster.primary_of(slot_of(account_record(used.account_id))))
-            await eventually(lambda: gateway.account(used.account_id))
+            flush(valkey_cluster.primary_of(slot_of(account_record(customer.account_id))))
+            await eventually(lambda: gateway.account(customer.account_id))
             await eventually(lambda: is_complete(gateway))
-            assert await gateway.client.hget(await counters_of(gateway, used), UNITS) == "12"
+            assert await gateway.client.hget(await gateway.counters(customer, now=hour), UNITS) == "12"
 
     async def test_resumes_after_a_failover_and_looks_through_everything_again(
         self, shop, used, config, own_valkey_cluster, eventually
     ):
-        cluster, customer = own_valkey_cluster(), used
+        cluster, (customer, hour) = own_valkey_cluster(), used
         config = replace(config, redis_url=cluster.url)
         async with create_redis(cluster.url) as client, running(config):
             gateway = Gateway(client)
@@ -146,7 +145,7 @@ class TestRunProjector:
             before = (await read_state(client)).marker
             victim = cluster.primary_of(slot_of(account_versions(customer.account_id)))
             # what a failover may lose: writes that no replica had yet
-            counters = await counters_of(gateway, customer)
+            counters = await gateway.counters(customer, now=hour)
             await client.delete(counters)
             await client.hdel(account_versions(customer.account_id), customer.keys[1])
             with redis.Redis.from_url(victim.url) as direct:
@@ -162,11 +161,6 @@ class TestRunProjector:
             assert (await gateway.versions(customer.account_id))[customer.keys[0]] == 2
             assert await client.hget(counters, UNITS) == "12"
             assert set(await gateway.versions(customer.account_id)) == {"account", *customer.keys}
-
-
-async def counters_of(gateway, customer):
-    grant = (await gateway.account(customer.account_id)).products["weather"]
-    return period_counters(customer.account_id, customer.subscription_id, grant.periods[0].start_ms, Mode.LIVE)
 
 
 async def is_complete(gateway):

@@ -16,14 +16,12 @@ from control_plane.gateway_sync.projection_state import read_state
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.keys.operations import revoke_key
 from gateway_contract.counters import UNITS
-from gateway_contract.modes import Mode
 from gateway_contract.records import AccountStatus, KeyStatus, decode_account_record, decode_key_record
 from gateway_contract.redis_names import (
     KEY_BUCKETS,
     account_record,
     account_versions,
     key_record,
-    period_counters,
     projection_marker,
 )
 
@@ -84,18 +82,16 @@ class TestRunProjector:
             await gateway.client.flushall()
             await eventually(lambda: gateway.client.exists(MARKER))
             assert await gateway.key(ada.hashes[0]) is not None
-            grant = (await gateway.account(ada.account_id)).products["weather"]
-            counters = period_counters(ada.account_id, ada.subscription_id, grant.periods[0].start_ms, Mode.LIVE)
+            counters = await gateway.counters(ada, now=hour)
             assert await gateway.client.hget(counters, UNITS) == "12"
 
     async def test_settles_sealed_hours(self, shop, gateway, config, eventually, ada):
         hour = utc_now().replace(minute=0, second=0, microsecond=0)
         async with running(config):
             await eventually(lambda: gateway.account(ada.account_id))
-            grant = (await gateway.account(ada.account_id)).products["weather"]
             await shop.add_usage(ada, hour, units=4, sealed=True)
             await shop.seal(ada, hour, revision=1)
-            counters = period_counters(ada.account_id, ada.subscription_id, grant.periods[0].start_ms, Mode.LIVE)
+            counters = await gateway.counters(ada, now=hour)
             await eventually(lambda: _has(gateway, counters, "4"))
 
     async def test_goes_on_after_redis_was_away(self, shop, config, own_valkey, eventually, ada):
