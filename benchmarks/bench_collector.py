@@ -23,13 +23,13 @@ from redis.asyncio import Redis
 from control_plane.entrypoints import migrations
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import create_engine, session_factory
-from control_plane.usage.aggregator import aggregate_touched
-from control_plane.usage.collector import Collector, CollectorConfig
-from control_plane.usage.columns import Attribution, EventColumns
-from control_plane.usage.endpoints import EndpointNames, Template
-from control_plane.usage.lines import decode_lines
+from control_plane.usage.collect.collector import Collector, CollectorConfig
+from control_plane.usage.collect.columns import Attribution, EventColumns
+from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.lines import decode_lines
+from control_plane.usage.collect.storing import EventWriter
+from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
-from control_plane.usage.storing import EventWriter
 from control_plane.usage.workers import READ_BYTES
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.postgres import EmbeddedPostgres

@@ -35,7 +35,7 @@ from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.queries import current_and_next_period, phase_at
 from control_plane.subscriptions.queries import subscription as subscription_by_id
 from control_plane.subscriptions.tables import Subscription
-from control_plane.usage.phase_units import units_of_phases
+from control_plane.usage.rollups.phase_units import units_of_phases
 
 FIELD = "amount"
 

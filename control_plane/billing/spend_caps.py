@@ -30,7 +30,7 @@ from control_plane.rating.spend_cap import (
 )
 from control_plane.subscriptions.cap_renewal import cap_periods
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
-from control_plane.usage.phase_units import CountedUnits, units_of_phases
+from control_plane.usage.rollups.phase_units import CountedUnits, units_of_phases
 from gateway_contract.records import SpendCap
 
 Counted = Mapping[tuple[str, datetime], CountedUnits]

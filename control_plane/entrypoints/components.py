@@ -13,7 +13,7 @@ from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.subscriptions.advance import advance
-from control_plane.usage.sealing import SealingConfig
+from control_plane.usage.rollups.sealing import SealingConfig
 from control_plane.usage.store import EventStoreConfig
 from control_plane.usage.workers import UsageConfig, run_usage_workers
 

@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.tables import ApiProduct, PlanVersion
 from control_plane.subscriptions.queries import phases_for_hours
-from control_plane.usage.endpoints import Template
+from control_plane.usage.collect.endpoints import Template
 from control_plane.usage.model import HourKey
-from control_plane.usage.rollup import DEFAULT_STATUSES, PhaseTerms, first_ms, hour_span
+from control_plane.usage.rollups.rollup import DEFAULT_STATUSES, PhaseTerms, first_ms, hour_span
 
 
 async def endpoint_templates(session: AsyncSession) -> dict[str, tuple[Template, ...]]:

@@ -13,16 +13,16 @@ from control_plane.catalog.queries import product_usage_rules
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import create_redis
 from control_plane.usage import metrics
-from control_plane.usage.aggregator import AggregatorConfig, run_aggregator
-from control_plane.usage.collector import Collector, CollectorConfig
-from control_plane.usage.columns import Attribution
-from control_plane.usage.endpoints import EndpointNames, Template
+from control_plane.usage.collect.collector import Collector, CollectorConfig
+from control_plane.usage.collect.columns import Attribution
+from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.product_rules import ProductRules
+from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.loops import Pauses
-from control_plane.usage.product_rules import ProductRules
 from control_plane.usage.reads import endpoint_templates
-from control_plane.usage.sealing import SealingConfig, run_sealer
+from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
+from control_plane.usage.rollups.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
-from control_plane.usage.storing import EventWriter
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DataError
 
-from control_plane.usage.columns import COLUMN_NAMES, EventColumns
-from control_plane.usage.lines import DeadLetter
+from control_plane.usage.collect.columns import COLUMN_NAMES, EventColumns
+from control_plane.usage.collect.lines import DeadLetter
 from control_plane.usage.model import HourKey
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
 from gateway_contract.modes import Mode

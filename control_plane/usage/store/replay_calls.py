@@ -5,7 +5,7 @@ from importlib import resources
 from typing import Any
 
 from control_plane.usage.model import HourKey
-from control_plane.usage.replays import CallGroup, CallKey
+from control_plane.usage.rollups.replays import CallGroup, CallKey
 from control_plane.usage.store.events import EventStore, HourFigures, hour_parameters
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome

@@ -17,12 +17,12 @@ from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.redis import RedisClient
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
-from control_plane.usage.aggregator import aggregate_touched
-from control_plane.usage.collector import Collector, CollectorConfig
-from control_plane.usage.columns import Attribution
-from control_plane.usage.endpoints import EndpointNames, Template
+from control_plane.usage.collect.collector import Collector, CollectorConfig
+from control_plane.usage.collect.columns import Attribution
+from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.storing import EventWriter
+from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
-from control_plane.usage.storing import EventWriter
 from gateway_contract import usage_lines
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.usage.aggregator import AggregatorConfig, aggregate_touched, run_aggregator
 from control_plane.usage.operations import touch_hours
+from control_plane.usage.rollups.aggregator import AggregatorConfig, aggregate_touched, run_aggregator
 from control_plane.usage.tables import TouchedHour, UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome

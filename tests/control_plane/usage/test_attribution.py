@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.catalog.model import ProductUsageRules
-from control_plane.usage.attribution import ImplausibleTimeError, attribute_line
-from control_plane.usage.columns import COLUMN_NAMES, Attribution
-from control_plane.usage.endpoints import EndpointNames, Template
-from control_plane.usage.lines import UsageLine, decode_lines
+from control_plane.usage.collect.attribution import ImplausibleTimeError, attribute_line
+from control_plane.usage.collect.columns import COLUMN_NAMES, Attribution
+from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.lines import UsageLine, decode_lines
+from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.model import MAX_UNITS
-from control_plane.usage.product_rules import ProductRules
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, Receipt, _mac, refusal_note, sign_receipt

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms
 from control_plane.usage import metrics
-from control_plane.usage.collector import Collector, Progress
+from control_plane.usage.collect.collector import Collector, Progress
 from control_plane.usage.tables import Shipper, TouchedHour
 from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import Place, refusal_note, sign_receipt

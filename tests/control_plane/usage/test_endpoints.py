@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.usage.endpoints import MAX_NAMES, EndpointNames, PathMatcher, Template, path_segments
+from control_plane.usage.collect.endpoints import MAX_NAMES, EndpointNames, PathMatcher, Template, path_segments
 from gateway_contract.usage_events import OTHER_ENDPOINT
 
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 import pytest
 
 from control_plane.foundation.errors import ValidationFailedError
-from control_plane.usage.attribution import attribute_line
+from control_plane.usage.collect.attribution import attribute_line
+from control_plane.usage.collect.lines import UsageLine
 from control_plane.usage.history import EventFilters, event_search
-from control_plane.usage.lines import UsageLine
 from control_plane.usage.store import EventStore, EventStoreConfig, migrate
 from gateway_contract.outcomes import Outcome
 
@@ -40,7 +40,7 @@ class TestEventSearch:
     async def test_gives_back_the_event_as_it_was_attributed(self, gateway, collect, store, noon, secret):
         import msgspec
 
-        from control_plane.usage.endpoints import EndpointNames, Template
+        from control_plane.usage.collect.endpoints import EndpointNames, Template
 
         (made,) = gateway.calls(1, tokens=5, status=499)
         await gateway.ship([made])

@@ -14,7 +14,7 @@ from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.outbox import OutboxRow
 from control_plane.usage.operations import retire_shipper
 from control_plane.usage.queries import seal_state, shippers
-from control_plane.usage.sealing import SealingConfig, SealingResult, seal_hours
+from control_plane.usage.rollups.sealing import SealingConfig, SealingResult, seal_hours
 from control_plane.usage.tables import UsageHour
 
 Sessions = async_sessionmaker[AsyncSession]

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 
 from control_plane.foundation.clock import utc_now
-from control_plane.usage.collector import CollectorConfig
-from control_plane.usage.sealing import SealingConfig
+from control_plane.usage.collect.collector import CollectorConfig
+from control_plane.usage.rollups.sealing import SealingConfig
 from control_plane.usage.store import EventStoreConfig
 from control_plane.usage.workers import UsageConfig, run_usage_workers
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.usage import metrics
-from control_plane.usage.columns import Attribution, EventColumns, repeated_receipts
-from control_plane.usage.entries import EntryBatch
-from control_plane.usage.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
+from control_plane.usage.collect.columns import Attribution, EventColumns, repeated_receipts
+from control_plane.usage.collect.entries import EntryBatch
+from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
 from control_plane.usage.model import HourKey
 from control_plane.usage.store import EventStore, UnstorableRowError
 

@@ -20,17 +20,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.foundation.redis import RedisClient
 from control_plane.usage import metrics
-from control_plane.usage.entries import EntryBatch, SegmentKey
-from control_plane.usage.loops import Pauses
-from control_plane.usage.positions import (
+from control_plane.usage.collect.entries import EntryBatch, SegmentKey
+from control_plane.usage.collect.positions import (
     commit_positions,
     forget_old_positions,
     note_replays,
     positions_to_publish,
     touch,
 )
-from control_plane.usage.storing import EventWriter, StoredHours
-from control_plane.usage.stream import Entries, GroupMissingError, StreamConsumer
+from control_plane.usage.collect.storing import EventWriter, StoredHours
+from control_plane.usage.collect.stream import Entries, GroupMissingError, StreamConsumer
+from control_plane.usage.loops import Pauses
 from gateway_contract.redis_names import shipper_positions, usage_shard
 
 log = structlog.get_logger(__name__)

@@ -14,8 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from control_plane.usage.endpoints import EndpointNames
-from control_plane.usage.lines import MAX_PATH_LENGTH, UsageLine
+from control_plane.usage.collect.endpoints import EndpointNames
+from control_plane.usage.collect.lines import MAX_PATH_LENGTH, UsageLine
+from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.model import (
     EARLIEST_MS,
     FLAG_BAD_NUMBER,
@@ -30,7 +31,6 @@ from control_plane.usage.model import (
     MAX_STATUS,
     MAX_UNITS,
 )
-from control_plane.usage.product_rules import ProductRules
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import MAC_TEXT_LENGTH, Place, Receipt, parse_refusal_note, verify_receipt

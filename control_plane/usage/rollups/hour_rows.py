@@ -12,7 +12,7 @@ from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.db import UtcDateTime
 from control_plane.usage import metrics
 from control_plane.usage.model import HourKey
-from control_plane.usage.rollup import RowKey, RowSums
+from control_plane.usage.rollups.rollup import RowKey, RowSums
 from control_plane.usage.tables import ReplayHour, TouchedHour, UnmatchedReplay, UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome

@@ -10,7 +10,7 @@ from typing import Any, cast
 from redis.exceptions import RedisError, ResponseError
 
 from control_plane.foundation.redis import RedisClient
-from control_plane.usage.entries import last_id
+from control_plane.usage.collect.entries import last_id
 from gateway_contract.redis_names import COLLECTOR_GROUP, usage_stream
 
 Entries = list[tuple[bytes, Mapping[bytes, bytes]]]

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import from_ms
-from control_plane.usage.entries import SegmentKey
+from control_plane.usage.collect.entries import SegmentKey
 from control_plane.usage.model import ByteRange, HourKey, advance_position
 
 _OPEN_POSITIONS = text("""

@@ -15,9 +15,9 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import to_ms
-from control_plane.usage.hour_rows import hour_arrays, is_one_of
 from control_plane.usage.model import HourKey
-from control_plane.usage.replays import (
+from control_plane.usage.rollups.hour_rows import hour_arrays, is_one_of
+from control_plane.usage.rollups.replays import (
     CallGroup,
     CallKey,
     JudgedReplays,
@@ -26,7 +26,7 @@ from control_plane.usage.replays import (
     hours_before,
     judge_replays,
 )
-from control_plane.usage.rollup import DEFAULT_STATUSES, Phases, phase_of, would_be_billed
+from control_plane.usage.rollups.rollup import DEFAULT_STATUSES, Phases, phase_of, would_be_billed
 from control_plane.usage.store import EventStore
 from control_plane.usage.store.replay_calls import replay_calls, replays_after
 from control_plane.usage.tables import ReplayHour, TouchedHour, UnmatchedReplay

@@ -18,19 +18,19 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.usage import metrics
-from control_plane.usage.hour_rows import hour_arrays, write_hours
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
-from control_plane.usage.replay_hours import (
+from control_plane.usage.rollups.hour_rows import hour_arrays, write_hours
+from control_plane.usage.rollups.replay_hours import (
     hours_to_wait,
     hours_with_replays,
     judge_hours,
     touch_later_hours,
     write_unmatched,
 )
-from control_plane.usage.replays import NO_REPLAYS, Unmatched, hours_before
-from control_plane.usage.rollup import RowKey, RowSums, rollup_rows, split_moments
+from control_plane.usage.rollups.replays import NO_REPLAYS, Unmatched, hours_before
+from control_plane.usage.rollups.rollup import RowKey, RowSums, rollup_rows, split_moments
 from control_plane.usage.store import EventStore
 
 log = structlog.get_logger(__name__)

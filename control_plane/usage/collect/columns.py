@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, cast
 
-from control_plane.usage.attribution import (
+from control_plane.usage.collect.attribution import (
     MAX_METHOD_LENGTH,
     NUMBERS,
     is_same_call,
     judge_dimensions,
     judge_numbers,
 )
-from control_plane.usage.endpoints import EndpointNames
-from control_plane.usage.lines import MAX_PATH_LENGTH, UsageLine
-from control_plane.usage.mac import Identity, ReceiptReader
+from control_plane.usage.collect.endpoints import EndpointNames
+from control_plane.usage.collect.lines import MAX_PATH_LENGTH, UsageLine
+from control_plane.usage.collect.mac import Identity, ReceiptReader
+from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.model import (
     EARLIEST_MS,
     FLAG_BAD_RECEIPT,
@@ -27,7 +28,6 @@ from control_plane.usage.model import (
     LATEST_MS,
     HourKey,
 )
-from control_plane.usage.product_rules import ProductRules
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from control_plane.catalog.model import EVERY_ROUTE, ProductUsageRules
-from control_plane.usage.lines import UsageLine
+from control_plane.usage.collect.lines import UsageLine
 
 REPLAYED = "true"
 _NO_MAXIMUMS: Mapping[str, int] = {}
