@@ -2,7 +2,7 @@
 
 Each `bench_*.py` prints a table and writes JSON to `benchmarks/results/`. Figures are ratios within one run:
 compare nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`; `gateway`
-names all of the gateway's.
+names all of the gateway's, `pipeline` those of an event's way.
 """
 
 import subprocess
@@ -20,6 +20,7 @@ GROUPS = {
         "coalescing",
         "million_keys",
     ],
+    "pipeline": ["shipper", "collector", "pipeline", "freshness", "chart", "pipeline_memory"],
 }
 
 

@@ -4,7 +4,10 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """`served` went to the upstream; everything else was refused at the gateway and is never billed."""
+    """`served` went to the upstream; what was refused at the gateway is never billed.
+
+    `reported` is no call: it has no call number and no quota units, and bills its dimensions and meters only.
+    """
 
     SERVED = "served"
     # identified, but over a limit (429)
@@ -30,6 +33,8 @@ class Outcome(StrEnum):
     UNAVAILABLE = "unavailable"
     # a line without a receipt and without a note: a call that no plugin of ours has seen, or a forged receipt
     UNATTRIBUTED = "unattributed"
+    # no call: an application told of something it sells (a finished transaction, a generated page)
+    REPORTED = "reported"
 
 
 # Refusals that carry a note instead of a receipt, since they belong to no account.

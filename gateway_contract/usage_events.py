@@ -15,7 +15,7 @@ OTHER_ENDPOINT = "other"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageEvent:
-    """One call.
+    """One call, or one event that an application reported (outcome `reported`).
 
     `event_id` decides identity: from the receipt (`emitter-sequence`), or the request id where there is none.
     `occurred_at_ms` is the receipt's Redis time, or Kong's start of the request where there is none.
@@ -23,6 +23,10 @@ class UsageEvent:
     `units` are quota units of the call, 0 where refused; `dimensions` named units that the upstream reported.
     An event without account is never billed. `flags` say what was noticed; `replayed`: the upstream says that it
     answered from memory, so the call is not billed where the first one is known.
+
+    Added by the collector for those who read events, and never a ground for billing: `shipper` (the gateway
+    node's, '' for reported events), `subscription_id` and `plan` (code) as Redis knew them. Reported events carry
+    the CloudEvents `source` and `event_type`, and `properties`, texts that unique meters count.
     """
 
     event_id: str
@@ -50,6 +54,12 @@ class UsageEvent:
     emitter: str = ""
     call_number: int = 0
     flags: tuple[str, ...] = ()
+    shipper: str = ""
+    subscription_id: str = ""
+    plan: str = ""
+    source: str = ""
+    event_type: str = ""
+    properties: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the event as JSON-ready values: the export form."""

@@ -25,6 +25,8 @@ class Role(StrEnum):
     FINANCE = "finance"
     SUPPORT = "support"
     READ_ONLY = "read_only"
+    # reports application events and may do nothing else
+    INGEST = "ingest"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class ApiToken(Base):
     __table_args__ = (
         CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
         CheckConstraint("token_hash ~ '^[0-9a-f]{64}$'", name="token_hash"),
-        CheckConstraint("role IN ('owner', 'admin', 'finance', 'support', 'read_only')", name="role"),
+        CheckConstraint("role IN ('owner', 'admin', 'finance', 'support', 'read_only', 'ingest')", name="role"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)

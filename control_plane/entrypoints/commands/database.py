@@ -29,7 +29,7 @@ def upgrade() -> None:
 @app.command("create-token")
 def create_token(
     name: Annotated[str, typer.Option(help="Who or what holds it.")] = "first",
-    role: Annotated[str, typer.Option(help="owner, admin, finance, support or read_only.")] = "owner",
+    role: Annotated[str, typer.Option(help="owner, admin, finance, support, read_only or ingest.")] = "owner",
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -14,7 +14,7 @@ COLUMNS = ("id", "name", "role", "created_at", "expires_at", "revoked_at", "last
 @app.command("create")
 def create(
     name: str,
-    role: Annotated[str, typer.Option(help="owner, admin, finance, support or read_only.")] = "read_only",
+    role: Annotated[str, typer.Option(help="owner, admin, finance, support, read_only or ingest.")] = "read_only",
     expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="RFC 3339.")] = None,
     *,
     as_json: AsJson = False,

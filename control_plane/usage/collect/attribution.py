@@ -85,7 +85,12 @@ def attribute_line(
         emitter=receipt.emitter if receipt else "",
         call_number=receipt.call_number if receipt else 0,
         flags=(*flags, *unit_flags, *number_flags, *replay_flags),
-        **numbers,
+        bytes_in=numbers["bytes_in"],
+        bytes_out=numbers["bytes_out"],
+        latency_ms=numbers["latency_ms"],
+        gateway_ms=numbers["gateway_ms"],
+        upstream_ms=numbers["upstream_ms"],
+        status=numbers["status"],
     )
 
 

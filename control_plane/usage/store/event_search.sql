@@ -2,7 +2,8 @@
 SELECT
     event_id, request_id, toUnixTimestamp64Milli(occurred_at) AS occurred_at_ms, account_id, key_id, mode, product,
     service, route, endpoint, method, path, status, outcome, units, dimensions, bytes_in, bytes_out, latency_ms,
-    gateway_ms, upstream_ms, client_ip, emitter, call_number, flags
+    gateway_ms, upstream_ms, client_ip, emitter, call_number, flags, shipper,
+    subscription_id, plan, source, event_type, properties
 FROM usage_events FINAL
 WHERE account_id = {account_id:String}
     AND hour BETWEEN toStartOfHour(fromUnixTimestamp64Milli({start_ms:Int64}, 'UTC'))

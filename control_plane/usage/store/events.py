@@ -228,5 +228,6 @@ def _event(row: dict[str, Any]) -> UsageEvent:
         "outcome": Outcome(row["outcome"]),
         "flags": tuple(row["flags"]),
         "dimensions": dict(row["dimensions"]),
+        "properties": dict(row["properties"]),
     }
     return UsageEvent(**values)
