@@ -21,10 +21,14 @@ from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.loops import Pauses
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
+from control_plane.usage.rollups.derived import Derive
 from control_plane.usage.rollups.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
 
 log = structlog.get_logger(__name__)
+
+DERIVED: tuple[Derive, ...] = ()
+"""What the aggregator derives from recomputed hours, in this order."""
 
 REDIS_TIMEOUT_SECONDS = 10.0
 READ_BYTES = 1024 * 1024
@@ -154,6 +158,8 @@ async def _run_aggregator(
     if store is None:
         return
     try:
-        await run_aggregator(config=config.aggregator, sessions=sessions, store=store, stop=stop, clock=clock)
+        await run_aggregator(
+            config=config.aggregator, sessions=sessions, store=store, stop=stop, derive=DERIVED, clock=clock
+        )
     finally:
         await asyncio.to_thread(store.close)

@@ -8,7 +8,7 @@ too: see `replay_hours`.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +21,8 @@ from control_plane.usage import metrics
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
-from control_plane.usage.rollups.hour_rows import hour_arrays, write_hours
+from control_plane.usage.rollups.derived import Derive, RecomputedHours
+from control_plane.usage.rollups.hour_rows import hour_arrays, open_hours, write_hours
 from control_plane.usage.rollups.replay_hours import (
     hours_to_wait,
     hours_with_replays,
@@ -30,7 +31,7 @@ from control_plane.usage.rollups.replay_hours import (
     write_unmatched,
 )
 from control_plane.usage.rollups.replays import NO_REPLAYS, Unmatched, hours_before
-from control_plane.usage.rollups.rollup import RowKey, RowSums, rollup_rows, split_moments
+from control_plane.usage.rollups.rollup import Phases, RowKey, RowSums, rollup_rows, split_moments
 from control_plane.usage.store import EventStore
 
 log = structlog.get_logger(__name__)
@@ -93,11 +94,17 @@ class AggregatorConfig:
 
 
 async def aggregate_touched(
-    sessions: async_sessionmaker[AsyncSession], store: EventStore, *, now: datetime, limit: int = 200
+    sessions: async_sessionmaker[AsyncSession],
+    store: EventStore,
+    *,
+    now: datetime,
+    limit: int = 200,
+    derive: Sequence[Derive] = (),
 ) -> int:
     """Recompute up to `limit` touched hours and return how many; hours that others work on are passed over.
 
-    Idempotent. The revision of an hour grows with every change of its figures, which also opens its seal.
+    Idempotent. The revision of an hour grows with every change of its figures, which also opens its seal. Each of
+    `derive` is called in turn, in the same transaction, once the hours' rows are written (see `derived.Derive`).
     """
     async with sessions() as session, session.begin():
         await session.execute(_OPEN_HOURS, {"limit": limit})
@@ -117,9 +124,14 @@ async def aggregate_touched(
             return 0
         replay_hours = await hours_with_replays(session, hours)
         waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
-        rows, unmatched = await _recompute(session, store, hours, replay_hours)
-        changed = await write_hours(session, hours, rows, revisions=revisions, now=now)
-        changed += await write_unmatched(session, unmatched)
+        computed = await _recompute(session, store, hours, replay_hours)
+        changed = await write_hours(session, hours, computed.rows, revisions=revisions, now=now)
+        recomputed = RecomputedHours(
+            hours=hours, changed=tuple(changed), phases=computed.phases, moments=computed.moments, now=now
+        )
+        derived = [key for one in derive for key in await one(session, store, recomputed)]
+        await open_hours(session, set(derived).difference(changed))
+        changed += await write_unmatched(session, computed.unmatched)
         await touch_later_hours(session, changed, in_hand=hours, now=now)
         # after the touching, which may wait for others' marks; this waits for nobody
         done = [_NEVER if key in waiting else generations[key] for key in hours]
@@ -127,9 +139,19 @@ async def aggregate_touched(
     return len(hours)
 
 
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """Rows of hours, the replays that are billed after all, and what hours were split by."""
+
+    rows: dict[HourKey, dict[RowKey, RowSums]]
+    unmatched: Unmatched
+    phases: Phases
+    moments: Mapping[str, Sequence[int]]
+
+
 async def _recompute(
     session: AsyncSession, store: EventStore, hours: Sequence[HourKey], replay_hours: Sequence[HourKey]
-) -> tuple[dict[HourKey, dict[RowKey, RowSums]], Unmatched]:
+) -> _Computed:
     # figures and what corrects them must be cut at the same moments
     span = {*hours, *hours_before(replay_hours)}
     phases = await phases_of_hours(session, span)
@@ -144,7 +166,8 @@ async def _recompute(
         split = [key for key in sorted(chosen) if key.account_id in moments]
         figures += await asyncio.to_thread(store.hour_figures, whole, with_replays=told_apart)
         figures += await asyncio.to_thread(store.hour_figures, split, boundaries=moments, with_replays=told_apart)
-    return rollup_rows(figures, phases=phases, moments=moments), judged.unmatched
+    rows = rollup_rows(figures, phases=phases, moments=moments)
+    return _Computed(rows, judged.unmatched, phases, moments)
 
 
 async def run_aggregator(
@@ -153,6 +176,7 @@ async def run_aggregator(
     sessions: async_sessionmaker[AsyncSession],
     store: EventStore,
     stop: asyncio.Event,
+    derive: Sequence[Derive] = (),
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Keep the rollups up to date until `stop`. Failures are counted, logged and tried again.
@@ -168,7 +192,7 @@ async def run_aggregator(
             if limit == 0:
                 await _put_first_last(sessions, clock())
                 limit = 1
-            done = await aggregate_touched(sessions, store, now=clock(), limit=limit)
+            done = await aggregate_touched(sessions, store, now=clock(), limit=limit, derive=derive)
             taken, limit = limit, min(config.hours_per_pass, limit * 2)
             if time.monotonic() - reported > 1.0:
                 reported = time.monotonic()

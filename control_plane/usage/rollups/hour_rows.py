@@ -75,6 +75,17 @@ async def write_hours(
     return changed
 
 
+async def open_hours(session: AsyncSession, hours: Collection[HourKey]) -> None:
+    """Give hours a new revision and open their seals: figures that do not stand in their rows have changed."""
+    if hours:
+        await session.execute(
+            update(UsageHour)
+            .where(is_one_of(UsageHour, hours))
+            .values(revision=UsageHour.revision + 1, sealed_at=None)
+            .execution_options(synchronize_session=False)
+        )
+
+
 async def _standing_rows(
     session: AsyncSession, hours: Sequence[HourKey]
 ) -> dict[HourKey, dict[RowKey, dict[str, Any]]]:

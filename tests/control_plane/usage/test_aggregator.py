@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.foundation.clock import to_ms
 from control_plane.usage.operations import touch_hours
 from control_plane.usage.rollups.aggregator import AggregatorConfig, aggregate_touched, run_aggregator
 from control_plane.usage.tables import TouchedHour, UsageHour, UsageHourly
@@ -219,6 +220,50 @@ class TestRaces:
             await running
         async with sessions() as session:
             assert [mark.account_id for mark in await session.scalars(select(TouchedHour))] == ["acc_bad"]
+
+
+class TestDerived:
+    async def test_is_told_of_every_hour_and_of_those_that_changed(
+        self, gateway, collect, aggregate, sessions, store, noon
+    ):
+        told = []
+
+        async def derive(session, _store, recomputed):
+            told.append((recomputed.hours, recomputed.changed))
+            assert await session.scalar(text("SELECT count(*) FROM usage_hourly")) == 2
+            return ()
+
+        first = gateway.calls(1)
+        await gateway.ship(first)
+        await collect()
+        await aggregate()
+        await gateway.ship(first + gateway.calls(1, account="acc_2"))
+        await collect()
+        await aggregate_touched(sessions, store, now=noon, derive=[derive])
+        hours = [("acc_1", to_ms(noon)), ("acc_2", to_ms(noon))]
+        assert [([*hours], [*changed]) for hours, changed in told] == [(hours, hours[1:])]
+
+    async def test_opens_an_hour_whose_derived_figures_changed_alone(
+        self, gateway, collect, aggregate, sessions, store, noon
+    ):
+        async def derive(_session, _store, recomputed):
+            return recomputed.hours
+
+        calls = gateway.calls(1)
+        await gateway.ship(calls)
+        await collect()
+        await aggregate_touched(sessions, store, now=noon, derive=[derive])
+        found = await hour(sessions, "acc_1", noon)
+        assert found is not None
+        assert found.revision == 1  # its rows changed, too: one revision for both
+        async with sessions() as session, session.begin():
+            await session.execute(text("UPDATE usage_hours SET sealed_at = now()"))
+        await gateway.ship(calls)
+        await collect()
+        await aggregate_touched(sessions, store, now=noon, derive=[derive])
+        found = await hour(sessions, "acc_1", noon)
+        assert found is not None
+        assert (found.revision, found.sealed_at) == (2, None)
 
 
 class TestPhases:
