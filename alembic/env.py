@@ -15,13 +15,12 @@ LOCK_TIMEOUT = "10s"  # a migration that waits for a table's lock makes every qu
 
 
 def import_all_tables() -> None:
-    for package in pkgutil.iter_modules(control_plane.__path__, "control_plane."):
-        for module in pkgutil.iter_modules([*importlib.import_module(package.name).__path__], f"{package.name}."):
-            if module.name.endswith(".tables") or module.name in {
-                "control_plane.foundation.outbox",
-                "control_plane.foundation.audit",
-            }:
-                importlib.import_module(module.name)
+    for module in pkgutil.walk_packages(control_plane.__path__, "control_plane."):
+        if module.name.endswith(".tables") or module.name in {
+            "control_plane.foundation.outbox",
+            "control_plane.foundation.audit",
+        }:
+            importlib.import_module(module.name)
 
 
 def database_url() -> str:
