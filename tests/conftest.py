@@ -1,6 +1,7 @@
 """Stores shared by all tests: real ones, started once, clean for each test."""
 
 import importlib
+import re
 import resource
 import secrets
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
 
 TEMPLATE = "km_template"
 DESCRIPTORS = 16_384
+LONG_WORD = re.compile(r"[A-Za-z0-9]{12,}")
 
 
 def pytest_configure() -> None:
@@ -26,6 +28,13 @@ def pytest_configure() -> None:
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name tests alike in every process: keys that are drawn anew in each are left out of the names."""
+    if not isinstance(val, str) or not LONG_WORD.search(val):
+        return None
+    return LONG_WORD.sub("LONG", val.encode("unicode_escape").decode())
 
 
 def sqlalchemy_url(dsn: str) -> str:
