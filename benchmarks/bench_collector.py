@@ -28,6 +28,7 @@ from control_plane.usage.collect.columns import Attribution, EventColumns
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.lines import decode_lines
 from control_plane.usage.collect.storing import EventWriter
+from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
 from control_plane.usage.workers import READ_BYTES
@@ -102,7 +103,7 @@ async def measure(events_directory: Path, redis_url: str, database_url: str, eve
     alone = await asyncio.to_thread(insert_alone, other, attribution, entries)
     collector = Collector(
         config=CollectorConfig(),
-        redis=redis,
+        source=StreamSource(redis, shard=0),
         sessions=sessions,
         writer=EventWriter(store=store, attribution=lambda: attribution),
     )

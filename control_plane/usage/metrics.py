@@ -21,6 +21,14 @@ GROUPS_MADE = Counter(
     "km_usage_consumer_groups_total", "Consumer groups made: at the first start, or after Redis lost its data."
 )
 STREAM_LENGTH = Gauge("km_usage_stream_entries", "Entries in the stream that are not worked off.", ["shard"])
+PENDING = Gauge("km_usage_pending_entries", "Entries given to a collector and not acknowledged yet.", ["shard"])
+OLDEST_AGE = Gauge("km_usage_oldest_entry_seconds", "Age of the oldest entry that is not worked off.", ["shard"])
+BATCH_LINES = Histogram(
+    "km_usage_batch_lines", "Lines in a batch.", buckets=(1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000)
+)
+BATCH_BYTES = Histogram(
+    "km_usage_batch_bytes", "Bytes of lines in a batch.", buckets=tuple(4**power for power in range(5, 14))
+)
 HOURS_RECOMPUTED = Counter("km_usage_hours_recomputed_total", "Hours recomputed whole.", ["changed"])
 HOURS_TOUCHED = Gauge("km_usage_hours_touched", "Hours with events that are not in the rollup yet.")
 HOURS_SEALED = Counter("km_usage_hours_sealed_total", "Hours sealed, revisions included.")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
@@ -18,6 +18,7 @@ from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.collect.storing import EventWriter
+from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.loops import Pauses
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
@@ -94,8 +95,8 @@ async def run_collector(
         read_bytes=READ_BYTES,
     )
     collector = Collector(
-        config=replace(config.collector, shard=shard, shards=config.shards),
-        redis=redis,
+        config=config.collector,
+        source=StreamSource(redis, shard=shard, shards=config.shards),
         sessions=sessions,
         writer=EventWriter(store=store, attribution=catalog.attribution),
         clock=clock,

@@ -51,6 +51,7 @@ def attribute_line(
     secrets: tuple[bytes, ...],
     endpoints: EndpointNames,
     rules: ProductRules | None = None,
+    shipper: str = "",
 ) -> UsageEvent:
     """Return the event of one line. Forged or odd receipts are flagged, never an exception.
 
@@ -91,6 +92,7 @@ def attribute_line(
         gateway_ms=numbers["gateway_ms"],
         upstream_ms=numbers["upstream_ms"],
         status=numbers["status"],
+        shipper=shipper,
     )
 
 

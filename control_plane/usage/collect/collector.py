@@ -1,4 +1,4 @@
-"""The collector: from the usage stream to stored events.
+"""The collector: from a source of usage (`source.UsageSource`) to stored events.
 
 For each batch, in this order: store the events (acknowledged) - commit positions and touched hours in one
 PostgreSQL transaction - publish the positions - acknowledge and delete the entries. A crash between any two of
@@ -6,19 +6,15 @@ these leads to redelivery, and the event id makes every call count once.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
-from control_plane.foundation.redis import RedisClient
 from control_plane.usage import metrics
 from control_plane.usage.collect.entries import EntryBatch, SegmentKey
 from control_plane.usage.collect.positions import (
@@ -28,20 +24,23 @@ from control_plane.usage.collect.positions import (
     positions_to_publish,
     touch,
 )
+from control_plane.usage.collect.source import Entries, SourceEmptiedError, UsageSource
 from control_plane.usage.collect.storing import EventWriter, StoredHours
-from control_plane.usage.collect.stream import Entries, GroupMissingError, StreamConsumer
 from control_plane.usage.loops import Pauses
-from gateway_contract.redis_names import shipper_positions, usage_shard
+from gateway_contract.usage_lines import MAX_BYTES_PER_ENTRY, MAX_LINES_PER_ENTRY
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CollectorConfig:
-    """A batch ends at `max_lines`, `max_bytes` or `max_age_seconds`, whichever comes first."""
+    """A batch ends at `max_lines`, `max_bytes` or `max_age_seconds`, whichever comes first.
 
-    shard: int = 0
-    shards: int = 1
+    No batch is larger, claimed ones included: no more entries are asked for than have room at the largest size
+    that shippers make (`gateway_contract.usage_lines`), or that came with the last read. Only entries that no
+    shipper of ours makes can pass a bound. So a collector's memory is bounded whatever is waiting.
+    """
+
     max_lines: int = 20_000
     max_bytes: int = 32 * 1024 * 1024
     max_age_seconds: float = 0.2
@@ -65,29 +64,26 @@ class Progress:
 
 
 class Collector:
-    """One consumer of one shard. Run as many as wanted, in any processes."""
+    """One consumer of one source. Run as many as wanted, in any processes."""
 
     def __init__(
         self,
         *,
         config: CollectorConfig,
-        redis: RedisClient,
+        source: UsageSource,
         sessions: async_sessionmaker[AsyncSession],
         writer: EventWriter,
         clock: Callable[[], datetime] = utc_now,
         refresh_catalog: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`redis` must answer in bytes and wait longer than `config.wait_seconds` before it gives up.
-
-        `refresh_catalog` runs before each batch is stored: the first calls to a new endpoint have its name.
-        """
+        """`refresh_catalog` runs before each batch is stored: the first calls to a new endpoint have its name."""
         self._config = config
-        self._redis = redis
+        self._source = source
         self._sessions = sessions
         self._writer = writer
         self._clock = clock
         self._refresh_catalog = refresh_catalog
-        self._stream = StreamConsumer(redis, shard=config.shard)
+        self._entry_bytes = MAX_BYTES_PER_ENTRY
         self._housekeeping_at = 0.0
         self.steps: tuple[tuple[str, Callable[[Progress], Awaitable[None]]], ...] = (
             ("store", self._store),
@@ -125,58 +121,64 @@ class Collector:
 
     async def read_batch(self, *, wait_seconds: float) -> EntryBatch:
         """Return what is waiting, after `wait_seconds` at the latest; then gather more for `max_age_seconds`."""
-        config, batch = self._config, EntryBatch()
+        batch = EntryBatch()
         deadline = None
-        while batch.line_count < config.max_lines and batch.byte_count < config.max_bytes:
+        while count := self._room(batch):
             left = wait_seconds if deadline is None else deadline - time.monotonic()
             if deadline is not None and left <= 0:
                 break
             try:
-                found = await self._read(wait_ms=max(1, int(left * 1000)))
-            except RedisError:
-                if batch:
-                    break  # what was read before is worth working off
-                raise
-            for entry_id, fields in found:
-                batch.add(entry_id, fields)
+                found = await self._read(count=count, wait_ms=max(1, int(left * 1000)))
+            except Exception as error:
+                if not batch:
+                    raise
+                _failed("read", error)
+                break  # what was read before is worth working off
+            self._take(batch, found)
             if not found:
                 break
-            deadline = deadline or time.monotonic() + config.max_age_seconds
+            deadline = deadline or time.monotonic() + self._config.max_age_seconds
         return batch
 
     async def claim_batch(self) -> EntryBatch:
         """Take over entries that were given to a collector which has not acknowledged them for long."""
         batch = EntryBatch()
+        idle_ms = int(self._config.claim_after_seconds * 1000)
         try:
-            found = await self._stream.claim(
-                count=self._config.entries_per_read, idle_ms=int(self._config.claim_after_seconds * 1000)
-            )
-        except GroupMissingError:
-            return batch  # the next read makes it
-        for entry_id, fields in found:
-            batch.add(entry_id, fields)
+            self._take(batch, await self._source.claim(count=self._room(batch), idle_ms=idle_ms))
+        except SourceEmptiedError:
+            return batch  # the next read begins anew
         if batch:
             metrics.CLAIMED.inc(len(batch.ids))
             log.warning("took over entries of a collector that went away", entries=len(batch.ids))
         return batch
 
-    async def _read(self, *, wait_ms: int) -> Entries:
+    def _room(self, batch: EntryBatch) -> int:
+        """Return how many entries more the batch has room for, however large they are; at least one if empty."""
+        config = self._config
+        by_lines = (config.max_lines - batch.line_count) // MAX_LINES_PER_ENTRY
+        by_bytes = (config.max_bytes - batch.byte_count) // self._entry_bytes
+        room = min(by_lines, by_bytes, config.entries_per_read)
+        return room if batch else max(1, room)
+
+    def _take(self, batch: EntryBatch, found: Entries) -> None:
+        largest = max((batch.add(entry_id, fields) for entry_id, fields in found), default=0)
+        self._entry_bytes = max(MAX_BYTES_PER_ENTRY, largest)
+
+    async def _read(self, *, count: int, wait_ms: int) -> Entries:
         try:
-            return await self._stream.read(count=self._config.entries_per_read, wait_ms=wait_ms)
-        except GroupMissingError:
-            await self._make_group()
+            return await self._source.read(count=count, wait_ms=wait_ms)
+        except SourceEmptiedError:
+            await self._begin()
             return []
 
-    async def _make_group(self) -> None:
-        """Start anew after Redis lost everything (or at the very first start).
-
-        Positions come first: while there is no group, nobody can have read what shippers add now.
-        """
+    async def _begin(self) -> None:
+        """Start anew after the source lost everything (or at the very first start)."""
         async with self._sessions() as session:
-            await self._publish_positions(await positions_to_publish(session))
-        await self._stream.make_group()
+            positions = await positions_to_publish(session)
+        await self._source.begin(positions)
         metrics.GROUPS_MADE.inc()
-        log.warning("made the consumer group", stream=self._stream.name)
+        log.warning("began a source of usage", source=self._source.name)
 
     async def _work_off(self, batch: EntryBatch, stop: asyncio.Event, pauses: Pauses) -> None:
         """Take the steps, each until it succeeds. What `stop` leaves undone stays pending and comes again."""
@@ -198,6 +200,8 @@ class Collector:
             await step(progress)
             progress.steps_done += 1
         metrics.ENTRIES.inc(len(progress.batch.ids))
+        metrics.BATCH_LINES.observe(progress.batch.line_count)
+        metrics.BATCH_BYTES.observe(progress.batch.byte_count)
         metrics.BATCH_SECONDS.observe(time.monotonic() - progress.started)
 
     async def _store(self, progress: Progress) -> None:
@@ -208,7 +212,8 @@ class Collector:
     async def _commit(self, progress: Progress) -> None:
         batch, now = progress.batch, self._clock()
         claims_ms = batch.claims_ms()
-        if not await self._everything_before_is_committed(batch):
+        if not await self._source.holds_all_before(batch.ids):
+            # a claim ("shipped up to") in this batch does not mean "collected up to"
             claims_ms = dict.fromkeys(claims_ms, 0)
         async with self._sessions() as session, session.begin():
             progress.positions = await commit_positions(
@@ -217,41 +222,11 @@ class Collector:
             await note_replays(session, hours=progress.hours.with_replays)
             await touch(session, hours=progress.hours.every, now=now)
 
-    async def _everything_before_is_committed(self, batch: EntryBatch) -> bool:
-        """Say whether a claim ("shipped up to") in this batch also means "collected up to".
-
-        It does if no entry before its last one is pending but ours, and ours are (Redis has not been emptied).
-        """
-        try:
-            return await self._stream.pending_up_to_last(batch.ids) == set(batch.ids)
-        except GroupMissingError:
-            return False  # emptied since the batch was read
-
     async def _publish(self, progress: Progress) -> None:
-        await self._publish_positions(progress.positions)
-
-    async def _publish_positions(self, positions: Mapping[SegmentKey, int]) -> None:
-        """Publish those of our shard; the other shards' collectors publish theirs."""
-        by_shipper: dict[str, dict[str, int]] = {}
-        for key, end in positions.items():
-            if key.segment and self._is_ours(key):
-                by_shipper.setdefault(key.shipper_id, {})[key.segment] = end
-        async with self._pipeline() as pipeline:
-            for shipper_id, ends in by_shipper.items():
-                pipeline.hset(shipper_positions(self._config.shard, shipper_id), mapping=ends)
-
-    def _is_ours(self, key: SegmentKey) -> bool:
-        return usage_shard(key.shipper_id, self._config.shards) == self._config.shard
+        await self._source.publish(progress.positions)
 
     async def _acknowledge(self, progress: Progress) -> None:
-        await self._stream.acknowledge(progress.batch.ids)
-
-    @contextlib.asynccontextmanager
-    async def _pipeline(self) -> AsyncIterator[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            yield pipeline
-            if len(pipeline):
-                await pipeline.execute()
+        await self._source.acknowledge(progress.batch.ids)
 
     async def _housekeep(self) -> None:
         """Publish positions that moved lately, take over what others left, forget what is long gone."""
@@ -261,14 +236,18 @@ class Collector:
             lately = now - timedelta(seconds=4 * self._config.housekeeping_seconds)
             positions = await positions_to_publish(session, updated_after=lately)
             forgotten = await forget_old_positions(session, now=now, keep=self._config.keep_positions)
-        await self._publish_positions(positions)
-        async with self._pipeline() as pipeline:
-            for key in forgotten:
-                shard = usage_shard(key.shipper_id, self._config.shards)
-                pipeline.hdel(shipper_positions(shard, key.shipper_id), key.segment)
+        await self._source.publish(positions)
+        await self._source.forget(forgotten)
         while batch := await self.claim_batch():
             await self._take_steps(Progress(batch, time.monotonic()))
-        metrics.STREAM_LENGTH.labels(str(self._config.shard)).set(await self._stream.length())
+        await self._source.tidy()
+        await self._measure_lag()
+
+    async def _measure_lag(self) -> None:
+        lag, source = await self._source.lag(now_ms=to_ms(self._clock())), self._source.name
+        metrics.STREAM_LENGTH.labels(source).set(lag.entries)
+        metrics.PENDING.labels(source).set(lag.pending)
+        metrics.OLDEST_AGE.labels(source).set(lag.oldest_age_seconds)
 
 
 def _failed(step: str, error: Exception) -> None:

@@ -60,6 +60,25 @@ COLUMN_NAMES = (
     "call_number",
     "flags",
     "ingested_at",
+    "shipper",
+    "subscription_id",
+    "plan",
+    "retention_days",
+    "source",
+    "event_type",
+    "properties",
+)
+# What a batch may leave out, to be filled with the store's defaults.
+OPTIONAL_COLUMNS = frozenset(
+    {
+        "shipper",
+        "subscription_id",
+        "plan",
+        "retention_days",
+        "source",
+        "event_type",
+        "properties",
+    }
 )
 _NO_FLAGS: tuple[str, ...] = ()
 _NO_DIMENSIONS: dict[str, int] = {}
@@ -70,22 +89,26 @@ _line_fields = attrgetter("id", "sv", "rt", "m", "p", "ip", "rp", *(source for s
 class EventColumns:
     """Events by column (see COLUMN_NAMES; times as ms since 1970), and what was noticed about them.
 
+    All columns are there but OPTIONAL_COLUMNS, or, where there are no events, none.
     `replay_hours`: those of the hours that hold calls flagged `replayed`.
     """
 
-    columns: dict[str, Sequence[Any]] = field(default_factory=lambda: {name: [] for name in COLUMN_NAMES})
+    columns: dict[str, Sequence[Any]] = field(default_factory=dict)
     hours: set[HourKey] = field(default_factory=set)
     replay_hours: set[HourKey] = field(default_factory=set)
     implausible: list[UsageLine] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
-        return len(self.columns["event_id"])
+        return len(self.columns.get("event_id", ()))
 
     def extend(self, more: "EventColumns") -> None:
-        """Add rows, and what was noticed about them; the columns must be lists."""
-        for name, column in self.columns.items():
-            cast("list[Any]", column).extend(more.columns[name])
+        """Add rows that have the same columns, and what was noticed about them."""
+        if len(more):
+            if not self.columns:
+                self.columns = {name: [] for name in more.columns}
+            for name, column in self.columns.items():
+                cast("list[Any]", column).extend(more.columns[name])
         self.hours |= more.hours
         self.replay_hours |= more.replay_hours
         self.implausible += more.implausible
@@ -107,8 +130,8 @@ class Attribution:
         self._endpoints = endpoints
         self._rules = rules or ProductRules()
 
-    def events(self, lines: Sequence[UsageLine], *, ingested_at_ms: int) -> EventColumns:
-        """Return the events of these lines, in order; a line without hour goes to `implausible` instead."""
+    def events(self, lines: Sequence[UsageLine], *, ingested_at_ms: int, shipper: str = "") -> EventColumns:
+        """Return the events of a shipper's lines, in order; a line without hour goes to `implausible` instead."""
         flags: dict[int, tuple[str, ...]] = {}
         identities = self._identities(lines, flags)
         implausible: list[UsageLine] = []
@@ -117,7 +140,10 @@ class Attribution:
             lines = [line for line, identity in zip(lines, identities, strict=True) if identity is not None]
             flags = {}
             identities = self._identities(lines, flags)
+        if not lines:
+            return EventColumns(implausible=implausible)
         columns = self._columns(lines, identities, flags, ingested_at_ms)
+        columns["shipper"] = [shipper] * len(lines)
         hours = {
             (account_id, at_ms - at_ms % HOUR_MS)
             for account_id, at_ms in zip(columns["account_id"], columns["occurred_at"], strict=True)
@@ -166,8 +192,6 @@ class Attribution:
         flags: dict[int, tuple[str, ...]],
         ingested_at_ms: int,
     ) -> dict[str, Sequence[Any]]:
-        if not lines:
-            return dict.fromkeys(COLUMN_NAMES, ())
         event_ids, times, accounts, keys, modes, products, outcomes, units, emitters, numbers = zip(
             *identities, strict=True
         )
@@ -254,6 +278,8 @@ def _bound_numbers(
 
 def repeated_receipts(events: EventColumns) -> int:
     """Count receipts that came under more than one request id."""
+    if not len(events):
+        return 0
     event_ids, request_ids = events.columns["event_id"], events.columns["request_id"]
     distinct = len(set(event_ids))
     if distinct == len(event_ids):

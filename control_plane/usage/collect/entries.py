@@ -16,6 +16,7 @@ from gateway_contract.usage_lines import (
 )
 
 MAX_NAME_LENGTH = 200
+MAX_UNREADABLE_BYTES = 8192
 _BIGGEST = 2**63 - 1
 
 
@@ -82,17 +83,18 @@ class EntryBatch:
     line_count: int = 0
     byte_count: int = 0
 
-    def add(self, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> None:
-        """Take one entry in, whatever it is; `fields` is None for one that was deleted meanwhile."""
+    def add(self, entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> int:
+        """Take one entry in, whatever it is, and return its size in bytes; no fields: it was deleted meanwhile."""
         try:
             entry = read_entry(entry_id, fields or {})
         except EntryError as error:
             raw = b" ".join(part for pair in (fields or {}).items() for part in pair)
-            self.unreadable[entry_id] = (str(error), raw)
-            return
+            self.unreadable[entry_id] = (str(error), raw[:MAX_UNREADABLE_BYTES])
+            return len(raw)
         self.entries.append(entry)
         self.line_count += entry.line_count
         self.byte_count += len(entry.lines)
+        return len(entry.lines)
 
     @property
     def ids(self) -> list[bytes]:

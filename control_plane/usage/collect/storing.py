@@ -56,7 +56,7 @@ class EventWriter:
             lines, bad = decode_lines(
                 entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
             )
-            events.extend(attribution.events(lines, ingested_at_ms=now_ms))
+            events.extend(attribution.events(lines, ingested_at_ms=now_ms, shipper=entry.shipper_id))
             letters += bad
         return events, letters
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DataError
 
-from control_plane.usage.collect.columns import COLUMN_NAMES, EventColumns
+from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.lines import DeadLetter
 from control_plane.usage.model import HourKey
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
@@ -33,8 +33,10 @@ _COLUMN_TYPES = {
     "request_id": "String",
     "path": "String",
     "client_ip": "String",
+    "retention_days": "UInt16",
+    "properties": "Map(LowCardinality(String), String)",
 }
-COLUMN_TYPES = [_COLUMN_TYPES.get(name, "LowCardinality(String)") for name in COLUMN_NAMES]
+_OTHER_COLUMN_TYPE = "LowCardinality(String)"
 _INSERT_SETTINGS = {
     # answered when the rows are in a part, not when they are in a queue
     "async_insert": 0,
@@ -112,12 +114,12 @@ class EventStore:
             return
         context = self._client.create_insert_context(
             "usage_events",
-            column_names=COLUMN_NAMES,
-            column_type_names=COLUMN_TYPES,
+            column_names=list(events.columns),
+            column_type_names=[_COLUMN_TYPES.get(name, _OTHER_COLUMN_TYPE) for name in events.columns],
             column_oriented=True,
             settings=_INSERT_SETTINGS,
         )
-        context.data = [events.columns[name] for name in COLUMN_NAMES]
+        context.data = list(events.columns.values())
         try:
             self._client.insert(context=context)
         except _CLIENT_SIDE_ERRORS as error:

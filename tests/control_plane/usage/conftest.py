@@ -21,6 +21,7 @@ from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.storing import EventWriter
+from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
 from gateway_contract import usage_lines
@@ -200,12 +201,17 @@ def make_collector(
     """Makes collectors whose clock stands at one moment; they take over entries of others at once."""
 
     def make(
-        *, now: datetime = NOON + timedelta(minutes=5), redis: RedisClient = redis, **config: Any
+        *,
+        now: datetime = NOON + timedelta(minutes=5),
+        redis: RedisClient = redis,
+        shard: int = 0,
+        shards: int = 1,
+        **config: Any,
     ) -> Collector:
         settings = {"max_age_seconds": 0.001, "claim_after_seconds": 0.0} | config
         return Collector(
             config=CollectorConfig(**settings),
-            redis=redis,
+            source=StreamSource(redis, shard=shard, shards=shards),
             sessions=sessions,
             writer=EventWriter(store=store, attribution=lambda: attribution),
             clock=lambda: now,

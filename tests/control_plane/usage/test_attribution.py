@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from control_plane.catalog.model import ProductUsageRules
 from control_plane.usage.collect.attribution import ImplausibleTimeError, attribute_line
-from control_plane.usage.collect.columns import COLUMN_NAMES, Attribution
+from control_plane.usage.collect.columns import COLUMN_NAMES, OPTIONAL_COLUMNS, Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.lines import UsageLine, decode_lines
 from control_plane.usage.collect.product_rules import ProductRules
@@ -32,6 +32,8 @@ RULES = ProductRules(
         "silent": ProductUsageRules(unit_maximums={}, replay_header=""),
     }
 )
+# by enrichment, and of reported events
+ADDED_LATER = OPTIONAL_COLUMNS - {"shipper"}
 
 
 def names() -> EndpointNames:
@@ -75,7 +77,7 @@ def served(**fields) -> UsageLine:
 
 
 def attributed(found: UsageLine):
-    return attribute_line(found, secrets=SECRETS, endpoints=names(), rules=RULES)
+    return attribute_line(found, secrets=SECRETS, endpoints=names(), rules=RULES, shipper="node_a")
 
 
 class TestAttribution:
@@ -303,7 +305,8 @@ class TestFastForm:
     @settings(max_examples=300, deadline=None)
     @given(st.lists(lines, max_size=8))
     def test_agrees_with_the_plain_rule(self, given_lines):
-        found = Attribution(secrets=SECRETS, endpoints=names(), rules=RULES).events(given_lines, ingested_at_ms=AT)
+        fast = Attribution(secrets=SECRETS, endpoints=names(), rules=RULES)
+        found = fast.events(given_lines, ingested_at_ms=AT, shipper="node_a")
         expected, implausible = [], []
         for given_line in given_lines:
             try:
@@ -313,12 +316,13 @@ class TestFastForm:
         assert found.implausible == implausible
         assert len(found) == len(expected)
         for row, event in enumerate(expected):
-            made = {name: found.columns[name][row] for name in COLUMN_NAMES}
-            wanted = asdict(event)
+            made = {name: column[row] for name, column in found.columns.items()}
+            wanted = {name: value for name, value in asdict(event).items() if name not in ADDED_LATER}
             wanted["occurred_at"] = wanted.pop("occurred_at_ms")
             wanted["mode"], wanted["outcome"] = event.mode.value, event.outcome.value
             assert made.pop("ingested_at") == AT
             assert made == wanted
+        assert set(found.columns) in ({*COLUMN_NAMES} - ADDED_LATER, set())
         assert found.hours == {
             (event.account_id, event.occurred_at_ms // 3_600_000 * 3_600_000) for event in expected
         }
