@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from devstack.soak.ledger import AGAIN, Call, Ledger
+from devstack.soak.ledger import AGAIN, BROKEN, Call, Ledger
 from devstack.soak.stored import StoredEvent
 
 
@@ -34,7 +34,8 @@ def _named(events: list[StoredEvent], calls: list[Call]) -> list[StoredEvent]:
         call = seen.get(event.event_id)
         if call is None and unseen:
             # a caller repeats one call after the other, so no two of them were under way at once
-            call = min(unseen, key=lambda call: _distance_ms(call, event.decided_ms))
+            # in a moment that ends one and begins the next, an answer was logged, a broken call need not be
+            call = min(unseen, key=lambda call: (_distance_ms(call, event.decided_ms), call.status == BROKEN))
             unseen.remove(call)
         named.append(replace(event, path=call.path if call else f"{event.path}{AGAIN}nobody"))
     return named

@@ -434,6 +434,20 @@ class TestRepeatedAnswers:
         named = {event.event_id: event.path for event in name_events(reversed(bare), played.ledger)}
         assert [named[event.event_id] for event in bare] == paths
 
+    def test_an_event_in_the_moment_in_which_a_broken_call_ended_is_of_the_next_call(self, played, repeating):
+        broken, answered = (played.ledger.calls[event.path] for event in played.events[-2:])
+        event = played.events.pop()
+        del played.events[-1]
+        broken.status, broken.receipt, broken.answered_ms = 0, None, event.decided_ms
+        answered.status, answered.code, answered.receipt, answered.begun_ms = (
+            500,
+            "gateway_error",
+            None,
+            event.decided_ms,
+        )
+        (named,) = name_events([replace(event, path=event.path.partition("?")[0], status=500)], played.ledger)
+        assert named.path == answered.path
+
     def test_an_event_more_than_there_were_calls_is_nobodys(self, played, repeating):
         more = replace(played.events[-1], path="/weather/v1/answers/replays-0", event_id="e-more")
         bare = [replace(event, path=event.path.partition("?")[0]) for event in played.events]
