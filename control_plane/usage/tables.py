@@ -6,7 +6,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, SmallInteger, text
+from sqlalchemy import BigInteger, CheckConstraint, ColumnElement, Index, SmallInteger, or_, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from control_plane.foundation.db import Base
@@ -89,7 +89,11 @@ class UnmatchedReplay(Base):
 
 
 class UsageHour(Base):
-    """The row that is locked while an hour is recomputed."""
+    """The row that is locked while an hour is recomputed, sealed or corrected.
+
+    `recompute_ms` is what the last recompute took; before `recompute_after` it is not done again, unless it can be
+    sealed.
+    """
 
     __tablename__ = "usage_hours"
     __table_args__ = (
@@ -103,24 +107,18 @@ class UsageHour(Base):
     revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     aggregated_at: Mapped[datetime | None]
     sealed_at: Mapped[datetime | None]
+    recompute_ms: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    recompute_after: Mapped[datetime | None]
 
 
-class UsageHourly(Base):
-    """Figures of one hour, written whole, never added to. `phase_id` is '' without a subscription.
+class HourlyFigures:
+    """Columns of a row of figures. `phase_id` is '' without a subscription.
 
     `replayed` rows hold answers that the upstream repeated for calls that were billed before: not billable.
+    `amendment_id` rows hold what an amendment adds to what is billable (its figures may be below zero), and have the
+    outcome `amended`; '' on all others. Rows of outcome `reported` count events of applications as `calls`; of them
+    only `billable_dimensions` are billed.
     """
-
-    __tablename__ = "usage_hourly"
-    __table_args__ = (
-        CheckConstraint(FULL_HOUR, name="hour"),
-        CheckConstraint("mode IN ('', 'live', 'test')", name="mode"),
-        CheckConstraint("billable_calls BETWEEN 0 AND calls", name="billable_calls"),
-        CheckConstraint("billable_units BETWEEN 0 AND units", name="billable_units"),
-        CheckConstraint("NOT (replayed AND billable_calls > 0)", name="replayed"),
-        Index(None, "phase_id", "hour"),
-        Index(None, "key_id", "hour"),
-    )
 
     account_id: Mapped[str] = mapped_column(primary_key=True)
     hour: Mapped[datetime] = mapped_column(primary_key=True)
@@ -132,6 +130,7 @@ class UsageHourly(Base):
     status: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
     outcome: Mapped[str] = mapped_column(primary_key=True)
     replayed: Mapped[bool] = mapped_column(primary_key=True, default=False, server_default=text("false"))
+    amendment_id: Mapped[str] = mapped_column(primary_key=True, default="", server_default=text("''"))
     calls: Mapped[int] = mapped_column(BigInteger)
     units: Mapped[int] = mapped_column(BigInteger)
     billable_calls: Mapped[int] = mapped_column(BigInteger)
@@ -143,4 +142,25 @@ class UsageHourly(Base):
     upstream_ms_sum: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
     billable_dimensions: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+
+
+class UsageHourly(HourlyFigures, Base):
+    """Figures of one hour as they stand, written whole, never added to."""
+
+    __tablename__ = "usage_hourly"
+    __table_args__ = (
+        CheckConstraint(FULL_HOUR, name="hour"),
+        CheckConstraint("mode IN ('', 'live', 'test')", name="mode"),
+        CheckConstraint("amendment_id <> '' OR billable_calls BETWEEN 0 AND calls", name="billable_calls"),
+        CheckConstraint("amendment_id <> '' OR billable_units BETWEEN 0 AND units", name="billable_units"),
+        CheckConstraint("NOT (replayed AND billable_calls > 0)", name="replayed"),
+        Index(None, "phase_id", "hour"),
+        Index(None, "key_id", "hour"),
+    )
+
     revision: Mapped[int] = mapped_column(BigInteger)
+
+
+def is_billed(figures: type[HourlyFigures] | Any = UsageHourly) -> ColumnElement[bool]:
+    """Return the condition that what the gateway measured of a row (bytes, times) is billed: all of it, or none."""
+    return or_(figures.billable_calls > 0, figures.amendment_id != "")
