@@ -6,10 +6,16 @@ since 1970 (UTC). Settling an hour overwrites `u:<hour>` with billed units and m
 
 Where a spend cap counts several prices, `x:<dimension>` and per hour `x:<dimension>:<hour>` hold units of that
 dimension in the same way: what calls have reserved, and once the hour is settled what was billed.
+
+Where usage knows of calls that the hash does not (made while Redis was away, or forgotten with Redis' data), the
+control plane raises `c:<hour>` to what usage knows. `n:<hour>` says by how much: that many calls of `c:<hour>` were
+not counted by the limit script. Call numbers then go on behind all that is known; `skipped` holds the numbers that
+were passed over (`51-78 105-110`, ascending): this hash has never issued them.
 """
 
 CALLS = "calls"
 UNITS = "units"
+SKIPPED = "skipped"
 HOUR_MS = 3_600_000
 
 
@@ -26,8 +32,22 @@ def hour_units(hour: int) -> str:
     return f"u:{hour}"
 
 
+def hour_not_counted(hour: int) -> str:
+    return f"n:{hour}"
+
+
 def hour_revision(hour: int) -> str:
     return f"r:{hour}"
+
+
+def parse_skipped(text: str | None) -> tuple[tuple[int, int], ...]:
+    """Return the (first, last) of numbers that were passed over, ascending.
+
+    Raises:
+        ValueError: the text is not of the form `51-78 105-110`.
+    """
+    pairs = (part.split("-") for part in (text or "").split())
+    return tuple((int(first), int(last)) for first, last in pairs)
 
 
 def dimension_units(dimension: str) -> str:

@@ -136,7 +136,8 @@ def read_counters(stack: Stack, customer: Customer, period_start_ms: int) -> dic
         customer.account_id, customer.subscription_id, period_start_ms, customer.role.mode
     )
     with contextlib.closing(open_redis(stack.redis_url)) as client:
-        return {field.decode(): int(value) for field, value in client.hgetall(name).items()}
+        found = client.hgetall(name)
+        return {field.decode(): int(value) for field, value in found.items() if field.decode() != counters.SKIPPED}
 
 
 def read_arrivals(path: Path) -> Iterator[Arrival]:

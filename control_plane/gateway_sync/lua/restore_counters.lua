@@ -2,6 +2,8 @@
 -- A settled hour (revision > 0) overwrites at a newer revision; an open one is raised, never lowered, and left
 -- alone where it was settled. Dimensions that a spend cap counts may be new to an hour that was settled before:
 -- they are filled in at the same revision too. The totals are made anew from the hours. Repeating it changes nothing.
+-- What it adds to the calls of an hour, and the call numbers that it passes over, are noted (`n:<hour>`, `skipped`):
+-- nobody must look for calls that were never made.
 -- KEYS[1]             counters of one billing period
 -- ARGV[1]             moment (ms) at which the counters may be forgotten
 -- ARGV[5i-3 .. 5i+1]  hour number, calls, units, revision (0: open), units of dimensions (`tokens=120 images=3`)
@@ -17,7 +19,11 @@ for i = 1, (#ARGV - 1) / 5 do
   local hour, calls, units = ARGV[5 * i - 3], ARGV[5 * i - 2], ARGV[5 * i - 1]
   local revision, dimensions = tonumber(ARGV[5 * i]), ARGV[5 * i + 1]
   local settled = tonumber(redis.call('HGET', key, 'r:' .. hour) or '-1')
-  raise('c:' .. hour, calls)
+  local counted = tonumber(redis.call('HGET', key, 'c:' .. hour) or '0')
+  if counted < tonumber(calls) then
+    redis.call('HSET', key, 'c:' .. hour, calls)
+    redis.call('HINCRBY', key, 'n:' .. hour, string.format('%.0f', tonumber(calls) - counted))
+  end
   if revision > settled and revision > 0 then
     redis.call('HSET', key, 'u:' .. hour, units, 'r:' .. hour, ARGV[5 * i])
   elseif settled < 0 then
@@ -53,6 +59,11 @@ for i = 1, #fields, 2 do
   end
 end
 -- call numbers never go back: numbers issued and not yet logged are beyond what usage knows
+if calls > last_call then
+  local skipped = redis.call('HGET', key, 'skipped')
+  local range = string.format('%.0f-%.0f', last_call + 1, calls)
+  redis.call('HSET', key, 'skipped', skipped and (skipped .. ' ' .. range) or range)
+end
 redis.call('HSET', key, 'units', string.format('%.0f', units),
   'calls', string.format('%.0f', math.max(calls, last_call)))
 for total, value in pairs(totals) do

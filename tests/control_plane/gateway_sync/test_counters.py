@@ -9,11 +9,14 @@ from control_plane.gateway_sync.sweep import rebuild
 from control_plane.subscriptions.operations import change_status
 from gateway_contract.counters import (
     CALLS,
+    SKIPPED,
     UNITS,
     hour_calls,
+    hour_not_counted,
     hour_number,
     hour_revision,
     hour_units,
+    parse_skipped,
 )
 from gateway_contract.modes import Mode
 from gateway_contract.redis_names import key_counters, period_counters
@@ -56,7 +59,11 @@ class Counters:
             await self.redis.hincrby(name, hour_units(number(hour)), units)
 
     async def read(self, name: str | None = None) -> dict[str, int]:
-        return {key: int(value) for key, value in (await self.redis.hgetall(name or self.name)).items()}
+        found = await self.redis.hgetall(name or self.name)
+        return {key: int(value) for key, value in found.items() if key != SKIPPED}
+
+    async def skipped(self) -> str | None:
+        return await self.redis.hget(self.name, SKIPPED)
 
 
 async def settle(shop, gateway, now):
@@ -175,6 +182,8 @@ class TestRestoreCounters:
             hour_units(number(past)): 40,  # settled: billed units
             hour_revision(number(past)): 3,
             hour_calls(number(past + HOUR)): 9,
+            hour_not_counted(number(past)): 50,  # by the limit script, since it was emptied
+            hour_not_counted(number(past + HOUR)): 9,
             hour_units(number(past + HOUR)): 9,  # open: everything admitted
             CALLS: 59,
             UNITS: 49,
@@ -215,6 +224,27 @@ class TestRestoreCounters:
         await shop.add_usage(ada, past, units=12, revision=1, sealed=False)
         await self.rebuild(shop, gateway, now)
         assert (await counters.read())[CALLS] == 99
+
+    async def test_tells_calls_and_numbers_that_it_added_from_those_that_were_counted(
+        self, shop, gateway, now, past, ada
+    ):
+        counters = Counters(gateway, ada, now)
+        await counters.admit(past, units=30)
+        await shop.add_usage(ada, past, units=34, revision=1, sealed=False)  # four while Redis was away
+        for _ in range(2):
+            await self.rebuild(shop, gateway, now)
+            found = await counters.read()
+            assert (found[CALLS], found[hour_calls(number(past))], found[hour_not_counted(number(past))]) == (
+                34,
+                34,
+                4,
+            )
+            assert await counters.skipped() == "31-34"
+        await counters.admit(past, units=1)
+        await shop.add_usage(ada, past, units=37, revision=2, sealed=False)
+        await self.rebuild(shop, gateway, now)
+        assert await counters.skipped() == "31-34 36-37"
+        assert parse_skipped(await counters.skipped()) == ((31, 34), (36, 37))
 
     async def test_leaves_a_settled_hour_to_its_settlement(self, shop, gateway, now, past, ada):
         await shop.add_usage(ada, past, units=8, revision=2, sealed=True)
