@@ -158,3 +158,36 @@ class Price(Base):
     description: Mapped[str] = mapped_column(default="", server_default="")
 
     plan_version: Mapped[PlanVersion] = relationship(lazy="raise", back_populates="prices")
+
+
+class Meter(Base):
+    """A declared meter (see catalog.meters). A price names it by its code.
+
+    A meter that counts otherwise than one of the same code before it is another row: values are kept by id.
+    """
+
+    __tablename__ = "meters"
+    __table_args__ = (
+        CheckConstraint(CODE_CHECK, name="code"),
+        CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
+        CheckConstraint("aggregation IN ('count', 'sum', 'unique', 'max', 'latest')", name="aggregation"),
+        CheckConstraint("(aggregation = 'count') = (value IS NULL)", name="value"),
+        CheckConstraint("events IN ('calls', 'reported', 'all')", name="events"),
+        CheckConstraint("jsonb_typeof(filters) = 'object'", name="filters"),
+        CheckConstraint("jsonb_typeof(weights) = 'object'", name="weights"),
+        Index(None, "api_product_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    api_product_id: Mapped[str] = mapped_column(ForeignKey("api_products.id"))
+    aggregation: Mapped[str]
+    value: Mapped[str | None]
+    events: Mapped[str]
+    filters: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    weights: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
+    created_at: Mapped[datetime]
+    archived_at: Mapped[datetime | None]
+
+    api_product: Mapped[ApiProduct] = relationship(lazy="raise")
