@@ -103,3 +103,8 @@ def shipper_epoch(shard: int, shipper_id: str) -> str:
 def shipper_positions(shard: int, shipper_id: str) -> str:
     """Hash segment -> end offset up to which the collector has committed. Published from PostgreSQL."""
     return f"{PREFIX}{{usage:{shard}}}:shipper:{shipper_id}:positions"
+
+
+def ingest_allowance(token_id: str) -> str:
+    """String: when the allowance of events that a token may report is full again, in us of Redis time."""
+    return f"{PREFIX}ingest:{token_id}:allowance"
