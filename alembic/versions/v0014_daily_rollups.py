@@ -1,14 +1,95 @@
-"""Daily rollups, and how long rollups are kept."""
+"""Daily rollups, and how long hourly ones are kept."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "v0014"
 down_revision = "v0013"
 branch_labels = None
 depends_on = None
 
+FULL_DAY = "mod(extract(epoch FROM day), 86400) = 0"
+TEXTS = ("phase_id", "product", "mode", "key_id", "endpoint")
+SUMS = (
+    "calls",
+    "units",
+    "billable_calls",
+    "billable_units",
+    "bytes_in",
+    "bytes_out",
+    "latency_ms_sum",
+    "gateway_ms_sum",
+    "upstream_ms_sum",
+)
+
 
 def upgrade() -> None:
-    pass  # filled in by its feature
+    op.create_table(
+        "touched_days",
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("day", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("generation", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column("touched_at", sa.DateTime(timezone=True), nullable=False),
+        sa.CheckConstraint(FULL_DAY, name=op.f("ck_touched_days_day")),
+        sa.PrimaryKeyConstraint("account_id", "day", name=op.f("pk_touched_days")),
+    )
+    op.create_index(op.f("ix_touched_days_day"), "touched_days", ["day"])
+    op.create_table(
+        "usage_days",
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("day", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("rolled_up_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("hours_dropped_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(FULL_DAY, name=op.f("ck_usage_days_day")),
+        sa.CheckConstraint(
+            "hours_dropped_at IS NULL OR rolled_up_at IS NOT NULL", name=op.f("ck_usage_days_hours_dropped_at")
+        ),
+        sa.PrimaryKeyConstraint("account_id", "day", name=op.f("pk_usage_days")),
+    )
+    op.create_index(
+        "ix_usage_days_with_hours", "usage_days", ["day"], postgresql_where=sa.text("hours_dropped_at IS NULL")
+    )
+    op.create_table(
+        "usage_daily",
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("day", sa.DateTime(timezone=True), nullable=False),
+        *(sa.Column(name, sa.Text(), nullable=False) for name in TEXTS),
+        sa.Column("status", sa.SmallInteger(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("replayed", sa.Boolean(), nullable=False),
+        sa.Column("amendment_id", sa.Text(), nullable=False),
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in SUMS),
+        sa.Column("dimensions", JSONB(none_as_null=True), nullable=False),
+        sa.Column("billable_dimensions", JSONB(none_as_null=True), nullable=False),
+        sa.CheckConstraint(FULL_DAY, name=op.f("ck_usage_daily_day")),
+        sa.PrimaryKeyConstraint(
+            "account_id",
+            "day",
+            *TEXTS,
+            "status",
+            "outcome",
+            "replayed",
+            "amendment_id",
+            name=op.f("pk_usage_daily"),
+        ),
+    )
+    op.create_index(op.f("ix_usage_daily_phase_id_day"), "usage_daily", ["phase_id", "day"])
+    op.create_index(op.f("ix_usage_daily_key_id_day"), "usage_daily", ["key_id", "day"])
+    op.execute("""
+        INSERT INTO touched_days (account_id, day, generation, touched_at)
+        SELECT DISTINCT account_id, date_trunc('day', hour, 'UTC'), 1, now() FROM usage_hourly
+    """)
 
 
 def downgrade() -> None:
-    pass
+    op.execute("""
+        DO $$ BEGIN
+            IF EXISTS (SELECT 1 FROM usage_days WHERE hours_dropped_at IS NOT NULL) THEN
+                RAISE EXCEPTION 'days whose hours were dropped have nothing but their daily figures: keep v0014';
+            END IF;
+        END $$
+    """)
+    op.drop_table("usage_daily")
+    op.drop_table("usage_days")
+    op.drop_table("touched_days")

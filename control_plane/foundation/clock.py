@@ -44,3 +44,8 @@ def floor_ms(moment: datetime) -> datetime:
 def floor_hour(moment: datetime) -> datetime:
     """Return the start of the UTC hour that holds the moment."""
     return as_utc(moment).replace(minute=0, second=0, microsecond=0)
+
+
+def floor_day(moment: datetime) -> datetime:
+    """Return the start of the UTC day that holds the moment."""
+    return floor_hour(moment).replace(hour=0)
