@@ -30,8 +30,13 @@ BATCH_BYTES = Histogram(
     "km_usage_batch_bytes", "Bytes of lines in a batch.", buckets=tuple(4**power for power in range(5, 14))
 )
 HOURS_RECOMPUTED = Counter("km_usage_hours_recomputed_total", "Hours recomputed whole.", ["changed"])
+HOURS_PAST = Counter(
+    "km_usage_hours_past_total", "Touched hours left as they stand, since events of them may have expired."
+)
 HOURS_TOUCHED = Gauge("km_usage_hours_touched", "Hours with events that are not in the rollup yet.")
 HOURS_SEALED = Counter("km_usage_hours_sealed_total", "Hours sealed, revisions included.")
+DAYS_ROLLED_UP = Counter("km_usage_days_rolled_up_total", "Days rolled up whole from their hours.")
+DAYS_DROPPED = Counter("km_usage_days_dropped_total", "Days whose hours were dropped: their daily figures stay.")
 SILENT_SHIPPERS = Gauge("km_usage_silent_shippers", "Live shippers not heard of for too long; they hold the seal.")
 
 
