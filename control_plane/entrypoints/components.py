@@ -13,6 +13,7 @@ from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.subscriptions.advance import advance
+from control_plane.usage.daily.retention import HourlyRetentionConfig
 from control_plane.usage.rollups.sealing import SealingConfig
 from control_plane.usage.store import EventStoreConfig
 from control_plane.usage.workers import UsageConfig, run_usage_workers
@@ -30,6 +31,7 @@ def usage_config(settings: Settings) -> UsageConfig:
             lateness=timedelta(seconds=settings.hour_lateness_seconds),
             shipper_silence=timedelta(seconds=settings.shipper_silence_seconds),
         ),
+        hourly_retention=HourlyRetentionConfig(keep_days=settings.hourly_retention_days),
     )
 
 

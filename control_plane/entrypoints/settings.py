@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     public_url: str = "http://127.0.0.1:8090"
     hour_lateness_seconds: int = Field(default=120, ge=0, le=86_400)
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
+    hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
     stream_shards: int = Field(default=1, ge=1, le=256)
 
     @field_validator("redis_url")

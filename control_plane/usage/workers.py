@@ -19,6 +19,8 @@ from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
+from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
+from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups, touch_days_of_hours
 from control_plane.usage.loops import Pauses
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
@@ -28,7 +30,7 @@ from control_plane.usage.store import EventStore, EventStoreConfig
 
 log = structlog.get_logger(__name__)
 
-DERIVED: tuple[Derive, ...] = ()
+DERIVED: tuple[Derive, ...] = (touch_days_of_hours,)
 """What the aggregator derives from recomputed hours, in this order."""
 
 REDIS_TIMEOUT_SECONDS = 10.0
@@ -46,6 +48,8 @@ class UsageConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     sealing: SealingConfig = field(default_factory=SealingConfig)
+    daily: DailyConfig = field(default_factory=DailyConfig)
+    hourly_retention: HourlyRetentionConfig = field(default_factory=HourlyRetentionConfig)
 
 
 class CatalogWatch:
@@ -131,7 +135,7 @@ async def run_usage_workers(
     stop: asyncio.Event,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Run all of usage until `stop`: one collector a shard, one aggregator, one sealer.
+    """Run all of usage until `stop`: one collector a shard, one aggregator, one sealer, and what keeps days.
 
     Any number of processes may run this with a ClickHouse server; with the embedded store, one. Failures of any
     store are waited out. Returns when every batch in hand is finished or left to be delivered again.
@@ -146,6 +150,10 @@ async def run_usage_workers(
             )
         tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(run_sealer(config=config.sealing, sessions=sessions, stop=stop, clock=clock))
+        tasks.create_task(run_daily_rollups(config=config.daily, sessions=sessions, stop=stop, clock=clock))
+        tasks.create_task(
+            run_hourly_retention(config=config.hourly_retention, sessions=sessions, stop=stop, clock=clock)
+        )
 
 
 async def _run_aggregator(
