@@ -19,6 +19,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _CHANGING_ROLES = frozenset({Role.OWNER, Role.ADMIN})
 _READING_ENDPOINTS: set[Callable[..., object]] = set()
+_MORE_ROLES: dict[Callable[..., object], frozenset[Role]] = {}
 _bearer = HTTPBearer(auto_error=False, description="An API token: `kmt_` and 43 characters.")
 
 
@@ -56,17 +57,25 @@ def reads_only(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-async def authenticated(
-    request: Request,
+def allows(*roles: Role) -> Callable[[Endpoint], Endpoint]:
+    """Mark a route that changes something: these roles may call it beside `owner` and `admin`."""
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        _MORE_ROLES[endpoint] = frozenset(roles)
+        return endpoint
+
+    return mark
+
+
+async def token_holder(
     services: Given,
     now: Now,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
 ) -> Caller:
-    """Return the caller.
+    """Return the caller, whatever their role allows.
 
     Raises:
         UnauthenticatedError: no token, unknown, expired or revoked.
-        RoleNotAllowedError: the role may not change things and the method would.
     """
     if credentials is None:
         raise UnauthenticatedError
@@ -75,9 +84,19 @@ async def authenticated(
         token = await authenticate_token(session, credentials.credentials, now)
     if token is None:
         raise UnauthenticatedError
-    caller = Caller(token_id=token.id, role=Role(token.role))
+    return Caller(token_id=token.id, role=Role(token.role))
+
+
+async def authenticated(request: Request, caller: Annotated[Caller, Depends(token_holder)]) -> Caller:
+    """Return the caller.
+
+    Raises:
+        UnauthenticatedError: no token, unknown, expired or revoked.
+        RoleNotAllowedError: the role may not change things and the method would, or may only report events.
+    """
     reads_only = request.method in _READING or request.scope.get("endpoint") in _READING_ENDPOINTS
-    if not reads_only and caller.role not in _CHANGING_ROLES:
+    may_change = _CHANGING_ROLES | _MORE_ROLES.get(request.scope.get("endpoint", authenticated), frozenset())
+    if caller.role is Role.INGEST or (not reads_only and caller.role not in may_change):
         raise RoleNotAllowedError(caller.role)
     return caller
 
@@ -92,3 +111,23 @@ def _owner(caller: Authenticated) -> Caller:
 
 
 Owner = Annotated[Caller, Depends(_owner)]
+
+
+def _reporter(caller: Annotated[Caller, Depends(token_holder)]) -> Caller:
+    if caller.role not in _REPORTING_ROLES:
+        raise RoleNotAllowedError(caller.role)
+    return caller
+
+
+_REPORTING_ROLES = _CHANGING_ROLES | {Role.INGEST}
+Reporter = Annotated[Caller, Depends(_reporter)]
+
+
+# who called what from which address is no figure: finance needs sums, and the evidence of disputes
+READERS_OF_REQUESTS = frozenset({Role.OWNER, Role.ADMIN, Role.SUPPORT, Role.READ_ONLY})
+
+
+def reader_of_requests(caller: Authenticated) -> None:
+    """Raise RoleNotAllowedError where the role may not read requests one by one."""
+    if caller.role not in READERS_OF_REQUESTS:
+        raise RoleNotAllowedError(caller.role)

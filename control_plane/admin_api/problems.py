@@ -20,7 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
-from control_plane.admin_api.history import HistoryUnavailableError
+from control_plane.admin_api.history import HistoryBusyError, HistoryUnavailableError
 from control_plane.foundation.errors import (
     ConflictError,
     KmError,
@@ -29,6 +29,7 @@ from control_plane.foundation.errors import (
     ValidationFailedError,
 )
 from control_plane.foundation.errors import Problem as Wrong
+from control_plane.usage.requests.history import SearchTooBroadError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 50
@@ -39,6 +40,8 @@ _STATUS: Sequence[tuple[type[KmError], int]] = (
     (ConflictError, 409),
     (NotAllowedError, 403),
     (ValidationFailedError, 422),
+    (SearchTooBroadError, 422),
+    (HistoryBusyError, 503),
     (HistoryUnavailableError, 503),
 )
 _CODES = {

@@ -1,7 +1,7 @@
-"""Usage figures, and the request history behind them."""
+"""Usage figures, and the shippers that bring what they are made of."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
@@ -13,22 +13,16 @@ from control_plane.admin_api.forms import (
     AccountId,
     Answer,
     Moment,
-    PageAnswer,
-    PageQuery,
     PrintableText,
     StrictBody,
-    page_answer,
 )
-from control_plane.admin_api.services import Given, Now
-from control_plane.foundation.clock import floor_hour, from_ms
+from control_plane.admin_api.services import Now
+from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage import operations, queries
-from control_plane.usage.history import EventFilters, event_search
 from control_plane.usage.queries import MAX_GROUPS, GroupBy
 from control_plane.usage.tables import Shipper
 from gateway_contract.modes import Mode
-from gateway_contract.outcomes import Outcome
-from gateway_contract.usage_events import UsageEvent
 
 router = APIRouter(tags=["usage"])
 DEFAULT_SPAN = timedelta(days=30)
@@ -103,47 +97,6 @@ class UsageAnswer(BaseModel):
     open_hours: int = Field(description="Hours with usage in the span whose figures can still change.")
 
 
-class EventsQuery(SpanQuery, PageQuery):
-    """Which calls of the account; empty is any."""
-
-    product: Word = ""
-    key_id: Word = ""
-    endpoint: Word = ""
-    mode: Mode | None = None
-    outcome: Outcome | None = None
-    request_id: Annotated[Word, Field(description="What the caller quotes: `X-Kong-Request-Id`.")] = ""
-    lowest_status: Annotated[int, Field(ge=0, le=999)] = 0
-    highest_status: Annotated[int, Field(ge=0, le=999)] = 999
-
-
-class EventAnswer(Answer):
-    """One call. Never a header, a query string or a key."""
-
-    event_id: str
-    request_id: str
-    occurred_at: Moment
-    account_id: str
-    key_id: str
-    mode: Mode
-    product: str
-    service: str
-    route: str
-    endpoint: str
-    method: str
-    path: str
-    status: int
-    outcome: Outcome
-    units: int
-    dimensions: dict[str, int]
-    bytes_in: int
-    bytes_out: int
-    latency_ms: int
-    gateway_ms: int
-    upstream_ms: int = Field(description="-1 when the upstream was not called.")
-    client_ip: str
-    flags: list[str]
-
-
 class ShipperAnswer(Answer):
     shipper_id: str
     shipped_up_to_ms: int
@@ -192,50 +145,6 @@ async def _usage(session: Database, query: UsageQuery, now: datetime, *, account
     )
 
 
-@router.get("/accounts/{account_id}/events")
-async def search_events(
-    account_id: AccountId, session: Database, services: Given, now: Now, query: Annotated[EventsQuery, Query()]
-) -> PageAnswer[EventAnswer]:
-    """Search an account's request history, newest first, each call once."""
-    await account(session, account_id)
-    return await _events(services, query, now, account_id=account_id)
-
-
-@router.get("/unattributed-events")
-async def search_unattributed_events(
-    services: Given, now: Now, query: Annotated[EventsQuery, Query()]
-) -> PageAnswer[EventAnswer]:
-    """Search the calls of nobody: without a key, with a mistyped or unknown one, or not seen by our plugins."""
-    return await _events(services, query, now, account_id="")
-
-
-async def _events(
-    services: Given, query: EventsQuery, now: datetime, *, account_id: str
-) -> PageAnswer[EventAnswer]:
-    start, end = query.span(now)
-    filters = EventFilters(
-        mode=query.mode or "",
-        product=query.product,
-        key_id=query.key_id,
-        endpoint=query.endpoint,
-        outcome=query.outcome or "",
-        request_id=query.request_id,
-        lowest_status=query.lowest_status,
-        highest_status=query.highest_status,
-    )
-    async with services.history.store() as store:
-        page = await event_search(
-            store,
-            account_id=account_id,
-            start=start,
-            end=end,
-            filters=filters,
-            cursor=query.cursor,
-            limit=query.limit,
-        )
-    return page_answer(page, _event)
-
-
 @router.get("/shippers", tags=["gateway"])
 async def list_shippers(session: Database) -> ShippersAnswer:
     """List the shippers of all gateway nodes: a live one that is silent holds back the sealing of hours."""
@@ -255,9 +164,3 @@ async def retire_shipper(
 
 def _shipper(row: Shipper) -> ShipperAnswer:
     return ShipperAnswer.model_validate(row)
-
-
-def _event(event: UsageEvent) -> EventAnswer:
-    values: dict[str, Any] = event.as_dict()
-    values["occurred_at"] = from_ms(event.occurred_at_ms)
-    return EventAnswer.model_validate(values)

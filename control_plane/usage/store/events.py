@@ -14,7 +14,6 @@ from control_plane.usage.model import HourKey
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.usage_events import UsageEvent
 
 _COLUMN_TYPES = {
     "occurred_at": "DateTime64(3, 'UTC')",
@@ -87,7 +86,6 @@ class EventStore:
         package = resources.files("control_plane.usage.store")
         self._hour_figures = (package / "hour_figures.sql").read_text(encoding="utf-8")
         self._replay_figures = self._hour_figures.replace("0 AS is_replay", "has(flags, 'replayed') AS is_replay")
-        self._event_search = (package / "event_search.sql").read_text(encoding="utf-8")
 
     @classmethod
     def open(cls, config: EventStoreConfig, *, max_threads: int | None = None) -> Self:
@@ -190,10 +188,15 @@ class EventStore:
         """Return the rows of one query."""
         return self._client.query(statement, parameters=dict(parameters)).result_rows
 
-    def search(self, parameters: Mapping[str, Any]) -> list[UsageEvent]:
-        """Return one page of events; parameters as `event_search.sql` names them (see `history.event_search`)."""
-        result = self._client.query(self._event_search, parameters=dict(parameters))
-        return [_event(dict(zip(result.column_names, row, strict=True))) for row in result.result_rows]
+    def raw(
+        self, statement: str, parameters: Mapping[str, Any], *, fmt: str, settings: Mapping[str, Any]
+    ) -> bytes:
+        """Return what one query selects in a format of ClickHouse, all of it."""
+        return self._client.raw_query(statement, dict(parameters) or None, dict(settings), fmt)
+
+    def limit(self, *, seconds: int) -> None:
+        """Let no query of this client run longer; see `event_reads.QueryTooLargeError`."""
+        self._client.set_client_setting("max_execution_time", seconds)
 
     def count_events(self, *, account_id: str | None = None) -> int:
         """Return how many distinct events are stored."""
@@ -222,14 +225,3 @@ def hour_parameters(hours: Sequence[HourKey], boundaries: Mapping[str, Sequence[
         "split_accounts": list(boundaries),
         "boundaries": [list(moments) for moments in boundaries.values()],
     }
-
-
-def _event(row: dict[str, Any]) -> UsageEvent:
-    values = row | {
-        "mode": Mode(row["mode"]),
-        "outcome": Outcome(row["outcome"]),
-        "flags": tuple(row["flags"]),
-        "dimensions": dict(row["dimensions"]),
-        "properties": dict(row["properties"]),
-    }
-    return UsageEvent(**values)

@@ -90,7 +90,7 @@ class TestCollecting:
     async def test_which_of_two_request_ids_stays_does_not_depend_on_their_order(
         self, gateway, collect, store, noon, make_gateway
     ):
-        from control_plane.usage.history import event_search
+        from control_plane.usage.requests.history import event_search
 
         kept = []
         for order in (1, -1):
@@ -124,7 +124,7 @@ class TestCollecting:
     async def test_a_leaked_receipt_on_a_route_without_our_plugins_changes_nothing(
         self, gateway, collect, store, noon, original_first
     ):
-        from control_plane.usage.history import event_search
+        from control_plane.usage.requests.history import event_search
 
         (made,) = gateway.calls(1)
         again = [made.line() | {"id": f"{n:032x}", "ra": "", "st": 500} for n in range(12)]
