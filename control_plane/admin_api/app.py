@@ -8,6 +8,7 @@ from fastapi_offline import FastAPIOffline
 
 from control_plane.admin_api import problems
 from control_plane.admin_api.access import authenticated
+from control_plane.admin_api.event_reports import router as event_reports
 from control_plane.admin_api.forms import refuse_repeated_parameters
 from control_plane.admin_api.middleware import RequestScope
 from control_plane.admin_api.problems import MEDIA_TYPE, Problem
@@ -20,6 +21,7 @@ Everything under `/admin/v1` needs `Authorization: Bearer kmt_…`; make the fir
 Times are RFC 3339 in UTC, amounts are whole minor units, ids are opaque.
 Lists are paged: pass `next_cursor` as `cursor` to get the next page.
 Errors are `application/problem+json` with a stable `code`; wrong fields are named in `errors`.
+`/ingest/v1` takes events that applications report.
 """
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"description": description, "model": Problem}
@@ -60,6 +62,7 @@ def create_app(services: Services) -> FastAPI:
         admin.include_router(resource)
     app.include_router(health)
     app.include_router(admin)
+    app.include_router(event_reports)
     _name_media_type_of_problems(app)
     return app
 

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.sweep import SweepReport
+from control_plane.usage.ingest.rate_limit import RateLimiter
+from control_plane.usage.ingest.writer import EventIngest
 from control_plane.usage.store import EventStore
 
 # Raises, or returns a problem in words, when the thing is not usable; returns None when it is.
@@ -26,17 +28,26 @@ class History(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """What takes reported events in: how many a token may send, and who writes them."""
+
+    limiter: RateLimiter
+    writer: EventIngest
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """`checks` decide readiness, by name: `postgres`, `redis`, `event_store`, and one for each worker.
 
-    `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set.
+    `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set, `ingest` where no writer runs.
     """
 
     sessions: async_sessionmaker[AsyncSession]
     history: History
     rebuild: Callable[[datetime], Awaitable[SweepReport]]
     gateway: GatewayConfig | None = None
+    ingest: Ingest | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

@@ -14,9 +14,11 @@ from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.daily.retention import HourlyRetentionConfig
+from control_plane.usage.ingest.rate_limit import RateLimit
+from control_plane.usage.ingest.writer import EventIngest
 from control_plane.usage.rollups.sealing import SealingConfig
-from control_plane.usage.store import EventStoreConfig
-from control_plane.usage.workers import UsageConfig, run_usage_workers
+from control_plane.usage.store import EventStore, EventStoreConfig
+from control_plane.usage.workers import UsageConfig, open_store_patiently, run_usage_workers
 
 ADVANCE_SECONDS = 1.0
 
@@ -37,6 +39,21 @@ def usage_config(settings: Settings) -> UsageConfig:
 
 def event_store_config(settings: Settings) -> EventStoreConfig:
     return EventStoreConfig(dsn=settings.clickhouse_dsn)
+
+
+def event_ingest(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> EventIngest:
+    """Return the writer of reported events; it is answered while its `run` is running."""
+
+    async def open_store(stop: asyncio.Event) -> EventStore | None:
+        return await open_store_patiently(event_store_config(settings), stop=stop, max_threads=1)
+
+    return EventIngest(sessions=sessions, open_store=open_store)
+
+
+def ingest_limit(settings: Settings) -> RateLimit:
+    return RateLimit(
+        events_per_second=settings.ingest_events_per_second, burst_events=settings.ingest_burst_events
+    )
 
 
 def projector_config(settings: Settings) -> ProjectorConfig:

@@ -18,18 +18,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.admin_api.app import create_app, create_health_app
 from control_plane.admin_api.history import EventHistory
-from control_plane.admin_api.services import Check, Services
+from control_plane.admin_api.services import Check, Ingest, Services
 from control_plane.entrypoints import components
 from control_plane.entrypoints.schema import SchemaWatch
 from control_plane.entrypoints.settings import Settings
-from control_plane.entrypoints.supervisor import Supervisor
+from control_plane.entrypoints.supervisor import Supervisor, Worker
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.gateway_sync.sweep import SweepReport, rebuild
+from control_plane.usage.ingest.rate_limit import RateLimiter
 
 GRACE_SECONDS = 20.0
 HTTP_GRACE_SECONDS = 10
 CHECK_TIMEOUT_SECONDS = 3.0
+QUICK_TIMEOUT_SECONDS = 0.5
 # Requests and workers have connections apart: whatever callers do, usage goes on being counted.
 REQUEST_POOL_SIZE = 15
 WORKER_POOL_SIZE = 10
@@ -82,13 +84,18 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
         settings.database_url, pool_size=WORKER_POOL_SIZE, application_name="km-workers"
     )
     workers = components.workers(settings, session_factory(workers_engine)) if part.workers else []
+    writer = components.event_ingest(settings, session_factory(workers_engine)) if part.api else None
+    if writer is not None:
+        workers.append(Worker("ingest", writer.run))
     supervisor = Supervisor(workers)
-    async with _stores(settings, engine, workers_engine) as (history, client):
+    async with _stores(settings, engine, workers_engine) as (history, client), _quick_redis(settings) as quick:
+        limiter = RateLimiter(quick, components.ingest_limit(settings))
         services = Services(
             sessions=session_factory(engine),
             history=history,
             rebuild=partial(_rebuild, settings, workers_engine, client),
             gateway=components.gateway_config(settings),
+            ingest=None if writer is None else Ingest(limiter, writer),
             checks=_checks(engine, schema, client, history, supervisor),
         )
         app = create_app(services) if part.api else create_health_app(services)
@@ -154,6 +161,16 @@ async def _stores(settings: Settings, *engines: AsyncEngine) -> AsyncIterator[tu
         await client.aclose()
         for engine in engines:
             await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def _quick_redis(settings: Settings) -> AsyncIterator[RedisClient]:
+    """Lend a client that gives up soon: what is asked through it can be decided without Redis."""
+    client = create_redis(settings.redis_url, timeout_seconds=QUICK_TIMEOUT_SECONDS)
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 async def _rebuild(settings: Settings, engine: AsyncEngine, client: RedisClient, now: datetime) -> SweepReport:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from control_plane.usage.ingest.model import MAX_EVENTS
 from gateway_contract.cluster_urls import is_cluster_url, parse_cluster_url
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 
@@ -26,6 +27,7 @@ class Settings(BaseSettings):
     `gateway_nodes`: comma-separated addresses of Kong's Admin API. `kong_config`: path of the base kong.yml.
     `redis_url`: one server, or a cluster (`gateway_contract.cluster_urls`).
     `clickhouse_dsn`: `chdb:///directory` inside one process, or `clickhouse://...` for a server.
+    `ingest_events_per_second`, `ingest_burst_events`: what one token may report; 0 a second is no limit.
     """
 
     model_config = SettingsConfigDict(env_prefix="KM_", extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -44,6 +46,8 @@ class Settings(BaseSettings):
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
     hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
     stream_shards: int = Field(default=1, ge=1, le=256)
+    ingest_events_per_second: int = Field(default=10_000, ge=0, le=1_000_000)
+    ingest_burst_events: int = Field(default=60_000, ge=MAX_EVENTS, le=100_000_000)
 
     @field_validator("redis_url")
     @classmethod
