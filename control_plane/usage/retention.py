@@ -23,14 +23,18 @@ def retention_days(*, default_days: int, plan_days: int | None) -> int:
     return min(MAXIMUM_DAYS, max(MINIMUM_DAYS, default_days, plan_days or 0))
 
 
-def countable_from(now: datetime, *, kept_days: int = MINIMUM_DAYS) -> datetime:
-    """Return the first hour that can be counted from its events, if each was kept `kept_days` at least."""
-    return now - timedelta(days=kept_days - LOOK_BACK_DAYS)
+def countable_from_ms(now: datetime, *, kept_days: int = MINIMUM_DAYS) -> int:
+    """Return the start of the first hour that can be counted from its events.
+
+    `kept_days` is the shortest time that any event of it may have been stored for.
+    """
+    oldest_ms = to_ms(now - timedelta(days=kept_days - LOOK_BACK_DAYS))
+    return -(-oldest_ms // HOUR_MS) * HOUR_MS
 
 
 def may_have_expired(hour_ms: int, now: datetime, *, kept_days: int = MINIMUM_DAYS) -> bool:
-    """Say whether events that decide this hour may be gone: then it must not be recomputed, its figures stand.
+    """Say whether events that decide this hour (or the one of this moment) may be gone.
 
-    `kept_days` is the shortest time that any event of the hour may have been stored for.
+    Then it must not be recomputed, its figures stand, and events that come for it are not stored.
     """
-    return hour_ms < to_ms(countable_from(now, kept_days=kept_days))
+    return hour_ms < countable_from_ms(now, kept_days=kept_days)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, cast
 
+from control_plane.foundation.clock import from_ms
 from control_plane.usage.collect.attribution import (
     MAX_METHOD_LENGTH,
     NUMBERS,
@@ -28,6 +29,7 @@ from control_plane.usage.model import (
     LATEST_MS,
     HourKey,
 )
+from control_plane.usage.retention import countable_from_ms
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -97,6 +99,7 @@ class EventColumns:
     hours: set[HourKey] = field(default_factory=set)
     replay_hours: set[HourKey] = field(default_factory=set)
     implausible: list[UsageLine] = field(default_factory=list)
+    expired: list[UsageLine] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -112,6 +115,7 @@ class EventColumns:
         self.hours |= more.hours
         self.replay_hours |= more.replay_hours
         self.implausible += more.implausible
+        self.expired += more.expired
         self.flags.update(more.flags)
 
     def slice(self, start: int, end: int) -> "EventColumns":
@@ -131,17 +135,24 @@ class Attribution:
         self._rules = rules or ProductRules()
 
     def events(self, lines: Sequence[UsageLine], *, ingested_at_ms: int, shipper: str = "") -> EventColumns:
-        """Return the events of a shipper's lines, in order; a line without hour goes to `implausible` instead."""
+        """Return the events of a shipper's lines, in order.
+
+        A line without hour goes to `implausible` instead, one of an hour that is never counted again to `expired`.
+        """
         flags: dict[int, tuple[str, ...]] = {}
         identities = self._identities(lines, flags)
         implausible: list[UsageLine] = []
-        if None in identities:
-            implausible = [line for line, identity in zip(lines, identities, strict=True) if identity is None]
-            lines = [line for line, identity in zip(lines, identities, strict=True) if identity is not None]
+        expired: list[UsageLine] = []
+        first_ms = countable_from_ms(from_ms(ingested_at_ms))
+        if any(identity is None or identity[1] < first_ms for identity in identities):
+            pairs = list(zip(lines, identities, strict=True))
+            implausible = [line for line, identity in pairs if identity is None]
+            expired = [line for line, identity in pairs if identity is not None and identity[1] < first_ms]
+            lines = [line for line, identity in pairs if identity is not None and identity[1] >= first_ms]
             flags = {}
             identities = self._identities(lines, flags)
         if not lines:
-            return EventColumns(implausible=implausible)
+            return EventColumns(implausible=implausible, expired=expired)
         columns = self._columns(lines, identities, flags, ingested_at_ms)
         columns["shipper"] = [shipper] * len(lines)
         hours = {
@@ -150,7 +161,8 @@ class Attribution:
         }
         counted = Counter(flag for row in flags.values() for flag in row)
         replay_hours = _replay_hours(columns, flags) if counted[FLAG_REPLAYED] else set()
-        return EventColumns(columns, {HourKey(*hour) for hour in hours}, replay_hours, implausible, counted)
+        named = {HourKey(*hour) for hour in hours}
+        return EventColumns(columns, named, replay_hours, implausible, expired, counted)
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""

@@ -12,6 +12,8 @@ from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter
 from control_plane.usage.model import HourKey
 from control_plane.usage.store import EventStore, UnstorableRowError
 
+TOO_LATE = "too late: its hour is past retention, and is not counted again"
+
 log = structlog.get_logger(__name__)
 
 
@@ -40,6 +42,7 @@ class EventWriter:
         """
         events, letters = self._read(batch, now_ms)
         letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
+        letters += [_letter_of_line(line, TOO_LATE) for line in events.expired]
         letters += list(self._insert(events))
         self._store.insert_dead_letters(letters, received_at_ms=now_ms)
         _count(batch, events, letters)

@@ -3,12 +3,12 @@
 The row of `usage_hours` is locked before the generation of the touched mark is read, and that before the events
 are read. So nobody else recomputes the hour meanwhile, and an event that is not seen has raised the generation
 after it was read: the mark stays, and the hour is done again. Hours with replays depend on the hours before them,
-too: see `replay_hours`.
+too: see `replay_hours`. An hour whose events may have expired is left as it stands: see `past_hours`.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,8 +21,10 @@ from control_plane.usage import metrics
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
+from control_plane.usage.retention import MINIMUM_DAYS, may_have_expired
 from control_plane.usage.rollups.derived import Derive, RecomputedHours
 from control_plane.usage.rollups.hour_rows import hour_arrays, open_hours, write_hours
+from control_plane.usage.rollups.past_hours import leave_standing
 from control_plane.usage.rollups.replay_hours import (
     hours_to_wait,
     hours_with_replays,
@@ -87,10 +89,14 @@ _NEVER = -1
 
 @dataclass(frozen=True, slots=True)
 class AggregatorConfig:
-    """Up to `hours_per_pass` hours in one transaction; `pause_seconds` between looks when there is nothing."""
+    """Up to `hours_per_pass` hours in one transaction; `pause_seconds` between looks when there is nothing.
+
+    `kept_days`: the shortest time that any event in the store may have been stored for.
+    """
 
     hours_per_pass: int = 200
     pause_seconds: float = 0.25
+    kept_days: int = MINIMUM_DAYS
 
 
 async def aggregate_touched(
@@ -100,11 +106,13 @@ async def aggregate_touched(
     now: datetime,
     limit: int = 200,
     derive: Sequence[Derive] = (),
+    kept_days: int = MINIMUM_DAYS,
 ) -> int:
-    """Recompute up to `limit` touched hours and return how many; hours that others work on are passed over.
+    """Work off up to `limit` touched hours and return how many; hours that others work on are passed over.
 
     Idempotent. The revision of an hour grows with every change of its figures, which also opens its seal. Each of
     `derive` is called in turn, in the same transaction, once the hours' rows are written (see `derived.Derive`).
+    An hour whose events may have expired (`kept_days`: see AggregatorConfig) is not recomputed: its mark goes.
     """
     async with sessions() as session, session.begin():
         await session.execute(_OPEN_HOURS, {"limit": limit})
@@ -122,21 +130,38 @@ async def aggregate_touched(
         hours = [key for key in hours if key in generations]  # another worker was done with it just now
         if not hours:
             return 0
-        replay_hours = await hours_with_replays(session, hours)
-        waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
-        computed = await _recompute(session, store, hours, replay_hours)
-        changed = await write_hours(session, hours, computed.rows, revisions=revisions, now=now)
-        recomputed = RecomputedHours(
-            hours=hours, changed=tuple(changed), phases=computed.phases, moments=computed.moments, now=now
-        )
-        derived = [key for one in derive for key in await one(session, store, recomputed)]
-        await open_hours(session, set(derived).difference(changed))
-        changed += await write_unmatched(session, computed.unmatched)
-        await touch_later_hours(session, changed, in_hand=hours, now=now)
+        past = [key for key in hours if may_have_expired(key.hour_ms, now, kept_days=kept_days)]
+        await leave_standing(session, past, revisions=revisions)
+        whole = sorted(set(hours).difference(past))
+        waiting = await _redo(session, store, whole, revisions=revisions, derive=derive, now=now) if whole else ()
         # after the touching, which may wait for others' marks; this waits for nobody
         done = [_NEVER if key in waiting else generations[key] for key in hours]
         await session.execute(_CLEAR_MARKS, {**hour_arrays(hours), "generations": done, "now": now})
     return len(hours)
+
+
+async def _redo(
+    session: AsyncSession,
+    store: EventStore,
+    hours: Sequence[HourKey],
+    *,
+    revisions: Mapping[HourKey, int],
+    derive: Sequence[Derive],
+    now: datetime,
+) -> Collection[HourKey]:
+    """Recompute hours and all that follows from them; return those that wait for earlier ones."""
+    replay_hours = await hours_with_replays(session, hours)
+    waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
+    computed = await _recompute(session, store, hours, replay_hours)
+    changed = await write_hours(session, hours, computed.rows, revisions=revisions, now=now)
+    recomputed = RecomputedHours(
+        hours=hours, changed=tuple(changed), phases=computed.phases, moments=computed.moments, now=now
+    )
+    derived = [key for one in derive for key in await one(session, store, recomputed)]
+    await open_hours(session, set(derived).difference(changed))
+    changed += await write_unmatched(session, computed.unmatched)
+    await touch_later_hours(session, changed, in_hand=hours, now=now)
+    return waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +217,9 @@ async def run_aggregator(
             if limit == 0:
                 await _put_first_last(sessions, clock())
                 limit = 1
-            done = await aggregate_touched(sessions, store, now=clock(), limit=limit, derive=derive)
+            done = await aggregate_touched(
+                sessions, store, now=clock(), limit=limit, derive=derive, kept_days=config.kept_days
+            )
             taken, limit = limit, min(config.hours_per_pass, limit * 2)
             if time.monotonic() - reported > 1.0:
                 reported = time.monotonic()

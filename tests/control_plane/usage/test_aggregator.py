@@ -210,7 +210,9 @@ class TestRaces:
 
         monkeypatch.setattr(store, "hour_figures", read_but_one)
         config = AggregatorConfig(pause_seconds=0.01)
-        running = asyncio.create_task(run_aggregator(config=config, sessions=sessions, store=store, stop=stop))
+        running = asyncio.create_task(
+            run_aggregator(config=config, sessions=sessions, store=store, stop=stop, clock=lambda: noon)
+        )
         try:
             async with asyncio.timeout(30):
                 while await total(sessions, "calls") < 5:  # noqa: ASYNC110 - the database tells nobody

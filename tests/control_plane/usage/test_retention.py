@@ -7,7 +7,7 @@ import pytest
 from control_plane.foundation.clock import to_ms
 from control_plane.usage import retention
 
-NOW = datetime(2026, 7, 1, 15, 30, tzinfo=UTC)
+NOW = datetime(2026, 7, 1, 15, tzinfo=UTC)
 
 
 class TestMayHaveExpired:
@@ -24,6 +24,13 @@ class TestMayHaveExpired:
     )
     def test_leaves_a_day_for_the_calls_that_replays_repeat(self, age: timedelta, *, expired: bool) -> None:
         assert retention.may_have_expired(to_ms(NOW - age), NOW) is expired
+
+    def test_lets_an_hour_go_as_a_whole(self) -> None:
+        half_past = NOW + timedelta(minutes=30)
+        first_ms = retention.countable_from_ms(half_past)
+        assert first_ms == to_ms(NOW + timedelta(hours=1) - timedelta(days=89))
+        assert retention.may_have_expired(first_ms - 1, half_past)
+        assert not retention.may_have_expired(first_ms, half_past)
 
     def test_follows_the_shortest_time_that_events_were_stored_for(self) -> None:
         hour_ms = to_ms(NOW - timedelta(days=300))
