@@ -70,7 +70,7 @@ def ship(line: bytes) -> dict[str, float]:
 def drain(settings: ShipperSettings) -> dict[str, float]:
     spool, metrics = Spool(settings.spool_dir), ShipperMetrics()
     stream = UsageStream(url=settings.redis_url, shipper_id=spool.shipper_id, shards=1)
-    shipper = Shipper(settings=settings, spool=spool, stream=stream, metrics=metrics)
+    shipper = Shipper(settings=settings, spool=spool, sink=stream, metrics=metrics)
     started, cpu_started = time.perf_counter(), time.process_time()
     while metrics.registry.get_sample_value("km_shipper_lines_shipped_total") != LINES:
         shipper.step(now=time.monotonic(), now_ms=time.time_ns() // 1_000_000)

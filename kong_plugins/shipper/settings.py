@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway_contract.kafka import KafkaAddress
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShipperSettings:
@@ -12,11 +14,12 @@ class ShipperSettings:
     committed. `final_after_seconds`: a segment that has not grown for so long has no writer any more.
     `claim_margin_ms`: how long after its last byte a request's line may take into the spool (`claims`).
     `rotate_bytes`: a live file of that size becomes a segment even while nothing can be shipped, so that the
-    disk is given back in pieces.
+    disk is given back in pieces. `kafka`: lines go there instead of to Redis, which keeps epochs and positions.
     """
 
     spool_dir: Path
     redis_url: str
+    kafka: KafkaAddress | None = None
     stream_shards: int = 1
     scan_seconds: float = 0.2
     poll_seconds: float = 0.5

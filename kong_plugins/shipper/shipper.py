@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from gateway_contract.usage_lines import MAX_BYTES_PER_ENTRY
 from kong_plugins.shipper.backoff import Backoff
 from kong_plugins.shipper.batches import Batch, read_batch, read_torn_tail
 from kong_plugins.shipper.claims import Claims
@@ -18,8 +19,16 @@ from kong_plugins.shipper.metrics import ShipperMetrics
 from kong_plugins.shipper.quarantine import Quarantine
 from kong_plugins.shipper.segments import Segment
 from kong_plugins.shipper.settings import ShipperSettings
+from kong_plugins.shipper.sink import (
+    Entry,
+    Fate,
+    PositionsAwayError,
+    Refusal,
+    SinkAwayError,
+    SinkChangedError,
+    UsageSink,
+)
 from kong_plugins.shipper.spool import Spool
-from kong_plugins.shipper.stream import Entry, Fate, RedisAwayError, Refusal, ServerChangedError, UsageStream
 
 # Batches shipped before the loop looks at scans and positions again.
 BATCHES_PER_STEP = 40
@@ -32,11 +41,11 @@ class Shipper:
     """Ships one spool directory. `step` does a bounded piece of work; call it for ever, from one thread."""
 
     def __init__(
-        self, *, settings: ShipperSettings, spool: Spool, stream: UsageStream, metrics: ShipperMetrics
+        self, *, settings: ShipperSettings, spool: Spool, sink: UsageSink, metrics: ShipperMetrics
     ) -> None:
         self._settings = settings
         self._spool = spool
-        self._stream = stream
+        self._sink = sink
         self._metrics = metrics
         self.faults = Faults()
         self.claims = Claims(margin_ms=settings.claim_margin_ms)
@@ -51,11 +60,12 @@ class Shipper:
         self._begin_because: str | None = "start"
         self._poll_due = self._heartbeat_due = self._full_until = 0.0
         self._started_ms = 0
+        self._entry_bytes = MAX_BYTES_PER_ENTRY
 
     def step(self, *, now: float, now_ms: int) -> bool:
         """Do what is due. Returns whether more is waiting, so that the next step should follow at once.
 
-        Failures of Redis and of the disk are counted, logged and tried again later; none comes out of here.
+        Failures of the sink and of the disk are counted, logged and tried again later; none comes out of here.
 
         Args:
             now: monotonic seconds.
@@ -67,13 +77,12 @@ class Shipper:
             return False
         try:
             more = self._talk(now=now, now_ms=now_ms)
-        except ServerChangedError:
+        except SinkChangedError:
             self._begin_because = "server_changed"
             return False
-        except RedisAwayError as error:
-            self._metrics.redis_errors.inc()
+        except SinkAwayError as error:
             self._connected = False
-            self.faults.note(f"redis: {error}", now=now)
+            self._note_away(error, now=now)
             self._backoff.fail(now=now)
             return False
         except OSError as error:
@@ -82,7 +91,7 @@ class Shipper:
             self._backoff.fail(now=now)
             return False
         if not self._connected:
-            log.info("connected", stream=self._stream.name)
+            log.info("connected", sink=self._sink.kind, stream=self._sink.name)
         self._connected = True
         self._backoff.succeed()
         return more
@@ -100,7 +109,8 @@ class Shipper:
         return {
             "ready": self._connected,
             "shipper": self._spool.shipper_id,
-            "stream": self._stream.name,
+            "sink": self._sink.kind,
+            "stream": self._sink.name,
             "segments": len(self.segments),
             "waiting_bytes": waiting_bytes,
             "uncommitted_entries": len(self._in_flight),
@@ -125,7 +135,7 @@ class Shipper:
 
     def _begin_if_needed(self) -> None:
         if self._begin_because is not None:
-            self.segments.commit(self._stream.begin())
+            self.segments.commit(self._sink.begin())
             self._fall_back(self._begin_because)
             self._begin_because = None
 
@@ -159,7 +169,7 @@ class Shipper:
         if segment.shipped >= segment.size:
             return None
         if segment.torn_at_size != segment.size:
-            if batch := read_batch(segment.path, start=segment.shipped):
+            if batch := read_batch(segment.path, start=segment.shipped, max_bytes=self._entry_bytes):
                 return batch
             segment.torn_at_size = segment.size
         if now - segment.grown_at < self._settings.final_after_seconds:
@@ -205,13 +215,16 @@ class Shipper:
             self._metrics.heartbeats.inc()
 
     def _add(self, entry: Entry, *, now: float, most_entries: int) -> str | None:
-        added = self._stream.add(entry, most_entries=most_entries)
+        added = self._sink.add(entry, most_entries=most_entries)
         if isinstance(added, str):
             self._heartbeat_due = now + self._settings.heartbeat_seconds
             return added
         if added is Refusal.FULL:
             if entry.segment:
                 self._wait_for_room(now=now)
+            return None
+        if added is Refusal.TOO_LARGE:
+            self._cut_smaller(entry, now=now)
             return None
         self._begin_because = added.value
         if added is Refusal.EPOCH_TAKEN:
@@ -220,28 +233,44 @@ class Shipper:
             self._backoff.pause(now=now, seconds=self._settings.resend_after_seconds)
         return None
 
+    def _cut_smaller(self, entry: Entry, *, now: float) -> None:
+        """Make entries half as large from now on, until the sink takes them."""
+        self._entry_bytes = max(min(self._entry_bytes, len(entry.lines)) // 2, 1)
+        log.warning("the sink takes no entry so large", bytes=len(entry.lines), from_now_on=self._entry_bytes)
+        if b"\n" not in entry.lines:
+            self.faults.note(f"{self._sink.kind}: it takes no single line of {len(entry.lines)} bytes", now=now)
+            self._wait_for_room(now=now)
+
     def _wait_for_room(self, *, now: float) -> None:
         self._metrics.stream_full.inc()
         self._full_until = now + FULL_WAIT_SECONDS
 
     def _learn_positions(self, *, now: float) -> None:
-        positions = self._stream.positions()
+        try:
+            positions = self._sink.positions()
+        except PositionsAwayError as error:
+            self._note_away(error, now=now)
+            return
         moved = self.segments.commit(positions)
         deleted = [name for name in positions if name not in self.segments]
         if deleted and self._keeper.loaded:
-            self._stream.forget(deleted)
+            self._sink.forget(deleted)
         self._in_flight.settle(self.segments.is_committed, moved=moved, now=now)
         overdue = self._in_flight.overdue(now=now)
         if overdue is None:
             return
-        fate = self._stream.fate(overdue)
+        fate = self._sink.fate(overdue)
         if fate is Fate.WAITING:
             self._in_flight.wait_on(now=now)
             return
-        if self.segments.commit(self._stream.positions()):
+        if self.segments.commit(self._sink.positions()):
             return  # committed between the two looks: next time it is settled
         self._in_flight.wait_longer()
         self._fall_back("stream_lost" if fate is Fate.LOST else "no_progress")
+
+    def _note_away(self, error: SinkAwayError, *, now: float) -> None:
+        self._metrics.sink_errors[error.store].inc()
+        self.faults.note(f"{error.store}: {error}", now=now)
 
     def _fall_back(self, reason: str) -> None:
         again_bytes = self.segments.fall_back()

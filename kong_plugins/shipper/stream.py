@@ -1,68 +1,39 @@
-"""The Redis side: entries of the usage stream, committed positions, and noticing that Redis lost something.
+"""A Redis stream as sink: its entries, committed positions, and noticing that Redis lost something.
 
-Every failure of Redis, whatever it is, becomes `RedisAwayError`: the spool keeps the lines, so waiting is always
-right. Nothing is retried inside a call. An entry whose answer did not come is added again by the caller; the event
-id makes its lines count once.
+Every failure of Redis, whatever it is, becomes `RedisAwayError`. Nothing is retried inside a call.
 """
 
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
 import redis
 from redis.exceptions import RedisError
 
-from gateway_contract import redis_names, usage_lines
+from gateway_contract import redis_names
 from kong_plugins.shipper.server import OtherServerError, StreamServer
+from kong_plugins.shipper.sink import Entry, Fate, Refusal, SinkAwayError, SinkChangedError
 
 _SCRIPT = Path(__file__).with_name("ship_entry.lua").read_text(encoding="utf-8")
 
 
-class RedisAwayError(Exception):
+class RedisAwayError(SinkAwayError):
     """Redis did not answer, or answered with an error. Whether the last entry was added is unknown."""
 
 
-class ServerChangedError(RedisAwayError):
+class ServerChangedError(RedisAwayError, SinkChangedError):
     """Another Redis process answers than the one that was given the epoch; nothing was said to it.
 
     A replica that took over may know the epoch and not the last entries.
     """
 
 
-class Refusal(Enum):
-    """Why an entry was not added."""
-
-    FULL = "full"
-    EPOCH_LOST = "epoch_lost"
-    EPOCH_TAKEN = "epoch_taken"
-
-
-class Fate(Enum):
-    """Where an entry that was added, but is not committed, is now."""
-
-    WAITING = "waiting"  # in the stream, not read yet or not acknowledged
-    LOST = "lost"  # not in the stream, or acknowledged without a commit
-    UNKNOWN = "unknown"  # in the stream, and nobody keeps a reading position there
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One stream entry. A heartbeat has no segment, no lines, and start = end = 0."""
-
-    segment: str = ""
-    start: int = 0
-    end: int = 0
-    shipped_up_to_ms: int
-    lines: bytes = b""
-    dropped: int = 0
-
-
 class UsageStream:
-    """One shipper's view of its stream. For one thread."""
+    """One shipper's view of its stream (`sink.UsageSink`). For one thread."""
+
+    kind = "redis"
 
     def __init__(self, *, url: str, shipper_id: str, shards: int) -> None:
         self._shipper_id = shipper_id
@@ -95,15 +66,7 @@ class UsageStream:
             ServerChangedError: nothing was added.
             RedisAwayError: Redis did not answer.
         """
-        fields: list[str | int | bytes] = [
-            *(usage_lines.FIELD_SHIPPER, self._shipper_id),
-            *(usage_lines.FIELD_SEGMENT, entry.segment),
-            *(usage_lines.FIELD_START, entry.start),
-            *(usage_lines.FIELD_END, entry.end),
-            *(usage_lines.FIELD_SHIPPED_UP_TO_MS, entry.shipped_up_to_ms),
-            *(usage_lines.FIELD_DROPPED, entry.dropped),
-            *(usage_lines.FIELD_LINES, entry.lines),
-        ]
+        fields = [part for field in entry.fields(shipper_id=self._shipper_id).items() for part in field]
         with self._talking() as server:
             script = server.register_script(_SCRIPT)
             answer = cast(

@@ -167,7 +167,7 @@ class Bench:
         self.spool = Spool(self.directory)
         self.stream = UsageStream(url=self.url, shipper_id=self.spool.shipper_id, shards=1)
         self.metrics = ShipperMetrics()
-        self.shipper = Shipper(settings=self.settings, spool=self.spool, stream=self.stream, metrics=self.metrics)
+        self.shipper = Shipper(settings=self.settings, spool=self.spool, sink=self.stream, metrics=self.metrics)
 
     def close(self) -> None:
         """Forget everything that is not on disk, as a kill does."""
