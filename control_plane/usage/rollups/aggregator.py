@@ -8,22 +8,28 @@ too: see `replay_hours`. An hour whose events may have expired is left as it sta
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.foundation.clock import MILLISECOND, to_ms, utc_now
 from control_plane.usage import metrics
+from control_plane.usage.corrections.model import Amendment
+from control_plane.usage.corrections.queries import amendments_of_hours, voids_of_hours
+from control_plane.usage.hours import hour_arrays
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
 from control_plane.usage.retention import MINIMUM_DAYS, may_have_expired
+from control_plane.usage.rollups import metrics as rollup_metrics
 from control_plane.usage.rollups.derived import Derive, RecomputedHours
-from control_plane.usage.rollups.hour_rows import hour_arrays, open_hours, write_hours
+from control_plane.usage.rollups.hour_rows import open_hours, write_hours
+from control_plane.usage.rollups.pace import MAY_BE_TAKEN, NO_PACE, Lane, Pace, choice, note_costs, shared_costs
 from control_plane.usage.rollups.past_hours import leave_standing
 from control_plane.usage.rollups.replay_hours import (
     hours_to_wait,
@@ -35,6 +41,7 @@ from control_plane.usage.rollups.replay_hours import (
 from control_plane.usage.rollups.replays import NO_REPLAYS, Unmatched, hours_before
 from control_plane.usage.rollups.rollup import Phases, RowKey, RowSums, rollup_rows, split_moments
 from control_plane.usage.store import EventStore
+from control_plane.usage.store.events import Voids
 
 log = structlog.get_logger(__name__)
 
@@ -50,9 +57,10 @@ SELECT account_id, hour, 0 FROM (
 ORDER BY account_id, hour
 ON CONFLICT DO NOTHING
 """)
-_LOCK_HOURS = text("""
+_LOCK_HOURS = text(f"""
 SELECT known.account_id, known.hour, known.revision
 FROM touched_hours AS touched JOIN usage_hours AS known USING (account_id, hour)
+WHERE {MAY_BE_TAKEN}
 ORDER BY touched.touched_at LIMIT :limit
 FOR UPDATE OF known SKIP LOCKED
 """)
@@ -77,9 +85,15 @@ WITH free AS (
 UPDATE touched_hours AS mark SET touched_at = :now
 FROM free WHERE NOT free.is_done AND mark.account_id = free.account_id AND mark.hour = free.hour
 """)
-_PUT_LAST = text("""
+_PUT_LAST = text(f"""
 UPDATE touched_hours AS mark SET touched_at = :now
-FROM (SELECT account_id, hour FROM touched_hours ORDER BY touched_at LIMIT 1 FOR UPDATE SKIP LOCKED) AS first
+FROM (
+    SELECT touched.account_id, touched.hour
+    FROM touched_hours AS touched JOIN usage_hours AS known USING (account_id, hour)
+    WHERE {MAY_BE_TAKEN}
+    ORDER BY touched.touched_at LIMIT 1
+    FOR UPDATE OF touched SKIP LOCKED
+) AS first
 WHERE mark.account_id = first.account_id AND mark.hour = first.hour
 RETURNING mark.account_id, mark.hour
 """)
@@ -91,12 +105,15 @@ _NEVER = -1
 class AggregatorConfig:
     """Up to `hours_per_pass` hours in one transaction; `pause_seconds` between looks when there is nothing.
 
-    `kept_days`: the shortest time that any event in the store may have been stored for.
+    `kept_days`: the shortest time that any event in the store may have been stored for. `lane`: which hours this
+    aggregator takes.
     """
 
     hours_per_pass: int = 200
     pause_seconds: float = 0.25
     kept_days: int = MINIMUM_DAYS
+    pace: Pace = Pace()
+    lane: Lane = Lane.ALL
 
 
 async def aggregate_touched(
@@ -107,71 +124,107 @@ async def aggregate_touched(
     limit: int = 200,
     derive: Sequence[Derive] = (),
     kept_days: int = MINIMUM_DAYS,
+    pace: Pace = NO_PACE,
+    lane: Lane = Lane.ALL,
 ) -> int:
     """Work off up to `limit` touched hours and return how many; hours that others work on are passed over.
 
     Idempotent. The revision of an hour grows with every change of its figures, which also opens its seal. Each of
     `derive` is called in turn, in the same transaction, once the hours' rows are written (see `derived.Derive`).
-    An hour whose events may have expired (`kept_days`: see AggregatorConfig) is not recomputed: its mark goes.
+    An hour whose events may have expired (`kept_days`: see AggregatorConfig) is not recomputed: its figures stand,
+    but for amendments. Hours that rest by `pace`, and those of another `lane`, keep their marks.
     """
     async with sessions() as session, session.begin():
         await session.execute(_OPEN_HOURS, {"limit": limit})
     async with sessions() as session, session.begin():
-        revisions = {
-            HourKey(account_id, to_ms(hour)): revision
-            for account_id, hour, revision in await session.execute(_LOCK_HOURS, {"limit": limit})
-        }
+        locked = await session.execute(_LOCK_HOURS, {"limit": limit, **choice(pace, lane, now)})
+        revisions = {HourKey(account_id, to_ms(hour)): revision for account_id, hour, revision in locked}
         hours = sorted(revisions)
-        names = hour_arrays(hours)
         generations = {
             HourKey(account_id, to_ms(hour)): generation
-            for account_id, hour, generation in await session.execute(_READ_GENERATIONS, names)
+            for account_id, hour, generation in await session.execute(_READ_GENERATIONS, hour_arrays(hours))
         }
         hours = [key for key in hours if key in generations]  # another worker was done with it just now
         if not hours:
             return 0
+        work = _Work(session, store, derive, revisions, await amendments_of_hours(session, hours), pace, now)
         past = [key for key in hours if may_have_expired(key.hour_ms, now, kept_days=kept_days)]
-        await leave_standing(session, past, revisions=revisions)
-        whole = sorted(set(hours).difference(past))
-        waiting = await _redo(session, store, whole, revisions=revisions, derive=derive, now=now) if whole else ()
+        waiting = await work.redo(sorted(set(hours).difference(past)), past)
         # after the touching, which may wait for others' marks; this waits for nobody
         done = [_NEVER if key in waiting else generations[key] for key in hours]
         await session.execute(_CLEAR_MARKS, {**hour_arrays(hours), "generations": done, "now": now})
     return len(hours)
 
 
-async def _redo(
-    session: AsyncSession,
-    store: EventStore,
-    hours: Sequence[HourKey],
-    *,
-    revisions: Mapping[HourKey, int],
-    derive: Sequence[Derive],
-    now: datetime,
-) -> Collection[HourKey]:
-    """Recompute hours and all that follows from them; return those that wait for earlier ones."""
-    replay_hours = await hours_with_replays(session, hours)
-    waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
-    computed = await _recompute(session, store, hours, replay_hours)
-    changed = await write_hours(session, hours, computed.rows, revisions=revisions, now=now)
-    recomputed = RecomputedHours(
-        hours=hours, changed=tuple(changed), phases=computed.phases, moments=computed.moments, now=now
-    )
-    derived = [key for one in derive for key in await one(session, store, recomputed)]
-    await open_hours(session, set(derived).difference(changed))
-    changed += await write_unmatched(session, computed.unmatched)
-    await touch_later_hours(session, changed, in_hand=hours, now=now)
-    return waiting
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Hours in hand, locked in one transaction."""
+
+    session: AsyncSession
+    store: EventStore
+    derive: Sequence[Derive]
+    revisions: Mapping[HourKey, int]
+    amendments: Mapping[HourKey, Sequence[Amendment]]
+    pace: Pace
+    now: datetime
+
+    async def redo(self, hours: Sequence[HourKey], past: Sequence[HourKey]) -> Collection[HourKey]:
+        """Recompute hours and all that follows from them; return those that wait for earlier ones.
+
+        `past` hours are not read again: they get their amendments.
+        """
+        session, now, started = self.session, self.now, time.monotonic()
+        changed = await self._amend(past) if past else []
+        replay_hours = await hours_with_replays(session, hours)
+        waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
+        computed = await _recompute(session, self.store, hours, replay_hours)
+        changed += await write_hours(
+            session, hours, computed.rows, amendments=self.amendments, revisions=self.revisions, now=now
+        )
+        recomputed = RecomputedHours(
+            hours=hours,
+            changed=tuple(changed),
+            phases=computed.phases,
+            moments=computed.moments,
+            voids=computed.voids,
+            now=now,
+        )
+        derived = [key for one in self.derive for key in await one(session, self.store, recomputed)]
+        await open_hours(session, set(derived).difference(changed), now=now)
+        changed += await write_unmatched(session, computed.unmatched)
+        await touch_later_hours(session, changed, in_hand=hours, now=now)
+        took = timedelta(seconds=time.monotonic() - started)
+        costs = shared_costs(hours, computed.events, took_ms=took // MILLISECOND)
+        await note_costs(session, costs, pace=self.pace, now=now + took)
+        return waiting
+
+    async def _amend(self, past: Sequence[HourKey]) -> list[HourKey]:
+        known = [key for key in past if self.revisions[key] or key in self.amendments]
+        changed = await write_hours(
+            self.session,
+            known,
+            {},
+            amendments=self.amendments,
+            standing=set(known),
+            revisions=self.revisions,
+            now=self.now,
+        )
+        left = sorted(set(past).difference(changed))
+        await leave_standing(self.session, left, revisions=self.revisions)
+        return changed
 
 
 @dataclass(frozen=True, slots=True)
 class _Computed:
-    """Rows of hours, the replays that are billed after all, and what hours were split by."""
+    """Rows of hours, the replays that are billed after all, and what hours were split by and are without."""
 
     rows: dict[HourKey, dict[RowKey, RowSums]]
     unmatched: Unmatched
     phases: Phases
     moments: Mapping[str, Sequence[int]]
+    voids: Voids
+    events: Mapping[HourKey, int]
+    """How many events each hour has."""
 
 
 async def _recompute(
@@ -181,18 +234,29 @@ async def _recompute(
     span = {*hours, *hours_before(replay_hours)}
     phases = await phases_of_hours(session, span)
     moments = split_moments(span, phases)
+    voids = await voids_of_hours(session, hours)
     judged = NO_REPLAYS
     if replay_hours:
-        judged = await judge_hours(session, store, replay_hours, phases=phases, moments=moments)
+        judged = await judge_hours(session, store, replay_hours, phases=phases, moments=moments, voids=voids)
     figures = [*judged.corrections]
     for chosen in (set(hours).difference(replay_hours), replay_hours):
         told_apart = chosen is replay_hours
-        whole = [key for key in sorted(chosen) if key.account_id not in moments]
-        split = [key for key in sorted(chosen) if key.account_id in moments]
-        figures += await asyncio.to_thread(store.hour_figures, whole, with_replays=told_apart)
-        figures += await asyncio.to_thread(store.hour_figures, split, boundaries=moments, with_replays=told_apart)
+        cuts: dict[str, list[HourKey]] = {"whole": [], "split": []}
+        for key in sorted(chosen):
+            cuts["split" if key.account_id in moments else "whole"].append(key)
+        for cut, some in cuts.items():
+            figures += await asyncio.to_thread(
+                store.hour_figures,
+                some,
+                boundaries=moments if cut == "split" else None,
+                with_replays=told_apart,
+                voids={key: voids[key] for key in some if key in voids},
+            )
     rows = rollup_rows(figures, phases=phases, moments=moments)
-    return _Computed(rows, judged.unmatched, phases, moments)
+    events: Counter[HourKey] = Counter()
+    for part in figures:
+        events[HourKey(part.account_id, part.hour_ms)] += part.calls
+    return _Computed(rows, judged.unmatched, phases, moments, voids, events)
 
 
 async def run_aggregator(
@@ -215,11 +279,21 @@ async def run_aggregator(
     while not stop.is_set():
         try:
             if limit == 0:
-                await _put_first_last(sessions, clock())
+                await _put_first_last(sessions, config, clock())
                 limit = 1
+            started = time.monotonic()
             done = await aggregate_touched(
-                sessions, store, now=clock(), limit=limit, derive=derive, kept_days=config.kept_days
+                sessions,
+                store,
+                now=clock(),
+                limit=limit,
+                derive=derive,
+                kept_days=config.kept_days,
+                pace=config.pace,
+                lane=config.lane,
             )
+            if done:
+                rollup_metrics.RECOMPUTE_SECONDS.labels(config.lane.value).observe(time.monotonic() - started)
             taken, limit = limit, min(config.hours_per_pass, limit * 2)
             if time.monotonic() - reported > 1.0:
                 reported = time.monotonic()
@@ -238,7 +312,9 @@ async def run_aggregator(
             await sleep_unless(stop, config.pause_seconds)
 
 
-async def _put_first_last(sessions: async_sessionmaker[AsyncSession], now: datetime) -> None:
+async def _put_first_last(
+    sessions: async_sessionmaker[AsyncSession], config: AggregatorConfig, now: datetime
+) -> None:
     async with sessions() as session, session.begin():
-        for account_id, hour in await session.execute(_PUT_LAST, {"now": now}):
+        for account_id, hour in await session.execute(_PUT_LAST, choice(config.pace, config.lane, now)):
             log.error("an hour cannot be recomputed; others go first", account_id=account_id, hour=str(hour))
