@@ -195,7 +195,7 @@ class Attribution:
         if not EARLIEST_MS <= line.at < LATEST_MS:
             return None
         outcome = note or Outcome.UNATTRIBUTED
-        return (line.id, line.at, "", "", Mode.LIVE.value, "", outcome.value, 0, "", 0)
+        return (line.id, line.at, "", 0, ("", "", Mode.LIVE.value, "", outcome.value, 0))
 
     def _columns(
         self,
@@ -204,9 +204,8 @@ class Attribution:
         flags: dict[int, tuple[str, ...]],
         ingested_at_ms: int,
     ) -> dict[str, Sequence[Any]]:
-        event_ids, times, accounts, keys, modes, products, outcomes, units, emitters, numbers = zip(
-            *identities, strict=True
-        )
+        event_ids, times, emitters, numbers, subjects = zip(*identities, strict=True)
+        accounts, keys, modes, products, outcomes, units = zip(*subjects, strict=True)
         fields = zip(*map(_line_fields, lines), strict=True)
         ids, services, routes, methods, paths, addresses, replays, *figures = fields
         name = self._endpoints.name

@@ -14,16 +14,26 @@ _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _MODES = frozenset(mode.value for mode in Mode)
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
+# the fields up to the moment of the decision, which differ from call to call; the others repeat
+_OWN_FIELDS = 5
+_KNOWN_SUBJECTS = 32_768
 
-# What a receipt says: event id, time (ms), account, key, mode, product, outcome, units, emitter, call number.
-Identity = tuple[str, int, str, str, str, str, str, int, str, int]
+# What many receipts have in common: account, key, mode, product, outcome, units.
+Subject = tuple[str, str, str, str, str, int]
+# What a receipt says: event id, time (ms), emitter, call number, subject.
+Identity = tuple[str, int, str, int, Subject]
 
 
 class ReceiptReader:
-    """Reads receipts of one place under any of the gateway's secrets, without an object for each."""
+    """Reads receipts of one place under any of the gateway's secrets, without an object for each.
+
+    Subjects that it met are kept, a bounded number, so that equal ones are one object. Nobody without a secret can
+    add to them.
+    """
 
     def __init__(self, secrets: tuple[bytes, ...], place: Place) -> None:
         self._hashes = []
+        self._subjects: dict[str, Subject] = {}
         for secret in secrets:
             key = (sha256(secret).digest() if len(secret) > _BLOCK_BYTES else secret).ljust(_BLOCK_BYTES, b"\0")
             # HMAC is two hashes; the state after the key (and the place) is the same for every receipt
@@ -37,54 +47,51 @@ class ReceiptReader:
         """
         if len(text) > MAX_LENGTH:
             return None
-        fields = text.split(".")
-        if len(fields) != FIELD_COUNT or fields[0] != VERSION or len(fields[-1]) != MAC_TEXT_LENGTH:
-            return None
-        raw, given = text[: -MAC_TEXT_LENGTH - 1].encode(), fields[-1].encode()
+        body, _, given_text = text.rpartition(".")
+        raw, given = body.encode(), given_text.encode()
         for copy_inner, copy_outer in self._hashes:
             inner, outer = copy_inner(), copy_outer()
             inner.update(raw)
             outer.update(inner.digest())
             expected = _base64(outer.digest()[:MAC_BYTES], newline=False)
             if expected[:MAC_TEXT_LENGTH].translate(_URL_SAFE) == given:
-                return _identify(fields)
+                return self._identify(body)
         return None
 
-
-def _identify(fields: list[str]) -> Identity | None:
-    """Judge the fields of a receipt whose MAC holds, as `attribution.is_sound` does."""
-    (
-        _,
-        emitter,
-        sequence_text,
-        number_text,
-        decided_text,
-        account_id,
-        key_id,
-        product,
-        mode,
-        outcome,
-        units_text,
-        _,
-    ) = fields
-    try:
-        sequence, number, decided_at_ms, units = (
-            int(sequence_text),
-            int(number_text),
-            int(decided_text),
-            int(units_text),
-        )
-    except ValueError:
+    def _identify(self, body: str) -> Identity | None:
+        """Judge the fields of a receipt whose MAC holds, as `attribution.is_sound` does."""
+        fields = body.split(".", _OWN_FIELDS)
+        if len(fields) <= _OWN_FIELDS or fields[0] != VERSION:
+            return None
+        _, emitter, sequence_text, number_text, decided_text, rest = fields
+        try:
+            sequence, number, decided_at_ms = int(sequence_text), int(number_text), int(decided_text)
+            subject = self._subjects.get(rest) or self._learn(rest)
+        except ValueError:
+            return None
+        if (
+            EARLIEST_MS <= decided_at_ms < LATEST_MS
+            and 0 <= sequence <= MAX_SEQUENCE
+            and 0 <= number <= MAX_SEQUENCE
+        ):
+            return (f"{emitter}-{sequence}", decided_at_ms, emitter, number, subject)
         return None
-    if (
-        EARLIEST_MS <= decided_at_ms < LATEST_MS
-        and 0 <= sequence <= MAX_SEQUENCE
-        and 0 <= number <= MAX_SEQUENCE
-        and 0 <= units <= MAX_UNITS
-        and account_id
-        and mode in _MODES
-        and outcome in _OUTCOMES
-    ):
-        event_id = f"{emitter}-{sequence}"
-        return (event_id, decided_at_ms, account_id, key_id, mode, product, outcome, units, emitter, number)
-    return None
+
+    def _learn(self, rest: str) -> Subject:
+        """Judge the fields that repeat.
+
+        Raises:
+            ValueError: no gateway writes them so.
+        """
+        fields = rest.split(".")
+        if len(fields) != FIELD_COUNT - 1 - _OWN_FIELDS:
+            raise ValueError(rest)
+        account_id, key_id, product, mode, outcome, units_text = fields
+        units = int(units_text)
+        if not account_id or mode not in _MODES or outcome not in _OUTCOMES or not 0 <= units <= MAX_UNITS:
+            raise ValueError(rest)
+        if len(self._subjects) >= _KNOWN_SUBJECTS:
+            self._subjects.clear()
+        subject = (account_id, key_id, mode, product, outcome, units)
+        self._subjects[rest] = subject
+        return subject
