@@ -43,7 +43,7 @@ CREATE TRIGGER {table}_is_not_truncated BEFORE TRUNCATE ON {table}
 # as the sealer writes them; '' counts billable calls
 FIRST_ENTRIES = """
 INSERT INTO usage_ledger (account_id, hour, revision, phase_id, meter, units, delta_units, sealed_at)
-SELECT account_id, hour, sealed.revision, phase_id, amounts.meter, sum(amounts.units), sum(amounts.units), sealed_at
+SELECT account_id, hour, sealed.revision, phase_id, meter, sum(amounts.units), sum(amounts.units), sealed_at
 FROM usage_hours AS sealed JOIN usage_hourly USING (account_id, hour)
 CROSS JOIN LATERAL (
     SELECT * FROM (VALUES
@@ -56,7 +56,7 @@ CROSS JOIN LATERAL (
     UNION ALL SELECT key, CAST(value AS bigint) FROM jsonb_each_text(billable_dimensions)
 ) AS amounts (meter, units)
 WHERE sealed_at IS NOT NULL AND mode = 'live'
-GROUP BY account_id, hour, sealed.revision, phase_id, amounts.meter, sealed_at
+GROUP BY account_id, hour, sealed.revision, phase_id, meter, sealed_at
 HAVING sum(amounts.units) > 0
 """
 

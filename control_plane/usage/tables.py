@@ -115,9 +115,9 @@ class HourlyFigures:
     """Columns of a row of figures. `phase_id` is '' without a subscription.
 
     `replayed` rows hold answers that the upstream repeated for calls that were billed before: not billable.
-    `amendment_id` rows hold what an amendment adds to what is billable (its figures may be below zero), and have the
-    outcome `amended`; '' on all others. Rows of outcome `reported` count events of applications as `calls`; of them
-    only `billable_dimensions` are billed.
+    `amendment_id` rows hold what an amendment adds to what is billable (its figures may be below zero), and have
+    the outcome `amended`; '' on all others. Rows of outcome `reported` count events of applications as `calls`; of
+    them only `billable_dimensions` are billed.
     """
 
     account_id: Mapped[str] = mapped_column(primary_key=True)
@@ -162,5 +162,5 @@ class UsageHourly(HourlyFigures, Base):
 
 
 def is_billed(figures: type[HourlyFigures] | Any = UsageHourly) -> ColumnElement[bool]:
-    """Return the condition that what the gateway measured of a row (bytes, times) is billed: all of it, or none."""
+    """Return the condition that what the gateway measured of a row (bytes, times) is billed: all, or nothing."""
     return or_(figures.billable_calls > 0, figures.amendment_id != "")

@@ -20,7 +20,7 @@ from control_plane.admin_api.services import Now
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage import operations, queries
-from control_plane.usage.queries import MAX_GROUPS, GroupBy
+from control_plane.usage.summary import MAX_GROUPS, GroupBy, usage_summary
 from control_plane.usage.tables import Shipper
 from gateway_contract.modes import Mode
 
@@ -125,7 +125,7 @@ async def get_all_usage(session: Database, now: Now, query: Annotated[UsageQuery
 
 async def _usage(session: Database, query: UsageQuery, now: datetime, *, account_id: str | None) -> UsageAnswer:
     start, end = query.span(now)
-    figures = await queries.usage_summary(
+    figures = await usage_summary(
         session,
         account_id=account_id,
         product=query.product,

@@ -8,40 +8,25 @@ too: see `replay_hours`. An hour whose events may have expired is left as it sta
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import MILLISECOND, to_ms, utc_now
+from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.usage import metrics
-from control_plane.usage.corrections.model import Amendment
-from control_plane.usage.corrections.queries import amendments_of_hours, voids_of_hours
 from control_plane.usage.hours import hour_arrays
 from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
-from control_plane.usage.reads import phases_of_hours
 from control_plane.usage.retention import MINIMUM_DAYS, may_have_expired
 from control_plane.usage.rollups import metrics as rollup_metrics
-from control_plane.usage.rollups.derived import Derive, RecomputedHours
-from control_plane.usage.rollups.hour_rows import open_hours, write_hours
-from control_plane.usage.rollups.pace import MAY_BE_TAKEN, NO_PACE, Lane, Pace, choice, note_costs, shared_costs
-from control_plane.usage.rollups.past_hours import leave_standing
-from control_plane.usage.rollups.replay_hours import (
-    hours_to_wait,
-    hours_with_replays,
-    judge_hours,
-    touch_later_hours,
-    write_unmatched,
-)
-from control_plane.usage.rollups.replays import NO_REPLAYS, Unmatched, hours_before
-from control_plane.usage.rollups.rollup import Phases, RowKey, RowSums, rollup_rows, split_moments
+from control_plane.usage.rollups.derived import Derive
+from control_plane.usage.rollups.pace import MAY_BE_TAKEN, NO_PACE, Lane, Pace, choice
+from control_plane.usage.rollups.recompute import HoursInHand
 from control_plane.usage.store import EventStore
-from control_plane.usage.store.events import Voids
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +48,7 @@ FROM touched_hours AS touched JOIN usage_hours AS known USING (account_id, hour)
 WHERE {MAY_BE_TAKEN}
 ORDER BY touched.touched_at LIMIT :limit
 FOR UPDATE OF known SKIP LOCKED
-""")
+""")  # noqa: S608 - constants, no input
 _READ_GENERATIONS = text("""
 SELECT account_id, hour, generation FROM touched_hours
 WHERE (account_id, hour) IN (SELECT * FROM unnest(CAST(:accounts AS text[]), CAST(:hours AS timestamptz[])))
@@ -96,7 +81,7 @@ FROM (
 ) AS first
 WHERE mark.account_id = first.account_id AND mark.hour = first.hour
 RETURNING mark.account_id, mark.hour
-""")
+""")  # noqa: S608 - constants, no input
 # no mark has this generation: it stays, and goes to the end of the queue
 _NEVER = -1
 
@@ -112,7 +97,7 @@ class AggregatorConfig:
     hours_per_pass: int = 200
     pause_seconds: float = 0.25
     kept_days: int = MINIMUM_DAYS
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
     lane: Lane = Lane.ALL
 
 
@@ -147,116 +132,13 @@ async def aggregate_touched(
         hours = [key for key in hours if key in generations]  # another worker was done with it just now
         if not hours:
             return 0
-        work = _Work(session, store, derive, revisions, await amendments_of_hours(session, hours), pace, now)
+        work = HoursInHand(session, store, derive, revisions, pace, now)
         past = [key for key in hours if may_have_expired(key.hour_ms, now, kept_days=kept_days)]
         waiting = await work.redo(sorted(set(hours).difference(past)), past)
         # after the touching, which may wait for others' marks; this waits for nobody
         done = [_NEVER if key in waiting else generations[key] for key in hours]
         await session.execute(_CLEAR_MARKS, {**hour_arrays(hours), "generations": done, "now": now})
     return len(hours)
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """Hours in hand, locked in one transaction."""
-
-    session: AsyncSession
-    store: EventStore
-    derive: Sequence[Derive]
-    revisions: Mapping[HourKey, int]
-    amendments: Mapping[HourKey, Sequence[Amendment]]
-    pace: Pace
-    now: datetime
-
-    async def redo(self, hours: Sequence[HourKey], past: Sequence[HourKey]) -> Collection[HourKey]:
-        """Recompute hours and all that follows from them; return those that wait for earlier ones.
-
-        `past` hours are not read again: they get their amendments.
-        """
-        session, now, started = self.session, self.now, time.monotonic()
-        changed = await self._amend(past) if past else []
-        replay_hours = await hours_with_replays(session, hours)
-        waiting = await hours_to_wait(session, replay_hours, in_hand=hours)
-        computed = await _recompute(session, self.store, hours, replay_hours)
-        changed += await write_hours(
-            session, hours, computed.rows, amendments=self.amendments, revisions=self.revisions, now=now
-        )
-        recomputed = RecomputedHours(
-            hours=hours,
-            changed=tuple(changed),
-            phases=computed.phases,
-            moments=computed.moments,
-            voids=computed.voids,
-            now=now,
-        )
-        derived = [key for one in self.derive for key in await one(session, self.store, recomputed)]
-        await open_hours(session, set(derived).difference(changed), now=now)
-        changed += await write_unmatched(session, computed.unmatched)
-        await touch_later_hours(session, changed, in_hand=hours, now=now)
-        took = timedelta(seconds=time.monotonic() - started)
-        costs = shared_costs(hours, computed.events, took_ms=took // MILLISECOND)
-        await note_costs(session, costs, pace=self.pace, now=now + took)
-        return waiting
-
-    async def _amend(self, past: Sequence[HourKey]) -> list[HourKey]:
-        known = [key for key in past if self.revisions[key] or key in self.amendments]
-        changed = await write_hours(
-            self.session,
-            known,
-            {},
-            amendments=self.amendments,
-            standing=set(known),
-            revisions=self.revisions,
-            now=self.now,
-        )
-        left = sorted(set(past).difference(changed))
-        await leave_standing(self.session, left, revisions=self.revisions)
-        return changed
-
-
-@dataclass(frozen=True, slots=True)
-class _Computed:
-    """Rows of hours, the replays that are billed after all, and what hours were split by and are without."""
-
-    rows: dict[HourKey, dict[RowKey, RowSums]]
-    unmatched: Unmatched
-    phases: Phases
-    moments: Mapping[str, Sequence[int]]
-    voids: Voids
-    events: Mapping[HourKey, int]
-    """How many events each hour has."""
-
-
-async def _recompute(
-    session: AsyncSession, store: EventStore, hours: Sequence[HourKey], replay_hours: Sequence[HourKey]
-) -> _Computed:
-    # figures and what corrects them must be cut at the same moments
-    span = {*hours, *hours_before(replay_hours)}
-    phases = await phases_of_hours(session, span)
-    moments = split_moments(span, phases)
-    voids = await voids_of_hours(session, hours)
-    judged = NO_REPLAYS
-    if replay_hours:
-        judged = await judge_hours(session, store, replay_hours, phases=phases, moments=moments, voids=voids)
-    figures = [*judged.corrections]
-    for chosen in (set(hours).difference(replay_hours), replay_hours):
-        told_apart = chosen is replay_hours
-        cuts: dict[str, list[HourKey]] = {"whole": [], "split": []}
-        for key in sorted(chosen):
-            cuts["split" if key.account_id in moments else "whole"].append(key)
-        for cut, some in cuts.items():
-            figures += await asyncio.to_thread(
-                store.hour_figures,
-                some,
-                boundaries=moments if cut == "split" else None,
-                with_replays=told_apart,
-                voids={key: voids[key] for key in some if key in voids},
-            )
-    rows = rollup_rows(figures, phases=phases, moments=moments)
-    events: Counter[HourKey] = Counter()
-    for part in figures:
-        events[HourKey(part.account_id, part.hour_ms)] += part.calls
-    return _Computed(rows, judged.unmatched, phases, moments, voids, events)
 
 
 async def run_aggregator(

@@ -4,20 +4,24 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, insert, select, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY
+import structlog
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import from_ms, to_ms
-from control_plane.foundation.db import UtcDateTime
 from control_plane.usage import metrics
+from control_plane.usage.corrections.model import AMENDED, Amendment
+from control_plane.usage.hours import is_one_of
 from control_plane.usage.model import HourKey
+from control_plane.usage.rollups import metrics as rollup_metrics
+from control_plane.usage.rollups.amended import RowValues, amended_rows
 from control_plane.usage.rollups.rollup import RowKey, RowSums
-from control_plane.usage.tables import ReplayHour, TouchedHour, UnmatchedReplay, UsageHour, UsageHourly
+from control_plane.usage.rollups.superseding import keep_sealed
+from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
-HourTable = type[UsageHour | UsageHourly | TouchedHour | ReplayHour | UnmatchedReplay]
+log = structlog.get_logger(__name__)
 
 _ROW_COLUMNS = (
     "calls",
@@ -39,21 +43,33 @@ async def write_hours(
     hours: Sequence[HourKey],
     rows: Mapping[HourKey, Mapping[RowKey, RowSums]],
     *,
+    amendments: Mapping[HourKey, Sequence[Amendment]],
+    standing: Collection[HourKey] = (),
     revisions: Mapping[HourKey, int],
     now: datetime,
 ) -> list[HourKey]:
-    """Replace the rows of hours whose figures changed, and return these hours.
+    """Replace the rows of hours whose figures changed, and return these hours. The caller holds their locks.
 
-    An hour that came out the same keeps revision and seal.
+    Hours that are `standing` keep the rows they have, and get their amendments. An hour that comes out the same
+    keeps revision and seal; what was sealed of the others is kept aside.
     """
-    standing = await _standing_rows(session, hours)
-    computed = {key: {row: _values(sums) for row, sums in rows.get(key, {}).items()} for key in hours}
-    changed = [key for key in hours if computed[key] != standing.get(key, {})]
-    unchanged = [key for key in hours if computed[key] == standing.get(key, {})]
+    before = await _standing_rows(session, hours)
+    after = {}
+    for key in hours:
+        stands = before.get(key, {})
+        counted: dict[RowKey, RowValues]
+        if key in standing:
+            counted = {row: values for row, values in stands.items() if not row.amendment_id}
+        else:
+            counted = {row: _values(sums) for row, sums in rows.get(key, {}).items()}
+        after[key] = {**counted, **_amended(key, counted, amendments.get(key, ()))}
+    changed = [key for key in hours if after[key] != before.get(key, {})]
+    unchanged = [key for key in hours if after[key] == before.get(key, {})]
     if changed:
+        await keep_sealed(session, changed, now=now)
         await session.execute(delete(UsageHourly).where(is_one_of(UsageHourly, changed)))
         new_rows = [
-            _row(key, row, values, revisions[key] + 1) for key in changed for row, values in computed[key].items()
+            _row(key, row, values, revisions[key] + 1) for key in changed for row, values in after[key].items()
         ]
         if new_rows:
             await session.execute(insert(UsageHourly), new_rows)
@@ -75,9 +91,25 @@ async def write_hours(
     return changed
 
 
-async def open_hours(session: AsyncSession, hours: Collection[HourKey]) -> None:
+def _amended(
+    key: HourKey, counted: Mapping[RowKey, RowValues], amendments: Sequence[Amendment]
+) -> dict[RowKey, dict[str, Any]]:
+    found = amended_rows(counted, amendments)
+    if found.clamped:
+        rollup_metrics.AMENDMENTS_CLAMPED.inc(len(found.clamped))
+        log.warning(
+            "amendments would take more than there is",
+            account_id=key.account_id,
+            hour_ms=key.hour_ms,
+            amendments=sorted(found.clamped),
+        )
+    return found.rows
+
+
+async def open_hours(session: AsyncSession, hours: Collection[HourKey], *, now: datetime) -> None:
     """Give hours a new revision and open their seals: figures that do not stand in their rows have changed."""
     if hours:
+        await keep_sealed(session, hours, now=now)
         await session.execute(
             update(UsageHour)
             .where(is_one_of(UsageHour, hours))
@@ -100,12 +132,27 @@ async def _standing_rows(
         UsageHourly.status,
         UsageHourly.outcome,
         UsageHourly.replayed,
+        UsageHourly.amendment_id,
         *(getattr(UsageHourly, name) for name in _ROW_COLUMNS),
     ).where(is_one_of(UsageHourly, hours))
     standing: dict[HourKey, dict[RowKey, dict[str, Any]]] = {}
     for row in await session.execute(statement):
-        account_id, hour, phase_id, product, mode, key_id, endpoint, status, outcome, replayed, *values = row
-        key = RowKey(phase_id, product, Mode(mode), key_id, endpoint, status, Outcome(outcome), replayed)
+        (
+            account_id,
+            hour,
+            phase_id,
+            product,
+            mode,
+            key_id,
+            endpoint,
+            status,
+            outcome,
+            replayed,
+            amendment,
+            *values,
+        ) = row
+        outcome = AMENDED if amendment else Outcome(outcome)
+        key = RowKey(phase_id, product, Mode(mode), key_id, endpoint, status, outcome, replayed, amendment)
         found = standing.setdefault(HourKey(account_id, to_ms(hour)), {})
         found[key] = dict(zip(_ROW_COLUMNS, values, strict=True))
     return standing
@@ -124,7 +171,7 @@ def _values(sums: RowSums) -> dict[str, Any]:
         "gateway_ms_sum": sums.gateway_ms_sum,
         "upstream_ms_sum": sums.upstream_ms_sum,
         "dimensions": dimensions,
-        "billable_dimensions": dimensions if sums.billable else {},
+        "billable_dimensions": dimensions if sums.billable_dimensions else {},
     }
 
 
@@ -138,21 +185,9 @@ def _row(key: HourKey, row: RowKey, values: Mapping[str, Any], revision: int) ->
         "key_id": row.key_id,
         "endpoint": row.endpoint,
         "status": row.status,
-        "outcome": row.outcome.value,
+        "outcome": str(row.outcome),
         "replayed": row.replayed,
+        "amendment_id": row.amendment_id,
         "revision": revision,
         **values,
     }
-
-
-def hour_arrays(hours: Collection[HourKey]) -> dict[str, list[Any]]:
-    """Return hours as two arrays of equal length, `accounts` and `hours`, for `unnest`."""
-    return {"accounts": [key.account_id for key in hours], "hours": [from_ms(key.hour_ms) for key in hours]}
-
-
-def is_one_of(table: HourTable, hours: Collection[HourKey]) -> Any:
-    """Return the condition that a row is of one of these hours."""
-    names = hour_arrays(hours)
-    wanted = func.unnest(cast(names["accounts"], ARRAY(Text())), cast(names["hours"], ARRAY(UtcDateTime())))
-    derived = wanted.table_valued("account_id", "hour").render_derived()
-    return tuple_(table.account_id, table.hour).in_(select(derived.c.account_id, derived.c.hour))

@@ -15,8 +15,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import to_ms
+from control_plane.usage.hours import hour_arrays, is_one_of
 from control_plane.usage.model import HourKey
-from control_plane.usage.rollups.hour_rows import hour_arrays, is_one_of
 from control_plane.usage.rollups.replays import (
     CallGroup,
     CallKey,
@@ -28,6 +28,7 @@ from control_plane.usage.rollups.replays import (
 )
 from control_plane.usage.rollups.rollup import DEFAULT_STATUSES, Phases, phase_of, would_be_billed
 from control_plane.usage.store import EventStore
+from control_plane.usage.store.events import Voids
 from control_plane.usage.store.replay_calls import replay_calls, replays_after
 from control_plane.usage.tables import ReplayHour, TouchedHour, UnmatchedReplay
 
@@ -93,10 +94,12 @@ async def judge_hours(
     *,
     phases: Phases,
     moments: Mapping[str, Sequence[int]],
+    voids: Voids,
 ) -> JudgedReplays:
     """Say which replays of these hours are billed after all.
 
-    `phases` and `moments` (at which hours are cut) are those of these hours and the 24 before each.
+    `phases` and `moments` (at which hours are cut) are those of these hours and the 24 before each; `voids` those
+    of these hours.
     """
     hours = sorted(hours_before(replay_hours).union(replay_hours))
     known = await _unmatched(session, set(hours).difference(replay_hours))
@@ -109,7 +112,7 @@ async def judge_hours(
 
     def judge() -> JudgedReplays:
         groups = replay_calls(store, hours=hours, replay_hours=replay_hours, boundaries=moments)
-        return judge_replays(replay_hours, billable(groups), known=known, replays_after=again)
+        return judge_replays(replay_hours, billable(groups), known=known, replays_after=again, voids=voids)
 
     return await asyncio.to_thread(judge)
 

@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from control_plane.usage.model import HourKey
-from control_plane.usage.store.events import HourFigures
+from control_plane.usage.store.events import HourFigures, Voids
 from gateway_contract.counters import HOUR_MS
 
 _SUMS = ("calls", "units", "bytes_in", "bytes_out", "latency_ms", "gateway_ms", "upstream_ms")
@@ -77,15 +77,23 @@ def hours_before(hours: Iterable[HourKey]) -> set[HourKey]:
 
 
 def judge_replays(
-    hours: Iterable[HourKey], groups: Iterable[CallGroup], *, known: Unmatched, replays_after: ReplaysAfter
+    hours: Iterable[HourKey],
+    groups: Iterable[CallGroup],
+    *,
+    known: Unmatched,
+    replays_after: ReplaysAfter,
+    voids: Voids | None = None,
 ) -> JudgedReplays:
     """Say which replays of these hours are unmatched.
+
+    A call that was voided is an original all the same: to give one call back must not bill its replay.
 
     Args:
         hours: those that hold replays.
         groups: calls of the same keys as these replays, billable ones only, in these hours and those before.
         known: unmatched replays of hours before that are not among `hours`.
         replays_after: asked where an original grows too old in the middle of an hour.
+        voids: events that count nothing, so that there is nothing to move.
     """
     calls = _Calls(groups, known)
     unmatched: Unmatched = {key: {} for key in hours}
@@ -99,8 +107,10 @@ def judge_replays(
             if calls.is_first(found):
                 original = Original(found.first_ms, found.first_event_id)
                 calls.add(found.key, hour_ms, original.at_ms)
-                unmatched[HourKey(found.key.account_id, hour_ms)][found.key] = original
-                figures.append(found.first)
+                hour = HourKey(found.key.account_id, hour_ms)
+                unmatched[hour][found.key] = original
+                if found.first_event_id not in (voids or {}).get(hour, ()):
+                    figures.append(found.first)
     moved = _added_up(figures)
     return JudgedReplays(unmatched, [replace(_times(sums, -1), replayed=True) for sums in moved] + moved)
 

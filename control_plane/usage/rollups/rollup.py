@@ -32,7 +32,7 @@ class PhaseTerms:
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """What tells the rows of one hour apart."""
+    """What tells the rows of one hour apart. The outcome of an amendment's row is `amended`."""
 
     phase_id: str
     product: str
@@ -40,15 +40,20 @@ class RowKey:
     key_id: str
     endpoint: str
     status: int
-    outcome: Outcome
+    outcome: Outcome | str
     replayed: bool = False
+    amendment_id: str = ""
 
 
 @dataclass(slots=True)
 class RowSums:
-    """The figures of one row. A row is billed whole or not at all: everything that decides is in its key."""
+    """The figures of one row. A row is billed whole or not at all: everything that decides is in its key.
+
+    Of events that applications report only the dimensions are billed: they are no calls.
+    """
 
     billable: bool
+    billable_dimensions: bool = False
     calls: int = 0
     units: int = 0
     bytes_in: int = 0
@@ -124,7 +129,9 @@ def rollup_rows(
         )
         rows = hours[HourKey(part.account_id, part.hour_ms)]
         if key not in rows:
-            rows[key] = RowSums(not replayed and part.mode is Mode.LIVE and would_be_billed(part, statuses))
+            billable = not replayed and part.mode is Mode.LIVE and would_be_billed(part, statuses)
+            reported = part.outcome is Outcome.REPORTED and part.mode is Mode.LIVE and part.account_id != ""
+            rows[key] = RowSums(billable, billable_dimensions=billable or reported)
         rows[key].add(part)
     return {hour: {key: sums for key, sums in rows.items() if sums.calls} for hour, rows in hours.items()}
 

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, text
 
 from control_plane.usage.operations import touch_hours
-from control_plane.usage.queries import GroupBy, usage_summary
 from control_plane.usage.rollups.aggregator import aggregate_touched
+from control_plane.usage.summary import GroupBy, usage_summary
 from control_plane.usage.tables import ReplayHour, TouchedHour, UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
