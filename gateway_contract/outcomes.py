@@ -37,6 +37,9 @@ class Outcome(StrEnum):
     REPORTED = "reported"
 
 
+# What no call at the gateway ends with: nothing that it answers, and nothing that a receipt says.
+NOT_DECIDED = frozenset({Outcome.UNATTRIBUTED, Outcome.REPORTED})
+
 # Refusals that carry a note instead of a receipt, since they belong to no account.
 UNIDENTIFIED = frozenset(
     {

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, TypeAlias
 
-from gateway_contract.outcomes import Outcome
+from gateway_contract.outcomes import NOT_DECIDED, Outcome
 from kong_plugins.parts.bounded_map import BoundedMap
 from kong_plugins.parts.settings import SettingsError
 
@@ -29,7 +29,7 @@ _LONGEST_REMEMBERED = 200
 _LIMIT_NAMES = frozenset({"name", "limit"})
 _ALWAYS: Mapping[str, frozenset[str]] = {"title": frozenset(), "detail": frozenset()}
 _TEXTS: dict[str, Mapping[str, frozenset[str]]] = {
-    outcome.value: _ALWAYS for outcome in Outcome if outcome not in {Outcome.SERVED, Outcome.UNATTRIBUTED}
+    outcome.value: _ALWAYS for outcome in Outcome if outcome not in {Outcome.SERVED, *NOT_DECIDED}
 } | {
     Outcome.RATE_LIMITED.value: {
         **_ALWAYS,

@@ -8,7 +8,7 @@ from typing import Any
 from gateway_contract import headers as names
 from gateway_contract.api_keys import API_KEY_PATTERN, redact_api_keys
 from gateway_contract.headers import ANONYMOUS, RECEIPT, REDACTED
-from gateway_contract.outcomes import UNIDENTIFIED, Outcome
+from gateway_contract.outcomes import NOT_DECIDED, UNIDENTIFIED, Outcome
 from gateway_contract.receipts import Place, verify_receipt
 from kong_plugins.parts.answers import limit_headers
 from kong_plugins.parts.decisions import Admitted, Refused
@@ -44,7 +44,7 @@ _ANY_KEY = "km_"
 _decisions: dict[Outcome, metrics.Counter] = {
     outcome: metrics.counter("km_gateway_decisions_total", {"outcome": outcome.value}, help_text="decided calls")
     for outcome in Outcome
-    if outcome is not Outcome.UNATTRIBUTED
+    if outcome not in NOT_DECIDED
 }
 _served = _decisions[Outcome.SERVED]
 _attached_twice = metrics.counter(

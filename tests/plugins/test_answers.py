@@ -4,7 +4,7 @@ import http_sf
 import pytest
 
 from gateway_contract import headers
-from gateway_contract.outcomes import Outcome
+from gateway_contract.outcomes import NOT_DECIDED, Outcome
 from gateway_contract.records import (
     AccountStatus,
     Concurrency,
@@ -24,7 +24,7 @@ from tests.plugins.fakes import PRODUCT, FakeKong, Projected, grant, now_ms
 
 QUOTA_EXCEEDED_TYPE = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 SHIPPED = ("de", "en", "es", "fr")
-REFUSALS = [outcome for outcome in Outcome if outcome not in {Outcome.SERVED, Outcome.UNATTRIBUTED}]
+REFUSALS = [outcome for outcome in Outcome if outcome not in {Outcome.SERVED, *NOT_DECIDED}]
 
 
 def fields(kong, name):
