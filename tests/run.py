@@ -1,4 +1,8 @@
-"""Runs all tests; the last line says how many browser tests were left out where no Chromium is found."""
+"""Runs all tests, three at a time: most of them wait for processes more than they compute.
+
+The last line says how many browser tests were left out where no Chromium is found. `KM_TEST_PROCESSES=0` runs one
+after the other in this process, for a debugger.
+"""
 
 import os
 import shutil
@@ -6,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+PROCESSES = "3"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -15,7 +20,8 @@ def main() -> int:
     if browser is None and required:
         print("browser tests are required here, but no Chromium is on PATH", file=sys.stderr)
         return 1
-    arguments = [sys.executable, "-m", "pytest", "-q", *sys.argv[1:]]
+    processes = os.environ.get("KM_TEST_PROCESSES", PROCESSES)
+    arguments = [sys.executable, "-m", "pytest", "-q", "-n", processes, "--dist", "worksteal", *sys.argv[1:]]
     if browser is None:
         arguments += ["-m", "not browser"]
     root = Path(__file__).parent.parent

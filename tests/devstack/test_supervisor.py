@@ -141,6 +141,7 @@ class TestStackFiles:
         first, second = Stack(tmp_path), Stack(tmp_path)
         for stack in (first, second):
             stack._prepare_files()
+            stack.stop()
         assert (
             first.gateway_environment()["KM_GATEWAY_SECRET"] == second.gateway_environment()["KM_GATEWAY_SECRET"]
         )
