@@ -145,8 +145,12 @@ def write_rows(
 
 
 def cell_text(name: str) -> str:
-    """Return a text cell's expression that no spreadsheet takes for a formula: `'` stands before `= + - @`."""
-    return rf"if(match({name}, '^[=+\\-@\t\r]'), concat('\'', {name}), {name})"
+    """Return the expression of a text column in CSV: one line, and nothing that a spreadsheet takes for a formula.
+
+    Control characters become spaces, and `'` stands before `= + - @`.
+    """
+    plain = rf"replaceRegexpAll({name}, '[\\x00-\\x1f]', ' ')"
+    return rf"if(match({plain}, '^ *[=+\\-@]'), concat('\'', {plain}), {plain})"
 
 
 def _cell(kind: str, name: str, file_format: FileFormat) -> str:
