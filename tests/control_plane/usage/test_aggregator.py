@@ -211,7 +211,9 @@ class TestRaces:
         monkeypatch.setattr(store, "hour_figures", read_but_one)
         config = AggregatorConfig(pause_seconds=0.01)
         running = asyncio.create_task(
-            run_aggregator(config=config, sessions=sessions, store=store, stop=stop, clock=lambda: noon)
+            run_aggregator(
+                config=config, sessions=sessions, store=store, stop=stop, clock=lambda: noon + timedelta(hours=1)
+            )
         )
         try:
             async with asyncio.timeout(30):

@@ -7,7 +7,8 @@ import pytest
 from control_plane.catalog.model import MEASURED_METERS
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.keys.tables import ApiKey
-from control_plane.usage import summary
+from control_plane.usage import queries
+from control_plane.usage import summary as summaries
 from control_plane.usage.queries import billable_units
 from control_plane.usage.summary import GroupBy, usage_summary
 from gateway_contract.modes import Mode
@@ -93,9 +94,9 @@ class TestUsageSummary:
                 await usage_summary(session, start=noon, end=noon + HOUR, group_by=groups)
 
     async def test_refuses_to_answer_without_end(self, usage, sessions, noon, monkeypatch):
-        monkeypatch.setattr(summary, "MAX_FIGURES", 4)
+        monkeypatch.setattr(summaries, "MAX_FIGURES", 4)
         assert len(await summary(sessions, noon, GroupBy.STATUS)) == 4
-        monkeypatch.setattr(queries, "MAX_FIGURES", 3)
+        monkeypatch.setattr(summaries, "MAX_FIGURES", 3)
         with pytest.raises(ValidationFailedError, match="group_by: gives more than 3 figures"):
             await summary(sessions, noon, GroupBy.STATUS)
 
