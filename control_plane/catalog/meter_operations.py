@@ -70,7 +70,7 @@ async def create_meter(session: AsyncSession, *, meter: MeterFacts, actor: str, 
 
 
 async def update_meter(session: AsyncSession, *, meter: MeterFacts, actor: str, now: datetime) -> Meter:
-    """Give the meter of this code these facts; also brings it back from the archive. What is there changes nothing.
+    """Give the meter of this code these facts; an archived one comes back. What is there changes nothing.
 
     The name can change at any time. What it counts can only change while no published plan version has a price on
     it; it then begins anew, without the values that it had.
@@ -118,7 +118,7 @@ async def archive_meter(session: AsyncSession, *, code: str, actor: str, now: da
 
 
 async def _replace(session: AsyncSession, row: Meter, meter: MeterFacts, *, actor: str, now: datetime) -> Meter:
-    """Put another row in the meter's place: values that are being counted now by the old one stay the old one's."""
+    """Put another row in the meter's place: what is being counted by the old one now stays the old one's."""
     before, product = facts_of_meter(row), row.api_product
     await session.delete(row)
     await session.flush()

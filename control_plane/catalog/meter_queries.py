@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -154,6 +155,8 @@ def facts_of_meter(row: Meter) -> MeterFacts:
 
 
 def _filters(row: Meter) -> MeterFilters:
-    given = dict(row.filters)
-    lists = {name: tuple(given.pop(name, ())) for name in ("endpoints", "methods", "event_types", "sources")}
-    return MeterFilters(**lists, **given)
+    lists = {"endpoints", "methods", "event_types", "sources"}
+    given: dict[str, Any] = {
+        name: tuple(value) if name in lists else value for name, value in row.filters.items()
+    }
+    return MeterFilters(**given)

@@ -79,8 +79,8 @@ ANY_EVENT = MeterFilters()
 class MeterFacts:
     """A declared meter of an API product.
 
-    `value`: None to count; a dimension or one of MEASURED_VALUES to sum, or for max and latest; one of UNIQUE_FIELDS
-    or `properties.NAME` for unique. `weights`: what a call of an endpoint counts for, 1 where none is given.
+    `value`: None to count; a dimension or one of MEASURED_VALUES for sum, max and latest; one of UNIQUE_FIELDS or
+    `properties.NAME` for unique. `weights`: what a call of an endpoint counts for, 1 where none is given.
     """
 
     code: str

@@ -28,7 +28,7 @@ async def phases_of_hours(
     """Return the phases that have a moment in common with these hours, by (account, product code)."""
     spans = [(key.account_id, *hour_span(key)) for key in hours if key.account_id]
     found = await phases_for_hours(session, spans)
-    statuses = await _billable_statuses(session, {phase.plan_version_id for phase in found})
+    statuses = await billable_statuses_of(session, {phase.plan_version_id for phase in found})
     phases: dict[tuple[str, str], list[PhaseTerms]] = defaultdict(list)
     for phase in found:
         phases[phase.account_id, phase.product_code].append(
@@ -42,7 +42,8 @@ async def phases_of_hours(
     return phases
 
 
-async def _billable_statuses(session: AsyncSession, plan_version_ids: Collection[str]) -> dict[str, range]:
+async def billable_statuses_of(session: AsyncSession, plan_version_ids: Collection[str]) -> dict[str, range]:
+    """Return the statuses that these plan versions bill."""
     rows = await session.execute(
         select(PlanVersion.id, PlanVersion.billable_statuses).where(PlanVersion.id.in_(plan_version_ids))
     )

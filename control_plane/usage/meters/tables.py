@@ -77,10 +77,12 @@ class MeterPeriodState(Base):
 
 
 class MeterBackfill(Base):
-    """A job that counts stored events for one meter. `next_subscription_id` and `next_hour` say where it stands.
+    """A job that counts stored events for one meter.
+
+    It stands at `next_hour` of `last_subscription_id`; where that is NULL, it is done with that subscription.
 
     `starts_at` NULL: from the beginning of each subscription's current billing period, at `created_at`. Hours from
-    `ends_at` on need no job: they were open when it was made, and are counted with the new meter before their seal.
+    `ends_at` on need no job: they began after the meter was there.
     """
 
     __tablename__ = "meter_backfills"
@@ -97,13 +99,12 @@ class MeterBackfill(Base):
     status: Mapped[str] = mapped_column(default="running", server_default="running")
     starts_at: Mapped[datetime | None]
     ends_at: Mapped[datetime]
-    next_subscription_id: Mapped[str] = mapped_column(default="", server_default="")
+    last_subscription_id: Mapped[str] = mapped_column(default="", server_default="")
     next_hour: Mapped[datetime | None]
     subscriptions_total: Mapped[int]
     subscriptions_done: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     hours_done: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     hours_skipped: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
-    last_error: Mapped[str] = mapped_column(default="", server_default="")
     created_by: Mapped[str]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
