@@ -105,6 +105,11 @@ def shipper_positions(shard: int, shipper_id: str) -> str:
     return f"{PREFIX}{{usage:{shard}}}:shipper:{shipper_id}:positions"
 
 
+def shipper_collected(shard: int, shipper_id: str) -> str:
+    """String `<epoch>:<number>`: the last message of a shipper on Kafka before which none is missing."""
+    return f"{PREFIX}{{usage:{shard}}}:shipper:{shipper_id}:collected"
+
+
 def ingest_allowance(token_id: str) -> str:
     """String: when the allowance of events that a token may report is full again, in us of Redis time."""
     return f"{PREFIX}ingest:{token_id}:allowance"

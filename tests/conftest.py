@@ -13,9 +13,11 @@ import pytest
 import redis
 
 from devstack.stores.event_store import event_store_dsn
+from devstack.stores.kafka import EmbeddedKafka
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
 from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
+from gateway_contract.kafka import KafkaAddress
 
 TEMPLATE = "km_template"
 DESCRIPTORS = 16_384
@@ -152,6 +154,37 @@ def own_valkey_cluster(tmp_path: Path) -> Iterator[Callable[..., EmbeddedValkeyC
     yield start
     for cluster in clusters:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """One broker for all tests; never kill or pause this one, use `own_kafka`."""
+    server = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def kafka_broker(kafka_server: EmbeddedKafka) -> KafkaAddress:
+    """Address of the shared broker, with a topic and a group that nobody has used."""
+    name = secrets.token_hex(6)
+    return KafkaAddress(bootstrap_servers=kafka_server.address, topic=f"usage-{name}", group=f"group-{name}")
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[Callable[..., EmbeddedKafka]]:
+    """Makes started brokers that the test may kill or pause."""
+    servers: list[EmbeddedKafka] = []
+
+    def start(*options: str) -> EmbeddedKafka:
+        servers.append(EmbeddedKafka(tmp_path / f"kafka-{len(servers)}", options=options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,13 @@ CLAIMED = Counter("km_usage_claimed_entries_total", "Entries taken over from col
 GROUPS_MADE = Counter(
     "km_usage_consumer_groups_total", "Consumer groups made: at the first start, or after Redis lost its data."
 )
+KAFKA_GAPS = Counter(
+    "km_usage_kafka_gaps_total",
+    "Times that messages of a shipper were missing, so that it was told to ship again.",
+)
+KAFKA_HANDOVERS = Counter(
+    "km_usage_kafka_handovers_total", "Batches whose partitions went to another collector before it was done."
+)
 STREAM_LENGTH = Gauge("km_usage_stream_entries", "Entries in the stream that are not worked off.", ["shard"])
 PENDING = Gauge("km_usage_pending_entries", "Entries given to a collector and not acknowledged yet.", ["shard"])
 OLDEST_AGE = Gauge("km_usage_oldest_entry_seconds", "Age of the oldest entry that is not worked off.", ["shard"])

@@ -94,3 +94,7 @@ class UsageSource(Protocol):
     async def lag(self, *, now_ms: int) -> SourceLag:
         """Return what is waiting, and how old it is at `now_ms`."""
         ...
+
+    async def aclose(self) -> None:
+        """Let others have what is not acknowledged, as soon as can be. Clients that were given stay open."""
+        ...

@@ -12,8 +12,9 @@ from redis.exceptions import RedisError, ResponseError
 
 from control_plane.foundation.redis import RedisClient
 from control_plane.usage.collect.entries import SegmentKey, entry_order, last_id
+from control_plane.usage.collect.publishing import forget_positions, publish_positions
 from control_plane.usage.collect.source import Entries, SourceEmptiedError, SourceLag
-from gateway_contract.redis_names import COLLECTOR_GROUP, shipper_positions, usage_shard, usage_stream
+from gateway_contract.redis_names import COLLECTOR_GROUP, usage_shard, usage_stream
 
 # A consumer that has asked for nothing in so long has died; a living one asks every few seconds.
 CONSUMER_GONE_MS = 600_000
@@ -73,19 +74,14 @@ class StreamSource:
 
     async def publish(self, positions: Mapping[SegmentKey, int]) -> None:
         """Publish those of our shard; the other shards' collectors publish theirs."""
-        by_shipper: dict[str, dict[str, int]] = {}
-        for key, end in positions.items():
-            if key.segment and usage_shard(key.shipper_id, self._shards) == self._shard:
-                by_shipper.setdefault(key.shipper_id, {})[key.segment] = end
-        async with self._pipeline() as pipeline:
-            for shipper_id, ends in by_shipper.items():
-                pipeline.hset(shipper_positions(self._shard, shipper_id), mapping=ends)
+        ours = {key: end for key, end in positions.items() if self._is_ours(key)}
+        await publish_positions(self._redis, ours, shards=self._shards)
+
+    def _is_ours(self, key: SegmentKey) -> bool:
+        return usage_shard(key.shipper_id, self._shards) == self._shard
 
     async def forget(self, segments: Collection[SegmentKey]) -> None:
-        async with self._pipeline() as pipeline:
-            for key in segments:
-                shard = usage_shard(key.shipper_id, self._shards)
-                pipeline.hdel(shipper_positions(shard, key.shipper_id), key.segment)
+        await forget_positions(self._redis, segments, shards=self._shards)
 
     async def tidy(self) -> None:
         """Delete consumers of dead processes from the group, once nothing is pending for them (see `claim`)."""
@@ -104,6 +100,9 @@ class StreamSource:
         oldest_ms = entry_order(first[0][0])[0] if first else now_ms
         given = pending["pending"] if isinstance(pending, dict) else 0  # an error: there is no group
         return SourceLag(entries, given, max(0, now_ms - oldest_ms) / 1000)
+
+    async def aclose(self) -> None:
+        """Entries of this consumer are claimed by others after a while."""
 
     @contextlib.asynccontextmanager
     async def _pipeline(self) -> AsyncIterator[Any]:
