@@ -33,6 +33,7 @@ def usage_config(settings: Settings) -> UsageConfig:
             lateness=timedelta(seconds=settings.hour_lateness_seconds),
             shipper_silence=timedelta(seconds=settings.shipper_silence_seconds),
         ),
+        kafka=settings.kafka,
         hourly_retention=HourlyRetentionConfig(keep_days=settings.hourly_retention_days),
     )
 

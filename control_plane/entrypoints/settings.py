@@ -3,14 +3,16 @@
 Each component gets a small frozen value of its own, made from these by whoever wires it.
 """
 
+import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from control_plane.usage.ingest.model import MAX_EVENTS
 from gateway_contract.cluster_urls import is_cluster_url, parse_cluster_url
+from gateway_contract.kafka import DEFAULT_GROUP, DEFAULT_TOPIC, EXTRA_MISSING, KafkaAddress
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 
 _URL = TypeAdapter(HttpUrl)
@@ -27,6 +29,9 @@ class Settings(BaseSettings):
     `gateway_nodes`: comma-separated addresses of Kong's Admin API. `kong_config`: path of the base kong.yml.
     `redis_url`: one server, or a cluster (`gateway_contract.cluster_urls`).
     `clickhouse_dsn`: `chdb:///directory` inside one process, or `clickhouse://...` for a server.
+    `export_dir`: where files of exports go; beside the embedded event store if left out. Servers that share the
+    queue must share it.
+    `usage_source`: where usage comes from; `kafka`: from there as well as from Redis.
     `ingest_events_per_second`, `ingest_burst_events`: what one token may report; 0 a second is no limit.
     """
 
@@ -46,6 +51,21 @@ class Settings(BaseSettings):
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
     hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
     stream_shards: int = Field(default=1, ge=1, le=256)
+    export_dir: Path | None = None
+    export_keep_hours: int = Field(default=24, ge=1, le=24 * 90)
+    export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10)
+    export_max_mb: int = Field(default=4096, ge=1, le=10**7)
+    usage_source: Literal["redis", "kafka"] = "redis"
+    kafka_bootstrap_servers: str = ""
+    kafka_topic: str = DEFAULT_TOPIC
+    kafka_group: str = DEFAULT_GROUP
+    kafka_protocol: str = "PLAINTEXT"
+    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
+    kafka_username: str = ""
+    kafka_password: SecretStr = SecretStr("")
+    kafka_ca_file: str = ""
+    kafka_cert_file: str = ""
+    kafka_key_file: str = ""
     ingest_events_per_second: int = Field(default=10_000, ge=0, le=1_000_000)
     ingest_burst_events: int = Field(default=60_000, ge=MAX_EVENTS, le=100_000_000)
 
@@ -82,6 +102,32 @@ class Settings(BaseSettings):
     def _address(cls, value: str) -> str:
         return _checked_url(value)
 
+    @model_validator(mode="after")
+    def _kafka_can_be_used(self) -> Self:
+        if self.kafka is not None:
+            self.kafka.client_options()
+            if importlib.util.find_spec("aiokafka") is None:
+                raise ValueError(EXTRA_MISSING)
+        return self
+
+    @property
+    def kafka(self) -> KafkaAddress | None:
+        """The brokers that usage comes from; None where it comes from Redis only."""
+        if self.usage_source != "kafka":
+            return None
+        return KafkaAddress(
+            bootstrap_servers=self.kafka_bootstrap_servers,
+            topic=self.kafka_topic,
+            group=self.kafka_group,
+            protocol=self.kafka_protocol,
+            sasl_mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_username,
+            password=self.kafka_password.get_secret_value(),
+            ca_file=self.kafka_ca_file,
+            cert_file=self.kafka_cert_file,
+            key_file=self.kafka_key_file,
+        )
+
     @property
     def gateway_secrets(self) -> tuple[bytes, ...]:
         """The gateway secrets as the contract's functions take them."""
@@ -97,8 +143,13 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [f"KM_{str(found['loc'][0]).upper()}: {found['msg']}" for found in error.errors(include_url=False)]
+        lines = [_told(found["loc"], found["msg"]) for found in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from error
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    # what is wrong with several together has no place of its own, and names them itself
+    return f"KM_{str(place[0]).upper()}: {message}" if place else message.removeprefix("Value error, ")
 
 
 def _checked_url(text: str) -> str:

@@ -1,9 +1,11 @@
 """Usage as it runs inside a server process: collectors, aggregator and sealer, each with its own connections."""
 
 import asyncio
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -11,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.catalog.model import ProductUsageRules
 from control_plane.catalog.queries import product_usage_rules
 from control_plane.foundation.clock import utc_now
-from control_plane.foundation.redis import create_redis
+from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.usage import metrics
 from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.product_rules import ProductRules
+from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
@@ -30,6 +33,7 @@ from control_plane.usage.store import EventStore, EventStoreConfig
 
 log = structlog.get_logger(__name__)
 
+from gateway_contract.kafka import KafkaAddress
 DERIVED: tuple[Derive, ...] = (touch_days_of_hours,)
 """What the aggregator derives from recomputed hours, in this order."""
 
@@ -39,7 +43,10 @@ READ_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UsageConfig:
-    """Everything the usage workers need. `gateway_secrets`: see `gateway_contract.receipts.parse_secrets`."""
+    """Everything the usage workers need. `gateway_secrets`: see `gateway_contract.receipts.parse_secrets`.
+
+    With `kafka`, usage is collected from there as well as from Redis: shippers change over one by one.
+    """
 
     redis_url: str
     event_store: EventStoreConfig
@@ -48,6 +55,7 @@ class UsageConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     sealing: SealingConfig = field(default_factory=SealingConfig)
+    kafka: KafkaAddress | None = None
     daily: DailyConfig = field(default_factory=DailyConfig)
     hourly_retention: HourlyRetentionConfig = field(default_factory=HourlyRetentionConfig)
 
@@ -84,11 +92,11 @@ async def run_collector(
     config: UsageConfig,
     sessions: async_sessionmaker[AsyncSession],
     catalog: CatalogWatch,
-    shard: int,
+    open_source: Callable[[RedisClient], UsageSource],
     stop: asyncio.Event,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Collect one shard until `stop`, with a Redis connection and an event store client of its own."""
+    """Collect one source until `stop`, with a Redis connection and an event store client of its own."""
     store = await open_store_patiently(config.event_store, stop=stop, max_threads=1)
     if store is None:
         return
@@ -100,8 +108,9 @@ async def run_collector(
     )
     collector = Collector(
         config=config.collector,
-        source=StreamSource(redis, shard=shard, shards=config.shards),
+        source=source,
         sessions=sessions,
+    source = open_source(redis)
         writer=EventWriter(store=store, attribution=catalog.attribution),
         clock=clock,
         refresh_catalog=catalog.refresh,
@@ -113,10 +122,28 @@ async def run_collector(
         await asyncio.to_thread(store.close)
 
 
+        await source.aclose()
 async def open_store_patiently(
     config: EventStoreConfig, *, stop: asyncio.Event, max_threads: int | None = None
 ) -> EventStore | None:
     """Open the event store as soon as it can be; None if `stop` comes first."""
+def sources(config: UsageConfig) -> list[Callable[[RedisClient], UsageSource]]:
+    """Return what opens each source of this process: every shard of Redis, and Kafka where it is used.
+
+    Raises:
+        KafkaAddressError: of the function for Kafka.
+    """
+    shards, kafka = config.shards, config.kafka
+    found: list[Callable[[RedisClient], UsageSource]] = [
+        partial(StreamSource, shard=shard, shards=shards) for shard in range(shards)
+    ]
+    if kafka is not None:
+        # imported where it is wanted: aiokafka is an extra
+        kafka_source = importlib.import_module("control_plane.usage.collect.kafka_source")
+        found.append(lambda redis: kafka_source.KafkaSource(address=kafka, redis=redis, shards=shards))
+    return found
+
+
     pauses = Pauses(stop)
     while not stop.is_set():
         try:
@@ -135,17 +162,22 @@ async def run_usage_workers(
     stop: asyncio.Event,
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
-    """Run all of usage until `stop`: one collector a shard, one aggregator, one sealer, and what keeps days.
+    """Run all of usage until `stop`: one collector a source, one aggregator, one sealer, and what keeps days.
 
     Any number of processes may run this with a ClickHouse server; with the embedded store, one. Failures of any
     store are waited out. Returns when every batch in hand is finished or left to be delivered again.
     """
     catalog = CatalogWatch(secrets=config.gateway_secrets, sessions=sessions)
     async with asyncio.TaskGroup() as tasks:
-        for shard in range(config.shards):
+        for open_source in sources(config):
             tasks.create_task(
                 run_collector(
-                    config=config, sessions=sessions, catalog=catalog, shard=shard, stop=stop, clock=clock
+                    config=config,
+                    sessions=sessions,
+                    catalog=catalog,
+                    open_source=open_source,
+                    stop=stop,
+                    clock=clock,
                 )
             )
         tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
