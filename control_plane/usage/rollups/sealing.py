@@ -2,11 +2,12 @@
 
 An hour is sealed when its lateness has passed, every live shipper has shipped past its end, no touched mark is
 pending, and its figures were read after the lateness passed: so a plan change that was committed a moment after
-the calls it governs is in them too. A seal writes an outbox row `hour.sealed`; so does every later revision.
+the calls it governs is in them too. A seal writes the ledger and an outbox row `hour.sealed`; so does every later
+revision.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +19,8 @@ from control_plane.foundation.clock import from_ms, to_ms, utc_now
 from control_plane.foundation.outbox import Topic, enqueue
 from control_plane.usage import metrics
 from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.usage.model import HourKey
+from control_plane.usage.rollups.ledger import ExtraUnits, write_ledger
 
 log = structlog.get_logger(__name__)
 
@@ -43,9 +46,13 @@ WITH ready AS (
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
 )
-UPDATE usage_hours AS hours SET sealed_at = :now FROM ready
+UPDATE usage_hours AS hours SET sealed_at = greatest(:now, (
+    -- by whatever clock the seal before was opened: what was known at a moment is told by the order of these
+    SELECT max(superseded_at) FROM usage_hours_superseded AS before
+    WHERE before.account_id = hours.account_id AND before.hour = hours.hour))
+FROM ready
 WHERE hours.account_id = ready.account_id AND hours.hour = ready.hour
-RETURNING hours.account_id, hours.hour, hours.revision
+RETURNING hours.account_id, hours.hour, hours.revision, hours.sealed_at
 """)
 
 
@@ -70,6 +77,7 @@ class SealedHour:
     account_id: str
     hour: datetime
     revision: int
+    sealed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +89,13 @@ class SealingResult:
     sealable_until: datetime
 
 
-async def seal_hours(session: AsyncSession, *, config: SealingConfig, now: datetime) -> SealingResult:
+async def seal_hours(
+    session: AsyncSession, *, config: SealingConfig, now: datetime, extra_units: Sequence[ExtraUnits] = ()
+) -> SealingResult:
     """Seal hours that are complete, with an outbox row for each account's hour; atomic, idempotent.
 
-    Hours ready but for a last look at their events are touched and sealed at a later pass.
+    What a seal changes in billable units goes to the ledger (see `ledger.write_ledger`); the hours' locks are held
+    until the commit. Hours ready but for a last look at their events are touched and sealed at a later pass.
     """
     shippers = (
         await session.execute(
@@ -107,6 +118,9 @@ async def seal_hours(session: AsyncSession, *, config: SealingConfig, now: datet
     }
     await session.execute(_RECOMPUTE, limits)
     sealed = [SealedHour(*row) for row in await session.execute(_SEAL, limits)]
+    # in statements after the lock was taken: they see what whoever held it before has committed
+    seals = {HourKey(one.account_id, to_ms(one.hour)): (one.revision, one.sealed_at) for one in sealed}
+    await write_ledger(session, seals, extra_units=extra_units)
     for found in sealed:
         if found.account_id:  # calls of nobody are neither billed nor counted against a quota
             await enqueue(
@@ -130,6 +144,7 @@ async def run_sealer(
     config: SealingConfig,
     sessions: async_sessionmaker[AsyncSession],
     stop: asyncio.Event,
+    extra_units: Sequence[ExtraUnits] = (),
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Seal hours as they become complete until `stop`. Failures are counted, logged and tried again."""
@@ -138,7 +153,7 @@ async def run_sealer(
     while not stop.is_set():
         try:
             async with sessions() as session, session.begin():
-                result = await seal_hours(session, config=config, now=clock())
+                result = await seal_hours(session, config=config, now=clock(), extra_units=extra_units)
             pauses.reset()
         except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
             metrics.FAILURES.labels("sealer", "seal").inc()
