@@ -50,6 +50,12 @@ def upgrade() -> None:
     op.create_index(
         "ix_usage_days_with_hours", "usage_days", ["day"], postgresql_where=sa.text("hours_dropped_at IS NULL")
     )
+    op.create_index(
+        "ix_usage_days_without_hours",
+        "usage_days",
+        ["day"],
+        postgresql_where=sa.text("hours_dropped_at IS NOT NULL"),
+    )
     op.create_table(
         "usage_daily",
         sa.Column("account_id", sa.Text(), nullable=False),

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.subscriptions.tables import SubscriptionPhase
+from control_plane.usage.daily.rows import check_hours_are_kept
+from control_plane.usage.meters.values import declared_codes, metered_units
 from control_plane.usage.tables import Shipper, UsageHour, UsageHourly, is_billed
 
 REQUESTS_METER = "requests"
@@ -25,7 +27,10 @@ MEASURED_METERS = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseUsage:
     """Billable units of one subscription phase by meter: `requests` (quota units), what the gateway measures of
-    billed calls (`bytes_in`, `bytes_out`, `upstream_ms`), and every dimension.
+    billed calls (`bytes_in`, `bytes_out`, `upstream_ms`), every dimension, and every declared meter.
+
+    A dimension that has the code of a declared meter is not there: the meter is. Added up over the phases of one plan
+    version, units are what it charges for (see `meters.values.metered_units`).
     """
 
     phase_id: str
@@ -52,11 +57,13 @@ async def billable_units(
 
     Every phase that has a moment in common with the span is there, also without usage. A billing period is such a
     span: periods begin on full hours. Test calls, refused, failed and replayed calls have no billable units.
+    Unique meters have a value only where the span is a whole billing period.
 
     Raises:
-        ValidationFailedError: `start` or `end` is not a full hour.
+        ValidationFailedError: `start` or `end` is not a full hour, or lies in days that are kept whole only.
     """
     check_hours(start, end)
+    await check_hours_are_kept(session, start=start, end=end, by_hour=True)
     phases = await phases_within(session, subscription_id=subscription_id, start=start, end=end)
     in_span = (
         UsageHourly.phase_id.in_([phase.id for phase in phases]),
@@ -80,16 +87,25 @@ async def billable_units(
         calls[phase_id] = phase_calls
         units[phase_id] |= dict(zip(meters, amounts, strict=True))
     each = func.jsonb_each_text(UsageHourly.billable_dimensions).table_valued("key", "value")
-    dimensions = await session.execute(
-        select(UsageHourly.phase_id, each.c.key, cast(func.sum(cast(each.c.value, BigInteger)), BigInteger))
-        .select_from(UsageHourly)
-        .join(each, true())
-        .where(*in_span)
-        .group_by(UsageHourly.phase_id, each.c.key)
-    )
-    for phase_id, dimension, amount in dimensions:
-        if dimension not in meters:
-            units[phase_id][dimension] = amount
+    is_amended = UsageHourly.amendment_id != ""
+    place = (UsageHourly.phase_id, UsageHourly.product, is_amended, each.c.key)
+    dimensions = (
+        await session.execute(
+            select(*place, cast(func.sum(cast(each.c.value, BigInteger)), BigInteger))
+            .select_from(UsageHourly)
+            .join(each, true())
+            .where(*in_span)
+            .group_by(*place)
+        )
+    ).all()
+    declared = await declared_codes(session, {product for _, product, *_ in dimensions})
+    for phase_id, product, amended, dimension, amount in dimensions:
+        # amendments of a declared meter stand in rows, what it counted does not
+        if dimension not in meters and (amended or dimension not in declared.get(product, ())):
+            units[phase_id][dimension] = units[phase_id].get(dimension, 0) + amount
+    for (phase_id, _), values in (await metered_units(session, {(one.id, start, end) for one in phases})).items():
+        for code, amount in values.items():
+            units[phase_id][code] = units[phase_id].get(code, 0) + amount
     return [
         PhaseUsage(
             phase_id=phase.id,

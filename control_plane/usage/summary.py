@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.keys.tables import ApiKey
+from control_plane.usage.daily.rows import check_hours_are_kept, daily_rows
 from control_plane.usage.queries import check_hours
 from control_plane.usage.rollups.sealed_rows import hours_open_at, rows_sealed_at
 from control_plane.usage.tables import HourlyFigures, UsageHourly
@@ -117,13 +118,17 @@ async def usage_summary(
     """Return figures of the hours in [start, end) by one to four groups together.
 
     Groups of time come in order, then those with the most calls first. Account '' holds the calls of nobody.
+    Whole days are read as they were rolled up, where they are not asked for by the hour.
 
     Raises:
-        ValidationFailedError: `start` or `end` is not a full hour, there are no groups or too many, or they come
-            to more than 20,000 figures.
+        ValidationFailedError: `start` or `end` is not a full hour, there are no groups or too many, they come
+            to more than 20,000 figures, or hours are wanted of days that are kept whole only.
     """
     filters = UsageFilters(account_id=account_id, product=product, key_id=key_id, mode=mode)
-    return await _summary(session, UsageHourly, filters, span=(start, end), group_by=group_by)
+    by_hour = GroupBy.HOUR in group_by
+    await check_hours_are_kept(session, start=start, end=end, by_hour=by_hour)
+    rows = UsageHourly if by_hour else daily_rows(start=start, end=end, account_id=account_id)
+    return await _summary(session, rows, filters, span=(start, end), group_by=group_by)
 
 
 async def usage_as_of(
@@ -144,6 +149,7 @@ async def usage_as_of(
         ValidationFailedError: as `usage_summary`.
     """
     filters = UsageFilters(account_id=account_id, product=product, key_id=key_id, mode=mode)
+    await check_hours_are_kept(session, start=start, end=end, by_hour=True)
     rows = rows_sealed_at(at, start=start, end=end, account_id=account_id)
     figures = await _summary(session, rows, filters, span=(start, end), group_by=group_by)
     open_hours = await hours_open_at(session, at, start=start, end=end, account_id=account_id)

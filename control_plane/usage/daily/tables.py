@@ -34,6 +34,7 @@ class UsageDay(Base):
         CheckConstraint(FULL_DAY, name="day"),
         CheckConstraint("hours_dropped_at IS NULL OR rolled_up_at IS NOT NULL", name="hours_dropped_at"),
         Index("ix_usage_days_with_hours", "day", postgresql_where=text("hours_dropped_at IS NULL")),
+        Index("ix_usage_days_without_hours", "day", postgresql_where=text("hours_dropped_at IS NOT NULL")),
     )
 
     account_id: Mapped[str] = mapped_column(primary_key=True)

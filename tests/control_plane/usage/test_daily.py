@@ -1,17 +1,23 @@
 """Daily rollups: the sums of their hours at every moment, and all that is left of days long past."""
 
 import random
+from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import func, select, text
 
 from control_plane.foundation.clock import to_ms
+from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage.daily.retention import HourlyRetentionConfig, drop_old_hours, hours_were_dropped
 from control_plane.usage.daily.rollup import DailyConfig, roll_up_days, touch_days
 from control_plane.usage.daily.tables import TouchedDay, UsageDaily, UsageDay
 from control_plane.usage.model import HourKey
+from control_plane.usage.summary import GroupBy, usage_summary
 from control_plane.usage.tables import UsageHour, UsageHourly
+
+# ruff: noqa: PLR0917 - fixtures are arguments
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MIDNIGHT = datetime(2026, 2, 28, tzinfo=UTC)
@@ -177,6 +183,78 @@ class TestRollUpDays:
         await put(*(row(MIDNIGHT - number * DAY) for number in range(7)))
         assert [await roll_up(days_per_pass=3) for _ in range(4)] == [3, 3, 1, 0]
         assert len(await days(sessions)) == 7
+
+
+async def summed(sessions, start, end, *groups, **more):
+    async with sessions() as session:
+        found = await usage_summary(session, start=start, end=end, group_by=groups, **more)
+        return [asdict(one) for one in found]
+
+
+class TestUsageSummary:
+    """Compared with the same summary by the hour, added up here."""
+
+    @pytest.mark.parametrize("seed", range(4))
+    async def test_is_the_same_whatever_was_rolled_up(self, put, roll_up, sessions, seed):
+        chance = random.Random(seed)
+        rows = [
+            row(
+                MIDNIGHT + chance.randrange(5 * 24) * HOUR,
+                account=chance.choice(("acc_1", "acc_2")),
+                endpoint=f"GET /{number}",
+                calls=chance.randrange(1, 9),
+                tokens=chance.randrange(9),
+            )
+            for number in range(60)
+        ]
+        await put(*rows[:40])
+        await roll_up(LATER + 9 * DAY, days_per_pass=chance.randrange(1, 12))
+        await put(*rows[40:])  # some days change after they were rolled up
+        for _ in range(12):
+            start = MIDNIGHT + chance.randrange(4 * 24) * HOUR
+            end = start + chance.randrange(1, 60) * HOUR
+            account = chance.choice(("acc_1", None))
+            found = await summed(sessions, start, end, GroupBy.PRODUCT, account_id=account)
+            inside = [one for one in rows if start <= one.hour < end and account in {None, one.account_id}]
+            assert sum(one["calls"] for one in found) == sum(one.calls for one in inside)
+            tokens = sum(one["dimensions"].get("tokens", 0) for one in found)
+            assert tokens == sum(one.dimensions.get("tokens", 0) for one in inside)
+            assert await summed(sessions, start, end, GroupBy.DAY, account_id=account) == await by_the_day(
+                sessions, start, end, account
+            )
+
+    async def test_reads_days_that_lost_their_hours(self, put, roll_up, drop, sessions):
+        await put(row(MIDNIGHT + HOUR, tokens=3), row(MIDNIGHT + 2 * HOUR), row(MIDNIGHT + DAY + HOUR, calls=5))
+        span = MIDNIGHT - DAY, MIDNIGHT + 2 * DAY
+        before = await summed(sessions, *span, GroupBy.DAY, GroupBy.ENDPOINT)
+        await roll_up()
+        await drop(MIDNIGHT + 401 * DAY)
+        assert await summed(sessions, *span, GroupBy.DAY, GroupBy.ENDPOINT) == before
+        async with sessions() as session, session.begin():
+            await touch_days(session, hours={HourKey("acc_1", to_ms(MIDNIGHT))}, now=LATER)
+        assert await summed(sessions, *span, GroupBy.DAY, GroupBy.ENDPOINT) == before
+
+    @pytest.mark.parametrize(("start", "groups"), [(MIDNIGHT, [GroupBy.HOUR]), (MIDNIGHT + HOUR, [GroupBy.DAY])])
+    async def test_refuses_hours_that_are_no_longer_kept(self, put, roll_up, drop, sessions, start, groups):
+        await put(row(MIDNIGHT))
+        await roll_up()
+        await drop(MIDNIGHT + 401 * DAY)
+        with pytest.raises(ValidationFailedError, match="hours are kept from 2026-03-01T00:00:00Z on"):
+            await summed(sessions, start, MIDNIGHT + 2 * DAY, *groups)
+
+
+async def by_the_day(sessions, start, end, account):
+    """Return the summary by day, added up from the one by the hour."""
+    days: dict[str, dict] = {}
+    for one in await summed(sessions, start, end, GroupBy.HOUR, account_id=account):
+        day = f"{one['by']['hour'][:10]}T00:00:00Z"
+        found = days.setdefault(day, {"by": {"day": day}, "key_name": ""})
+        for name, value in one.items():
+            if isinstance(value, int):
+                found[name] = found.get(name, 0) + value
+            elif name.endswith("dimensions"):
+                found[name] = dict(Counter(found.get(name, {})) + Counter(value))
+    return list(days.values())
 
 
 class TestDropOldHours:
