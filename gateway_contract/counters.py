@@ -8,8 +8,8 @@ Where a spend cap counts several prices, `x:<dimension>` and per hour `x:<dimens
 dimension in the same way: what calls have reserved, and once the hour is settled what was billed.
 
 Where usage knows of calls that the hash does not (made while Redis was away, or forgotten with Redis' data), the
-control plane raises `c:<hour>` to what usage knows. `n:<hour>` says by how much: that many calls of `c:<hour>` were
-not counted by the limit script. Call numbers then go on behind all that is known; `skipped` holds the numbers that
+control plane raises `c:<hour>` to what usage knows. `n:<hour>` says by how much: that many of `c:<hour>` were not
+counted by the limit script. Call numbers then go on behind all that is known; `skipped` holds the numbers that
 were passed over (`51-78 105-110`, ascending): this hash has never issued them.
 """
 

@@ -38,6 +38,7 @@ class Topic(StrEnum):
     KEY_CHANGED = "key.changed"
     ACCOUNT_CHANGED = "account.changed"
     HOUR_SEALED = "hour.sealed"
+    USAGE_INCOMPLETE = "usage.incomplete"
     CONFIG_CHANGED = "config.changed"
     PRODUCT_CHANGED = "product.changed"
     UPGRADE_HINT_VOID = "upgrade_hint.void"
