@@ -43,8 +43,8 @@ def make_collector() -> Iterator[Callable[[str, str], FakeCollector]]:
 def start_process(spool_dir: Path) -> Iterator[Callable[..., ShipperProcess]]:
     processes: list[ShipperProcess] = []
 
-    def start(url: str, *options: str) -> ShipperProcess:
-        processes.append(ShipperProcess(url, spool_dir, *options))
+    def start(url: str, *options: str, **environment: str) -> ShipperProcess:
+        processes.append(ShipperProcess(url, spool_dir, *options, **environment))
         return processes[-1]
 
     yield start

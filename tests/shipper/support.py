@@ -22,6 +22,7 @@ from gateway_contract.modes import Mode
 from kong_plugins.shipper.metrics import ShipperMetrics
 from kong_plugins.shipper.settings import ShipperSettings
 from kong_plugins.shipper.shipper import Shipper
+from kong_plugins.shipper.sink import UsageSink
 from kong_plugins.shipper.spool import Spool
 from kong_plugins.shipper.stream import UsageStream
 
@@ -163,9 +164,12 @@ class Bench:
         self.live = directory / "usage.log"
         self.start()
 
+    def open_sink(self) -> UsageSink:
+        return UsageStream(url=self.url, shipper_id=self.spool.shipper_id, shards=1)
+
     def start(self) -> None:
         self.spool = Spool(self.directory)
-        self.stream = UsageStream(url=self.url, shipper_id=self.spool.shipper_id, shards=1)
+        self.stream = self.open_sink()
         self.metrics = ShipperMetrics()
         self.shipper = Shipper(settings=self.settings, spool=self.spool, sink=self.stream, metrics=self.metrics)
 
@@ -201,13 +205,13 @@ class Bench:
 class ShipperProcess:
     """`km-shipper` as an operator runs it."""
 
-    def __init__(self, url: str, directory: Path, *options: str) -> None:
+    def __init__(self, url: str, directory: Path, *options: str, **environment: str) -> None:
         self.log_path = directory.parent / f"shipper-{time.monotonic_ns()}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "kong_plugins.shipper.main", "--port", "0", *options],
                 cwd=ROOT,
-                env={**os.environ, "KM_SPOOL_DIR": str(directory), "KM_REDIS_URL": url},
+                env={**os.environ, "KM_SPOOL_DIR": str(directory), "KM_REDIS_URL": url, **environment},
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
