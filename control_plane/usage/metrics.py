@@ -15,6 +15,11 @@ BATCH_SECONDS = Histogram(
     "Time from reading a batch to its acknowledgement.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+ENRICHED = Counter(
+    "km_usage_accounts_looked_up_total",
+    "Accounts of a batch looked up for plan and subscription: cached, read, missing, unreadable or failed.",
+    ["result"],
+)
 FAILURES = Counter("km_usage_failures_total", "Failed attempts that are tried again.", ["worker", "step"])
 CLAIMED = Counter("km_usage_claimed_entries_total", "Entries taken over from collectors that went away.")
 GROUPS_MADE = Counter(

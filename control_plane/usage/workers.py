@@ -18,6 +18,7 @@ from control_plane.usage import metrics
 from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.enrichment import AccountCache
 from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
@@ -25,16 +26,19 @@ from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
 from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups, touch_days_of_hours
 from control_plane.usage.loops import Pauses
+from control_plane.usage.meters.hourly import derive_meters
+from control_plane.usage.meters.periods import run_meter_periods
+from control_plane.usage.meters.workers import MetersConfig, run_meter_backfills
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
 from control_plane.usage.rollups.derived import Derive
 from control_plane.usage.rollups.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
+from gateway_contract.kafka import KafkaAddress
 
 log = structlog.get_logger(__name__)
 
-from gateway_contract.kafka import KafkaAddress
-DERIVED: tuple[Derive, ...] = (touch_days_of_hours,)
+DERIVED: tuple[Derive, ...] = (derive_meters, touch_days_of_hours)
 """What the aggregator derives from recomputed hours, in this order."""
 
 REDIS_TIMEOUT_SECONDS = 10.0
@@ -52,12 +56,13 @@ class UsageConfig:
     event_store: EventStoreConfig
     gateway_secrets: tuple[bytes, ...] = field(repr=False)
     shards: int = 1
+    kafka: KafkaAddress | None = None
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     sealing: SealingConfig = field(default_factory=SealingConfig)
-    kafka: KafkaAddress | None = None
     daily: DailyConfig = field(default_factory=DailyConfig)
     hourly_retention: HourlyRetentionConfig = field(default_factory=HourlyRetentionConfig)
+    meters: MetersConfig = field(default_factory=MetersConfig)
 
 
 class CatalogWatch:
@@ -106,27 +111,24 @@ async def run_collector(
         decode_responses=False,
         read_bytes=READ_BYTES,
     )
+    source = open_source(redis)
     collector = Collector(
         config=config.collector,
         source=source,
         sessions=sessions,
-    source = open_source(redis)
         writer=EventWriter(store=store, attribution=catalog.attribution),
         clock=clock,
         refresh_catalog=catalog.refresh,
+        accounts=AccountCache(redis),
     )
     try:
         await collector.run(stop)
     finally:
+        await source.aclose()
         await redis.aclose()
         await asyncio.to_thread(store.close)
 
 
-        await source.aclose()
-async def open_store_patiently(
-    config: EventStoreConfig, *, stop: asyncio.Event, max_threads: int | None = None
-) -> EventStore | None:
-    """Open the event store as soon as it can be; None if `stop` comes first."""
 def sources(config: UsageConfig) -> list[Callable[[RedisClient], UsageSource]]:
     """Return what opens each source of this process: every shard of Redis, and Kafka where it is used.
 
@@ -144,6 +146,10 @@ def sources(config: UsageConfig) -> list[Callable[[RedisClient], UsageSource]]:
     return found
 
 
+async def open_store_patiently(
+    config: EventStoreConfig, *, stop: asyncio.Event, max_threads: int | None = None
+) -> EventStore | None:
+    """Open the event store as soon as it can be; None if `stop` comes first."""
     pauses = Pauses(stop)
     while not stop.is_set():
         try:
@@ -180,6 +186,8 @@ async def run_usage_workers(
                     clock=clock,
                 )
             )
+        tasks.create_task(_run_meter_periods(config=config, sessions=sessions, stop=stop, clock=clock))
+        tasks.create_task(_run_meter_backfills(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(run_sealer(config=config.sealing, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(run_daily_rollups(config=config.daily, sessions=sessions, stop=stop, clock=clock))
@@ -202,5 +210,39 @@ async def _run_aggregator(
         await run_aggregator(
             config=config.aggregator, sessions=sessions, store=store, stop=stop, derive=DERIVED, clock=clock
         )
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _run_meter_periods(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime],
+) -> None:
+    store = await open_store_patiently(config.event_store, stop=stop, max_threads=1)
+    if store is None:
+        return
+    try:
+        await run_meter_periods(
+            config=config.meters.periods, sessions=sessions, store=store, stop=stop, clock=clock
+        )
+    finally:
+        await asyncio.to_thread(store.close)
+
+
+async def _run_meter_backfills(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime],
+) -> None:
+    store = await open_store_patiently(config.event_store, stop=stop, max_threads=1)
+    if store is None:
+        return
+    try:
+        await run_meter_backfills(config=config.meters, sessions=sessions, store=store, stop=stop, clock=clock)
     finally:
         await asyncio.to_thread(store.close)

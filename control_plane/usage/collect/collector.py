@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
 from control_plane.usage import metrics
+from control_plane.usage.collect.enrichment import AccountCache
 from control_plane.usage.collect.entries import EntryBatch, SegmentKey
 from control_plane.usage.collect.positions import (
     commit_positions,
@@ -75,14 +76,19 @@ class Collector:
         writer: EventWriter,
         clock: Callable[[], datetime] = utc_now,
         refresh_catalog: Callable[[], Awaitable[None]] | None = None,
+        accounts: AccountCache | None = None,
     ) -> None:
-        """`refresh_catalog` runs before each batch is stored: the first calls to a new endpoint have its name."""
+        """Without `accounts` events are stored without subscription and plan.
+
+        `refresh_catalog` runs before each batch is stored: the first calls to a new endpoint have its name.
+        """
         self._config = config
         self._source = source
         self._sessions = sessions
         self._writer = writer
         self._clock = clock
         self._refresh_catalog = refresh_catalog
+        self._accounts = accounts
         self._entry_bytes = MAX_BYTES_PER_ENTRY
         self._housekeeping_at = 0.0
         self.steps: tuple[tuple[str, Callable[[Progress], Awaitable[None]]], ...] = (
@@ -207,7 +213,10 @@ class Collector:
     async def _store(self, progress: Progress) -> None:
         if self._refresh_catalog is not None:
             await self._refresh_catalog()
-        progress.hours = await asyncio.to_thread(self._writer.write, progress.batch, to_ms(self._clock()))
+        now_ms = to_ms(self._clock())
+        found = await asyncio.to_thread(self._writer.read, progress.batch, now_ms)
+        grants = await self._accounts.grants(found.accounts) if self._accounts is not None else {}
+        progress.hours = await asyncio.to_thread(self._writer.write, found, grants, now_ms)
 
     async def _commit(self, progress: Progress) -> None:
         batch, now = progress.batch, self._clock()

@@ -1,15 +1,17 @@
 """From stream entries to stored events. Blocking; the collector runs it in a thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from control_plane.usage import metrics
 from control_plane.usage.collect.columns import Attribution, EventColumns, repeated_receipts
+from control_plane.usage.collect.enrichment import Grants, KeptDays, enrichment_columns
 from control_plane.usage.collect.entries import EntryBatch
 from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
 from control_plane.usage.model import HourKey
+from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.store import EventStore, UnstorableRowError
 
 TOO_LATE = "too late: its hour is past retention, and is not counted again"
@@ -25,31 +27,38 @@ class StoredHours:
     with_replays: frozenset[HourKey] = frozenset()
 
 
-class EventWriter:
-    """Attributes and stores batches. `attribution` is asked for anew for each: the catalog may have changed."""
+@dataclass(frozen=True, slots=True)
+class ReadBatch:
+    """What a batch comes to: its events, and the lines that cannot become any."""
 
-    def __init__(self, *, store: EventStore, attribution: Callable[[], Attribution]) -> None:
+    batch: EntryBatch
+    events: EventColumns
+    letters: list[DeadLetter]
+
+    @property
+    def accounts(self) -> set[str]:
+        return {hour.account_id for hour in self.events.hours} - {""}
+
+
+class EventWriter:
+    """Attributes and stores batches. `attribution` and `kept` are asked for anew for each: the catalog changes."""
+
+    def __init__(
+        self,
+        *,
+        store: EventStore,
+        attribution: Callable[[], Attribution],
+        kept: Callable[[], KeptDays] = lambda: KeptDays(default_days=MINIMUM_DAYS),
+    ) -> None:
         self._store = store
         self._attribution = attribution
+        self._kept = kept
 
-    def write(self, batch: EntryBatch, now_ms: int) -> StoredHours:
-        """Store the batch's events and dead letters and return the hours they are in. Idempotent.
+    def read(self, batch: EntryBatch, now_ms: int) -> ReadBatch:
+        """Decode and attribute entry by entry: a whole batch of lines would never fit a processor's cache.
 
         Whatever a line holds, it ends as an event or as a dead letter.
-
-        Raises:
-            clickhouse_connect.driver.exceptions.Error: the store failed; to be called again.
         """
-        events, letters = self._read(batch, now_ms)
-        letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
-        letters += [_letter_of_line(line, TOO_LATE) for line in events.expired]
-        letters += list(self._insert(events))
-        self._store.insert_dead_letters(letters, received_at_ms=now_ms)
-        _count(batch, events, letters)
-        return StoredHours(frozenset(events.hours), frozenset(events.replay_hours))
-
-    def _read(self, batch: EntryBatch, now_ms: int) -> tuple[EventColumns, list[DeadLetter]]:
-        """Decode and attribute entry by entry: a whole batch of lines would never fit a processor's cache."""
         events, attribution = EventColumns(), self._attribution()
         letters = [
             dead_letter(reason=f"unreadable entry: {reason}", raw=raw, segment=f"entry {entry_id!r}")
@@ -61,7 +70,24 @@ class EventWriter:
             )
             events.extend(attribution.events(lines, ingested_at_ms=now_ms, shipper=entry.shipper_id))
             letters += bad
-        return events, letters
+        letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
+        letters += [_letter_of_line(line, TOO_LATE) for line in events.expired]
+        return ReadBatch(batch, events, letters)
+
+    def write(self, found: ReadBatch, grants: Mapping[str, Grants], now_ms: int) -> StoredHours:
+        """Store events and dead letters and return the hours they are in. Idempotent.
+
+        Raises:
+            clickhouse_connect.driver.exceptions.Error: the store failed; to be called again.
+        """
+        events = found.events
+        if len(events):
+            columns = events.columns
+            columns |= enrichment_columns(columns["account_id"], columns["product"], grants, self._kept())
+        letters = [*found.letters, *self._insert(events)]
+        self._store.insert_dead_letters(letters, received_at_ms=now_ms)
+        _count(found.batch, events, letters)
+        return StoredHours(frozenset(events.hours), frozenset(events.replay_hours))
 
     def _insert(self, events: EventColumns) -> Iterator[DeadLetter]:
         """Insert what can be inserted: a row that fits no column must not hold up the others."""

@@ -20,8 +20,10 @@ from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.enrichment import AccountCache, KeptDays
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
+from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
 from gateway_contract import usage_lines
@@ -206,6 +208,8 @@ def make_collector(
         redis: RedisClient = redis,
         shard: int = 0,
         shards: int = 1,
+        accounts: AccountCache | None = None,
+        kept: KeptDays | None = None,
         **config: Any,
     ) -> Collector:
         settings = {"max_age_seconds": 0.001, "claim_after_seconds": 0.0} | config
@@ -213,8 +217,13 @@ def make_collector(
             config=CollectorConfig(**settings),
             source=StreamSource(redis, shard=shard, shards=shards),
             sessions=sessions,
-            writer=EventWriter(store=store, attribution=lambda: attribution),
+            writer=EventWriter(
+                store=store,
+                attribution=lambda: attribution,
+                kept=lambda: kept or KeptDays(default_days=MINIMUM_DAYS),
+            ),
             clock=lambda: now,
+            accounts=accounts,
         )
 
     return make
