@@ -194,7 +194,7 @@ def event_store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def clickhouse_dsn(event_store_directory: Path) -> Iterator[str]:
+def empty_clickhouse_dsn(event_store_directory: Path) -> Iterator[str]:
     """DSN of a fresh, existing, empty ClickHouse database opened inside this process.
 
     Close every client before the test ends. For a process of its own use `own_clickhouse_dsn`.
@@ -205,6 +205,22 @@ def clickhouse_dsn(event_store_directory: Path) -> Iterator[str]:
     yield event_store_dsn(event_store_directory, database=name)
     client.command(f"DROP DATABASE {name}")
     client.close()
+
+
+@pytest.fixture
+def clickhouse_dsn(empty_clickhouse_dsn: str) -> str:
+    """DSN like `empty_clickhouse_dsn`, with tables that keep events of any age.
+
+    Tests choose their time, but ClickHouse has its own clock, by which their events may have expired.
+    """
+    # imported here: only tests that want tables pay for what makes them
+    store = importlib.import_module("control_plane.usage.store")
+    client = clickhouse_connect.get_client(dsn=empty_clickhouse_dsn)
+    store.migrate(client)
+    client.command("SYSTEM STOP TTL MERGES usage_events")
+    client.command("SYSTEM STOP TTL MERGES usage_dead_letters")
+    client.close()
+    return empty_clickhouse_dsn
 
 
 @pytest.fixture

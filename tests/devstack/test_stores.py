@@ -184,11 +184,11 @@ class TestSharedFixtures:
             assert client.dbsize() == 0
             client.set("left", "behind")
 
-    def test_the_event_store_database_is_fresh(self, clickhouse_dsn: str):
-        client = clickhouse_connect.get_client(dsn=clickhouse_dsn)
+    def test_the_event_store_database_is_fresh(self, empty_clickhouse_dsn: str):
+        client = clickhouse_connect.get_client(dsn=empty_clickhouse_dsn)
         assert client.query("SHOW TABLES").result_rows == []
         client.command("CREATE TABLE left_behind (n Int64) ENGINE = MergeTree ORDER BY n")
         client.close()
 
-    def test_the_event_store_database_is_fresh_again(self, clickhouse_dsn: str):
-        self.test_the_event_store_database_is_fresh(clickhouse_dsn)
+    def test_the_event_store_database_is_fresh_again(self, empty_clickhouse_dsn: str):
+        self.test_the_event_store_database_is_fresh(empty_clickhouse_dsn)

@@ -97,7 +97,7 @@ class EventStore:
         """Connect and make or update the tables; see `client.connect`."""
         client = connect(config, max_threads=max_threads)
         try:
-            migrate(client)
+            migrate(client, config.layout)
         except BaseException:
             client.close()
             raise

@@ -1,7 +1,7 @@
 -- One row for each event id within its account and hour. Of several rows for one event the one with the greatest
 -- `precedence` stays, so that the answer does not depend on the order in which they came. A row whose receipt the
 -- answer did not confirm gives way to any other.
-CREATE TABLE IF NOT EXISTS usage_events
+CREATE TABLE IF NOT EXISTS {local:usage_events}{on_cluster}
 (
     event_id String CODEC(ZSTD(1)),
     request_id String CODEC(ZSTD(1)),
@@ -34,6 +34,6 @@ CREATE TABLE IF NOT EXISTS usage_events
         + if(has(flags, 'lone_receipt'), 0, bitShiftLeft(toUInt64(1), 63)) CODEC(ZSTD(1)),
     INDEX request_id_index request_id TYPE bloom_filter(0.01) GRANULARITY 4
 )
-ENGINE = ReplacingMergeTree(precedence)
+ENGINE = {replicated}ReplacingMergeTree(precedence)
 PARTITION BY toYYYYMMDD(hour)
 ORDER BY (account_id, hour, event_id)

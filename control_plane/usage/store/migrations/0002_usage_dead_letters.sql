@@ -1,5 +1,5 @@
 -- Lines that cannot become events, with the place they came from (which names them) and why.
-CREATE TABLE IF NOT EXISTS usage_dead_letters
+CREATE TABLE IF NOT EXISTS {local:usage_dead_letters}{on_cluster}
 (
     shipper_id String,
     segment String,
@@ -9,6 +9,6 @@ CREATE TABLE IF NOT EXISTS usage_dead_letters
     line String CODEC(ZSTD(1)),
     received_at DateTime64(3, 'UTC')
 )
-ENGINE = ReplacingMergeTree(received_at)
+ENGINE = {replicated}ReplacingMergeTree(received_at)
 PARTITION BY toYYYYMM(received_at)
 ORDER BY (shipper_id, segment, start_offset, number)

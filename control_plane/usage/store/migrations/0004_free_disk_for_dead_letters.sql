@@ -1,2 +1,2 @@
 -- The same for lines set aside: inserts are refused below 64 MB of free disk.
-ALTER TABLE usage_dead_letters MODIFY SETTING min_free_disk_bytes_to_perform_insert = 67108864
+ALTER TABLE {local:usage_dead_letters}{on_cluster} MODIFY SETTING min_free_disk_bytes_to_perform_insert = 67108864

@@ -1,6 +1,6 @@
 -- Events that applications report, and what the collector adds for those who read events. `retention_days`: how long
 -- the event is kept at least, by its account's plan.
-ALTER TABLE usage_events
+ALTER TABLE {local:usage_events}{on_cluster}
     ADD COLUMN IF NOT EXISTS shipper LowCardinality(String),
     ADD COLUMN IF NOT EXISTS subscription_id LowCardinality(String),
     ADD COLUMN IF NOT EXISTS plan LowCardinality(String),
