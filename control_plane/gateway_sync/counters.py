@@ -84,7 +84,8 @@ def settled_counters(settled: SettledHour) -> dict[str, SettledCounter]:
             name = key_counters(settled.account_id, share.key_id, period.start_ms)
             # a key's counters are shared by all subscriptions whose periods begin together
             before = counters[name].units if name in counters else 0
-            billed = sum(line.billed_units for line in usage if line.key_id == share.key_id)
+            # an amendment may take more from a key than it used: the subscription has it, the key has nothing
+            billed = max(0, sum(line.billed_units for line in usage if line.key_id == share.key_id))
             counters[name] = SettledCounter(units=before + billed, forget_at_ms=_forget_at_ms(period))
     return counters
 
@@ -199,4 +200,4 @@ def _hours(lines: Iterable[HourUsage]) -> list[HourCount]:
         totals[hour] = HourCount(
             hour, before.calls + line.admitted_calls, before.units + units, line.settled_revision
         )
-    return [totals[hour] for hour in sorted(totals)]
+    return [replace(totals[hour], units=max(0, totals[hour].units)) for hour in sorted(totals)]

@@ -96,6 +96,8 @@ def _in_span(account_ids: Collection[str], now: datetime) -> tuple[ColumnElement
         UsageHourly.hour >= demand_from(now),
         UsageHourly.hour <= now,
         UsageHourly.mode == Mode.LIVE.value,
+        # what amendments add or take was not asked for
+        UsageHourly.amendment_id == "",
     )
 
 

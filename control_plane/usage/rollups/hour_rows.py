@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.usage import metrics
 from control_plane.usage.corrections.model import AMENDED, Amendment
+from control_plane.usage.daily.marks import touch_days
 from control_plane.usage.hours import is_one_of
 from control_plane.usage.model import HourKey
 from control_plane.usage.rollups import metrics as rollup_metrics
@@ -53,7 +54,7 @@ async def write_hours(
     Hours that are `standing` keep the rows they have, and get their amendments. An hour that comes out the same
     keeps revision and seal; what was sealed of the others is kept aside.
     """
-    before = await _standing_rows(session, hours)
+    before = await standing_rows(session, hours)
     after = {}
     for key in hours:
         stands = before.get(key, {})
@@ -66,6 +67,7 @@ async def write_hours(
     changed = [key for key in hours if after[key] != before.get(key, {})]
     unchanged = [key for key in hours if after[key] == before.get(key, {})]
     if changed:
+        await touch_days(session, hours=changed, now=now)
         await keep_sealed(session, changed, now=now)
         await session.execute(delete(UsageHourly).where(is_one_of(UsageHourly, changed)))
         new_rows = [
@@ -118,9 +120,10 @@ async def open_hours(session: AsyncSession, hours: Collection[HourKey], *, now: 
         )
 
 
-async def _standing_rows(
+async def standing_rows(
     session: AsyncSession, hours: Sequence[HourKey]
 ) -> dict[HourKey, dict[RowKey, dict[str, Any]]]:
+    """Return the figures of hours as they stand, by column name; hours without rows are left out."""
     statement = select(
         UsageHourly.account_id,
         UsageHourly.hour,

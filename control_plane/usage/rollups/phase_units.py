@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import UtcDateTime
 from control_plane.usage.queries import MEASURED_METERS, REQUESTS_METER
-from control_plane.usage.tables import UsageHour, UsageHourly
+from control_plane.usage.tables import UsageHour, UsageHourly, is_billed
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
@@ -37,11 +37,9 @@ async def units_of_phases(
     asked = _asked(spans)
     place = (UsageHourly.phase_id, asked.c.starts_at)
     is_open = UsageHour.sealed_at.is_(None) & (UsageHourly.outcome == Outcome.SERVED.value)
-    # a row is billed whole or not at all
-    is_billed = UsageHourly.billable_calls > 0
     amounts = {REQUESTS_METER: UsageHourly.units, **MEASURED_METERS}
-    billable = [_total(case((is_billed, amount), else_=0)) for amount in amounts.values()]
-    at_most = [_total(case((is_open | is_billed, amount), else_=0)) for amount in amounts.values()]
+    billable = [_total(case((is_billed(), amount), else_=0)) for amount in amounts.values()]
+    at_most = [_total(case((is_open | is_billed(), amount), else_=0)) for amount in amounts.values()]
     rows = await session.execute(_within(select(*place, *billable, *at_most), asked).group_by(*place))
     for phase_id, starts_at, *totals in rows:
         counted = found[phase_id, starts_at]
