@@ -11,7 +11,7 @@ from control_plane.rating.model import RatedLine, Unit
 from control_plane.rating.models import read_price
 from control_plane.rating.phases import PhaseUsage, VersionUsage, merge_phases
 from control_plane.rating.rate import rate, total_minor
-from control_plane.rating.words import unit_of
+from control_plane.rating.words import unit_named, unit_of
 
 REQUESTS = "requests"
 # where routes weigh differently, one request is not one unit
@@ -30,7 +30,7 @@ class PriceOfPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricedVersion:
-    """A plan version with what rating needs of it."""
+    """A plan version with what rating needs of it. `meter_names`: of declared meters that it has prices on."""
 
     plan_version_id: str
     plan_code: str
@@ -40,6 +40,7 @@ class PricedVersion:
     quota_units: int | None
     quota_hard: bool
     prices: Sequence[PriceOfPlan] = ()
+    meter_names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,8 @@ def _rated(
     price: PriceOfPlan, usage: VersionUsage, version: PricedVersion, *, weighted: bool, name_plan: bool
 ) -> RatedLine:
     unit = WEIGHTED_REQUESTS if weighted and price.meter == REQUESTS else None
+    if price.meter and price.meter in version.meter_names:
+        unit = unit_named(version.meter_names[price.meter])
     description = price.description or _default_description(price, version)
     (line,) = rate(
         read_price(price.model, price.params),
@@ -162,5 +165,7 @@ def _rated(
 def _default_description(price: PriceOfPlan, version: PricedVersion) -> str:
     if price.meter is None:
         return f"{version.plan_name} plan"
+    if price.meter in version.meter_names:
+        return version.meter_names[price.meter]
     plural = unit_of(price.meter).plural
     return f"{plural[:1].upper()}{plural[1:]}"

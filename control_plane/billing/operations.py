@@ -1,6 +1,6 @@
 """Setting spend caps, and refusing what would break one. Nothing here commits."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,10 +16,12 @@ from control_plane.billing.spend_caps import (
     phases_within,
     unbounded_dimension,
 )
+from control_plane.catalog.meter_queries import meters_of_versions
+from control_plane.catalog.meters import Aggregation, MeteredEvents
 from control_plane.catalog.model import MEASURED_METERS
 from control_plane.catalog.prices import canonical_amount
 from control_plane.catalog.queries import api_product, plan_versions
-from control_plane.catalog.tables import PlanVersion
+from control_plane.catalog.tables import Meter, PlanVersion
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.money import Money, minor_units
 from control_plane.rating.spend_cap import (
@@ -28,6 +30,7 @@ from control_plane.rating.spend_cap import (
     charged_minor,
     charges_by_use,
     fixed_minor,
+    reported_dimensions,
 )
 from control_plane.rating.words import format_amount
 from control_plane.subscriptions import own_terms
@@ -54,6 +57,27 @@ class MaximumMissingError(ConflictError):
             "unit_maximum_missing",
             f"No spend cap can be kept on plan {plan}: it charges for {dimension}, and {why}",
         )
+
+
+class MeterUncappedError(ConflictError):
+    """A spend cap is kept by the gateway, call by call; what this meter counts, it cannot bound."""
+
+    def __init__(self, *, plan: str, meter: Meter) -> None:
+        super().__init__(
+            "meter_uncapped",
+            f"No spend cap can be kept on plan {plan}: it charges for {meter.name} ({meter.code}), and "
+            f"{_why_unbounded(meter)}",
+        )
+
+
+def _why_unbounded(meter: Meter) -> str:
+    if meter.events != MeteredEvents.CALLS:
+        return "what applications report never passes the gateway."
+    if meter.aggregation == Aggregation.UNIQUE:
+        return "how many different values a period comes to is known only afterwards."
+    if meter.aggregation in {Aggregation.MAX, Aggregation.LATEST}:
+        return "what it comes to can change with every event until the period is over."
+    return "the gateway counts requests and reported units only, not what a meter makes of them."
 
 
 class CapBelowFixedChargesError(ConflictError):
@@ -87,7 +111,7 @@ async def set_spend_cap(
 
     Raises:
         NotFoundError, SubscriptionOverError. ValidationFailedError: not an amount, or less than what is fixed for
-        a period. MaximumMissingError: a call can cost any amount.
+        a period. MaximumMissingError, MeterUncappedError: a call can cost any amount.
     """
     subscription = await subscription_by_id(session, subscription_id)
     versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
@@ -95,7 +119,7 @@ async def set_spend_cap(
     currency = versions[current.plan_version_id].currency
     amount_minor = _amount_minor(amount, currency)
     _check_fixed_charges(subscription, versions, amount_minor, now)
-    _check_maximums(subscription, [versions[key] for key in _versions_ahead(subscription, now)])
+    await _check_bounds(session, subscription, [versions[key] for key in _versions_ahead(subscription, now)])
     effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription))
     await own_terms.set_spend_cap(
         session, subscription_id=subscription_id, amount_minor=amount_minor, actor=actor, now=now
@@ -122,14 +146,14 @@ async def require_cap_kept(session: AsyncSession, subscription: Subscription, *,
     Of this billing period counts what is known of its use by now: the gateway's calls of the last seconds are not.
 
     Raises:
-        MaximumMissingError, CapBelowFixedChargesError.
+        MaximumMissingError, MeterUncappedError, CapBelowFixedChargesError.
     """
     cap_minor = subscription.spend_cap_minor
     if cap_minor is None:
         return
     versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
     ahead = [versions[key] for key in sorted(_versions_ahead(subscription, now))]
-    _check_maximums(subscription, ahead)
+    await _check_bounds(session, subscription, ahead)
     for version in ahead:
         fixed = fixed_minor([charges_of(version, subscription)], version.currency)
         if fixed > cap_minor:
@@ -144,7 +168,7 @@ async def require_caps_kept(session: AsyncSession, *, product_code: str, now: da
     """Refuse a change of an API product, just made, under which a customer's spend cap could not be kept.
 
     Raises:
-        MaximumMissingError: for the first of them.
+        MaximumMissingError, MeterUncappedError: for the first of them.
     """
     product = await api_product(session, product_code)
     statement = (
@@ -160,7 +184,7 @@ async def require_caps_kept(session: AsyncSession, *, product_code: str, now: da
     ahead = {row.id: _versions_ahead(row, now) for row in capped}
     versions = await plan_versions(session, set().union(*ahead.values()))
     for row in capped:
-        _check_maximums(row, [versions[key] for key in ahead[row.id]])
+        await _check_bounds(session, row, [versions[key] for key in ahead[row.id]])
 
 
 def _versions_ahead(subscription: Subscription, now: datetime) -> set[str]:
@@ -222,8 +246,14 @@ async def _check_periods(
             raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, currency))
 
 
-def _check_maximums(subscription: Subscription, versions: Iterable[PlanVersion]) -> None:
+async def _check_bounds(
+    session: AsyncSession, subscription: Subscription, versions: Collection[PlanVersion]
+) -> None:
+    declared = await meters_of_versions(session, [version.id for version in versions])
     for version in versions:
+        priced = declared.get(version.id, {})
+        for code in sorted(reported_dimensions(charges_of(version, subscription)) & priced.keys()):
+            raise MeterUncappedError(plan=version.plan.code, meter=priced[code])
         product = version.plan.api_product
         missing = unbounded_dimension(charges_of(version, subscription), product)
         if missing is not None:

@@ -1,6 +1,6 @@
 """Invoice previews from the database. Reads only."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -16,14 +16,17 @@ from control_plane.billing.model import (
     invoice_lines,
     lines_total_minor,
 )
+from control_plane.catalog.meter_queries import meters_of_versions
+from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import MEASURED_METERS
 from control_plane.catalog.queries import api_product, plan_versions
-from control_plane.catalog.tables import PlanVersion
+from control_plane.catalog.tables import Meter, PlanVersion
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import NotFoundError
 from control_plane.rating.phases import PhaseUsage
 from control_plane.subscriptions.queries import current_and_next_period, live_subscription, phase_at
 from control_plane.subscriptions.tables import Subscription
+from control_plane.usage.meters.values import declared_codes
 from control_plane.usage.queries import PhaseUsage as BillablePhase
 from control_plane.usage.queries import billable_units
 
@@ -51,7 +54,8 @@ async def preview_invoice(
     period = current_and_next_period(subscription, now)[0]
     phases = await billable_units(session, subscription_id=subscription.id, start=period.start, end=period.end)
     versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
-    priced = {version.id: priced_version(version) for version in versions.values()}
+    declared = await meters_of_versions(session, versions)
+    priced = {key: priced_version(version, declared.get(key, {})) for key, version in versions.items()}
     lines = invoice_lines(
         [_phase_usage(phase, subscription) for phase in phases],
         priced,
@@ -59,7 +63,8 @@ async def preview_invoice(
         quota_override=subscription.overrides.get("quota_units"),
         weighted=bool(product.route_units),
     )
-    used = _shown(_added_up(phase.units for phase in phases), priced.values())
+    codes = (await declared_codes(session, [product_code])).get(product_code, set())
+    used = _shown(_added_up(phases, declared), priced.values(), MEASURED_METERS.union(codes))
     in_force = phase_at(subscription, now)
     return InvoicePreview(
         account_id=account_id,
@@ -97,8 +102,8 @@ def billed_from(starts_at: datetime, subscription: Subscription) -> datetime:
     return starts_at
 
 
-def priced_version(version: PlanVersion) -> PricedVersion:
-    """Return a version, loaded with plan and prices, as rating needs it."""
+def priced_version(version: PlanVersion, declared: Mapping[str, Meter] | None = None) -> PricedVersion:
+    """Return a version, loaded with plan and prices, as rating needs it; `declared` meters are called by name."""
     return PricedVersion(
         plan_version_id=version.id,
         plan_code=version.plan.code,
@@ -111,6 +116,7 @@ def priced_version(version: PlanVersion) -> PricedVersion:
             PriceOfPlan(model=price.model, meter=price.meter, params=price.params, description=price.description)
             for price in version.prices
         ],
+        meter_names={code: meter.name for code, meter in (declared or {}).items()},
     )
 
 
@@ -121,15 +127,24 @@ def _quota(version: PricedVersion, subscription: Subscription, used_units: int) 
     return QuotaProgress(used_units=used_units, quota_units=int(quota_units), hard=version.quota_hard)
 
 
-def _shown(units: Mapping[str, int], versions: Iterable[PricedVersion]) -> dict[str, int]:
-    """Return what tells the payer something: bytes and times only where they cost something."""
+def _shown(
+    units: Mapping[str, int], versions: Iterable[PricedVersion], only_if_priced: Collection[str]
+) -> dict[str, int]:
+    """Return what tells the payer something: bytes, times and declared meters only where they cost something."""
     priced = {price.meter for version in versions for price in version.prices}
-    return {meter: count for meter, count in units.items() if meter not in MEASURED_METERS or meter in priced}
+    return {meter: count for meter, count in units.items() if meter not in only_if_priced or meter in priced}
 
 
-def _added_up(units: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _added_up(phases: Iterable[BillablePhase], declared: Mapping[str, Mapping[str, Meter]]) -> dict[str, int]:
+    """Return what was used in all phases; of max the greatest, of latest the last."""
     total: dict[str, int] = {REQUESTS: 0}
-    for by_meter in units:
-        for meter, count in by_meter.items():
-            total[meter] = total.get(meter, 0) + count
+    how = {code: meter.aggregation for of_version in declared.values() for code, meter in of_version.items()}
+    for phase in phases:
+        for meter, count in phase.units.items():
+            if how.get(meter) == Aggregation.MAX:
+                total[meter] = max(total.get(meter, 0), count)
+            elif how.get(meter) == Aggregation.LATEST:
+                total[meter] = count
+            else:
+                total[meter] = total.get(meter, 0) + count
     return total

@@ -156,7 +156,5 @@ def facts_of_meter(row: Meter) -> MeterFacts:
 
 def _filters(row: Meter) -> MeterFilters:
     lists = {"endpoints", "methods", "event_types", "sources"}
-    given: dict[str, Any] = {
-        name: tuple(value) if name in lists else value for name, value in row.filters.items()
-    }
+    given: dict[str, Any] = {name: tuple(value) if name in lists else value for name, value in row.filters.items()}
     return MeterFilters(**given)

@@ -14,7 +14,7 @@ from control_plane.catalog.locks import lock_catalog, locked_plan, locked_produc
 from control_plane.catalog.model import PlanFacts, ProductFacts
 from control_plane.catalog.queries import facts_of_plan, facts_of_product
 from control_plane.catalog.rules import check_code, check_product
-from control_plane.catalog.tables import ApiProduct, Plan
+from control_plane.catalog.tables import ApiProduct, Meter, Plan
 from control_plane.foundation.audit import record_change
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.ids import new_id
@@ -87,7 +87,7 @@ async def update_api_product(
     """Give the API product of this code these facts. Giving what is there changes nothing.
 
     Raises:
-        NotFoundError, ValidationFailedError, RouteTakenError.
+        NotFoundError, RouteTakenError. ValidationFailedError: names the first wrong field.
     """
     product = check_product(product)
     await lock_catalog(session)
@@ -96,6 +96,7 @@ async def update_api_product(
     if before == product:
         return row
     await _require_free_routes(session, product)
+    await _require_free_dimensions(session, row.id, product)
     _write_product(row, product)
     await session.flush()
     if any(getattr(before, name) != getattr(product, name) for name in _KONG_FIELDS):
@@ -180,6 +181,13 @@ async def _require_free_routes(session: AsyncSession, product: ProductFacts) -> 
     )
     for other in await session.scalars(statement):
         raise RouteTakenError(next(route for route in product.routes if route in other.routes), other.code)
+
+
+async def _require_free_dimensions(session: AsyncSession, product_id: str, product: ProductFacts) -> None:
+    """A price names what it counts by one word, so a dimension cannot have the code of a declared meter."""
+    declared = await session.scalars(select(Meter.code).where(Meter.api_product_id == product_id))
+    for name in sorted(set(declared).intersection(product.unit_headers)):
+        raise ValidationFailedError(f"unit_headers.{name}", "is the code of a declared meter: take another name")
 
 
 def _write_product(row: ApiProduct, product: ProductFacts) -> None:

@@ -1,6 +1,6 @@
 """Plans as code: comparing a plan file with the catalogue, and applying it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,6 +9,9 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.locks import lock_catalog
+from control_plane.catalog.meter_operations import create_meter, update_meter
+from control_plane.catalog.meter_queries import facts_of_meter, meters
+from control_plane.catalog.meters import MeterFacts
 from control_plane.catalog.model import PlanFacts, PlanTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, create_plan, update_api_product, update_plan
 from control_plane.catalog.plan_file import PlanFile
@@ -42,7 +45,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to one API product or plan. A new version of a plan leaves its subscriptions where they are."""
+    """What is done to one API product, meter or plan. A new version of a plan moves no subscription."""
 
     kind: ChangeKind
     entity_type: str
@@ -68,6 +71,9 @@ async def diff_plan_file(session: AsyncSession, file: PlanFile) -> PlanDiff:
     product_rows = await api_products(session, archived=True)
     plan_rows = await plans(session, archived=True)
     versions = await published_versions(session, [row.id for row in plan_rows])
+    meter_rows = await meters(session, archived=True)
+    meters_there = {row.code: facts_of_meter(row) for row in meter_rows}
+    archived_meters = {row.code for row in meter_rows if row.archived_at is not None}
     products_there = {row.code: facts_of_product(row) for row in product_rows}
     plans_there = {row.code: facts_of_plan(row) for row in plan_rows}
     archived = {row.code for row in plan_rows if row.archived_at is not None}
@@ -77,10 +83,15 @@ async def diff_plan_file(session: AsyncSession, file: PlanFile) -> PlanDiff:
         code = offer.facts.code
         changes.append(_plan_change(plans_there.get(code), offer.facts, was_archived=code in archived))
         changes.append(_terms_change(terms_there.get(code), code, offer.terms, is_new=code not in plans_there))
+    changes[len(file.products) : len(file.products)] = [
+        _meter_change(meters_there.get(meter.code), meter, archived_meters) for meter in file.meters
+    ]
     in_file = {product.code for product in file.products}
     plans_in_file = {offer.facts.code for offer in file.plans}
     left = [f"api_product {row.code}" for row in product_rows if not row.archived_at and row.code not in in_file]
     left += [f"plan {row.code}" for row in plan_rows if not row.archived_at and row.code not in plans_in_file]
+    meters_in_file = {meter.code for meter in file.meters}
+    left += [f"meter {row.code}" for row in meter_rows if not row.archived_at and row.code not in meters_in_file]
     return PlanDiff(tuple(change for change in changes if change is not None), tuple(left))
 
 
@@ -92,16 +103,21 @@ async def apply_plan_file(session: AsyncSession, file: PlanFile, *, actor: str, 
 
     Raises:
         RouteTakenError: a route belongs to an API product that is not in the file, or gives it up further down
-        in the file. ValidationFailedError: a plan would move to another API product.
+        in the file. ValidationFailedError: a plan would move to another API product. MeterInUseError: a meter
+        would count otherwise under those who pay for it. MeterCodeTakenError, TooManyMetersError.
     """
     await lock_catalog(session)
     diff = await diff_plan_file(session, file)
     products = {product.code: product for product in file.products}
     offers = {offer.facts.code: offer for offer in file.plans}
+    declared = {meter.code: meter for meter in file.meters}
     for change in diff.changes:
         if change.entity_type == "api_product":
             write = create_api_product if change.kind is ChangeKind.CREATE else update_api_product
             await write(session, product=products[change.code], actor=actor, now=now)
+        elif change.entity_type == "meter":
+            write_meter = create_meter if change.kind is ChangeKind.CREATE else update_meter
+            await write_meter(session, meter=declared[change.code], actor=actor, now=now)
         elif change.kind is ChangeKind.NEW_VERSION:
             terms = offers[change.code].terms
             await publish_version(session, plan_code=change.code, terms=terms, actor=actor, now=now)
@@ -116,6 +132,14 @@ def _product_change(there: ProductFacts | None, product: ProductFacts) -> Change
         return Change(ChangeKind.CREATE, "api_product", product.code)
     fields = field_changes(there.as_dict(), product.as_dict())
     return Change(ChangeKind.UPDATE, "api_product", product.code, fields) if fields else None
+
+
+def _meter_change(there: MeterFacts | None, meter: MeterFacts, archived: Collection[str]) -> Change | None:
+    if there is None:
+        return Change(ChangeKind.CREATE, "meter", meter.code)
+    before = {**there.as_dict(), "archived": meter.code in archived}
+    fields = field_changes(before, {**meter.as_dict(), "archived": False})
+    return Change(ChangeKind.UPDATE, "meter", meter.code, fields) if fields else None
 
 
 def _plan_change(there: PlanFacts | None, plan: PlanFacts, *, was_archived: bool) -> Change | None:

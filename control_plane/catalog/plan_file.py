@@ -1,14 +1,15 @@
 """Plans as code: reading `plans.yml`. Pure; `plan_changes` compares with the database and applies."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import ValidationError
 
+from control_plane.catalog.meters import Aggregation, MeteredEvents, MeterFacts, MeterFilters, check_meter
 from control_plane.catalog.model import REQUESTS_METER, Endpoint, PlanFacts, PlanTerms, PriceTerms, ProductFacts
 from control_plane.catalog.openapi import read_endpoints
-from control_plane.catalog.plan_schema import ApiProductShape, FileShape, PlanShape, problems_of
+from control_plane.catalog.plan_schema import ApiProductShape, FileShape, MeterShape, PlanShape, problems_of
 from control_plane.catalog.rules import (
     check_billable_below,
     check_code,
@@ -43,6 +44,7 @@ class PlanFile:
 
     products: tuple[ProductFacts, ...]
     plans: tuple[PlanOffer, ...]
+    meters: tuple[MeterFacts, ...] = ()
 
 
 def parse_plan_file(text: str, *, documents: Mapping[str, str] | None = None) -> PlanFile:
@@ -70,6 +72,7 @@ class _Reader:
 
     def __init__(self, documents: Mapping[str, str]) -> None:
         self._documents = documents
+        self._meters: list[MeterFacts] = []
         self.problems: list[Problem] = []
 
     def read(self, shape: FileShape) -> PlanFile:
@@ -82,17 +85,17 @@ class _Reader:
                 products[product.code] = product
         self._refuse_shared_routes(shape)
         known = {product.code for product in shape.api_products}
+        self._meters = self._declared(shape, products, known)
         plans: list[PlanOffer] = []
         for index, plan in enumerate(shape.plans):
             path = f"plans[{index}]"
             self._refuse_twice(any(plan.code == earlier.code for earlier in shape.plans[:index]), f"{path}.code")
             if plan.api_product not in known:
-                message = f"must be one of the file's api_products: {', '.join(sorted(known)) or 'there are none'}"
-                self.problems.append(Problem(f"{path}.api_product", message))
+                self._refuse_unknown_product(known, path)
             elif plan.api_product in products:
                 plans.append(self._plan(plan, products[plan.api_product], index, path))
         self._refuse_clashes(shape)
-        return PlanFile(tuple(products.values()), tuple(plans))
+        return PlanFile(tuple(products.values()), tuple(plans), tuple(self._meters))
 
     def _product(self, shape: ApiProductShape, path: str) -> ProductFacts:
         if shape.endpoints is not None and shape.openapi is not None:
@@ -115,6 +118,28 @@ class _Reader:
             replay_header=shape.replay_header,
         )
         return check_product(product, field=path)
+
+    def _declared(
+        self, shape: FileShape, products: Mapping[str, ProductFacts], known: Collection[str]
+    ) -> list[MeterFacts]:
+        found: dict[str, MeterFacts] = {}
+        for index, meter in enumerate(shape.meters):
+            path = f"meters[{index}]"
+            self._refuse_twice(any(meter.code == earlier.code for earlier in shape.meters[:index]), f"{path}.code")
+            if meter.api_product not in known:
+                self._refuse_unknown_product(known, path)
+            elif meter.api_product in products:
+                product = products[meter.api_product]
+                checked = self._checked(
+                    lambda m=meter, p=product, f=path: check_meter(meter_facts(m), product=p, field=f)  # type: ignore[misc]
+                )
+                if checked is not None:
+                    found[checked.code] = checked
+        return list(found.values())
+
+    def _refuse_unknown_product(self, known: Collection[str], path: str) -> None:
+        message = f"must be one of the file's api_products: {', '.join(sorted(known)) or 'there are none'}"
+        self.problems.append(Problem(f"{path}.api_product", message))
 
     def _plan(self, shape: PlanShape, product: ProductFacts, index: int, path: str) -> PlanOffer:
         facts = PlanFacts(
@@ -171,6 +196,12 @@ class _Reader:
 
     def _with_prices(self, terms: PlanTerms, shape: PlanShape, product: ProductFacts, path: str) -> PlanTerms:
         prices = []
+        meters, monthly = product.meters, set()
+        for declared in self._meters:
+            if declared.api_product == product.code and declared.aggregation is Aggregation.UNIQUE:
+                monthly.add(declared.code)
+            elif declared.api_product == product.code:
+                meters |= {declared.code}
         for index, price in enumerate(shape.prices):
             meter = price.meter or (None if price.model == "flat" else REQUESTS_METER)
             written = PriceTerms(
@@ -178,7 +209,9 @@ class _Reader:
             )
             field = f"{path}.prices[{index}]"
             checked = self._checked(
-                lambda w=written, f=field: check_price(w, terms=terms, meters=product.meters, field=f)  # type: ignore[misc]
+                lambda w=written, f=field: check_price(  # type: ignore[misc]
+                    w, terms=terms, meters=meters, monthly_meters=monthly, field=f
+                )
             )
             if checked is not None:
                 prices.append(checked)
@@ -219,6 +252,29 @@ class _Reader:
         except ValidationFailedError as error:
             self.problems.extend(error.problems)
             return None
+
+
+def meter_facts(shape: MeterShape) -> MeterFacts:
+    """Return a meter of a file as a value, unchecked."""
+    given = shape.filters
+    return MeterFacts(
+        code=shape.code,
+        name=shape.name,
+        api_product=shape.api_product,
+        aggregation=Aggregation(shape.aggregation),
+        value=shape.value,
+        events=MeteredEvents(shape.events),
+        filters=MeterFilters(
+            endpoints=tuple(given.endpoints),
+            methods=tuple(given.methods),
+            lowest_status=given.lowest_status,
+            highest_status=given.highest_status,
+            event_types=tuple(given.event_types),
+            sources=tuple(given.sources),
+            properties=dict(given.properties),
+        ),
+        weights=dict(shape.weights),
+    )
 
 
 def _position(plan: PlanShape, index: int) -> int:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from control_plane.catalog.meters import MAX_STATUS
 from control_plane.foundation.errors import Problem
 from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
 
@@ -40,6 +41,27 @@ class ApiProductShape(Shape):
     unit_headers: dict[str, str] = {}
     unit_maximums: dict[str, dict[str, int]] = {}
     replay_header: str = DEFAULT_REPLAY_HEADERS[0]
+
+
+class FiltersShape(Shape):
+    endpoints: list[str] = []
+    methods: list[str] = []
+    lowest_status: int = 0
+    highest_status: int = MAX_STATUS
+    event_types: list[str] = []
+    sources: list[str] = []
+    properties: dict[str, str] = {}
+
+
+class MeterShape(Shape):
+    code: str
+    name: str
+    api_product: str
+    aggregation: Literal["count", "sum", "unique", "max", "latest"]
+    value: str | None = None
+    events: Literal["calls", "reported", "all"] = "calls"
+    filters: FiltersShape = FiltersShape()
+    weights: dict[str, int] = {}
 
 
 class QuotaShape(Shape):
@@ -98,6 +120,7 @@ class PlanShape(Shape):
 
 class FileShape(Shape):
     api_products: list[ApiProductShape] = []
+    meters: list[MeterShape] = []
     plans: list[PlanShape] = []
 
 

@@ -7,6 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from control_plane.catalog.locks import lock_catalog, locked_plan
+from control_plane.catalog.meter_queries import codes_for_prices
+from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import PlanTerms
 from control_plane.catalog.queries import facts_of_product, terms_of_version
 from control_plane.catalog.rules import check_terms
@@ -29,7 +31,13 @@ async def publish_version(
     """
     await lock_catalog(session)
     plan = await locked_plan(session, plan_code)
-    terms = check_terms(terms, meters=facts_of_product(plan.api_product).meters)
+    declared = await codes_for_prices(session, plan.api_product_id)
+    monthly = {code for code, aggregation in declared.items() if aggregation is Aggregation.UNIQUE}
+    terms = check_terms(
+        terms,
+        meters=facts_of_product(plan.api_product).meters.union(declared) - monthly,
+        monthly_meters=monthly,
+    )
     on_sale = await _version_on_sale(session, plan)
     if on_sale is not None and terms_of_version(on_sale) == terms:
         return on_sale

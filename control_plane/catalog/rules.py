@@ -76,8 +76,8 @@ def check_product(product: ProductFacts, *, field: str = "") -> ProductFacts:
     )
 
 
-def check_terms(terms: PlanTerms, *, meters: Collection[str]) -> PlanTerms:
-    """Return the terms in canonical form.
+def check_terms(terms: PlanTerms, *, meters: Collection[str], monthly_meters: Collection[str] = ()) -> PlanTerms:
+    """Return the terms in canonical form. Prices can count `meters`; those of monthly plans `monthly_meters`, too.
 
     Raises:
         ValidationFailedError: names the first wrong field (`prices[0].params.unit_amount`).
@@ -98,7 +98,14 @@ def check_terms(terms: PlanTerms, *, meters: Collection[str]) -> PlanTerms:
     if len(terms.prices) > MAX_PRICES:
         raise ValidationFailedError("prices", f"must have at most {MAX_PRICES} entries")
     prices = tuple(
-        check_price(price, terms=terms, meters=meters, field=f"prices[{index}]", params_field="params.")
+        check_price(
+            price,
+            terms=terms,
+            meters=meters,
+            monthly_meters=monthly_meters,
+            field=f"prices[{index}]",
+            params_field="params.",
+        )
         for index, price in enumerate(terms.prices)
     )
     return replace(
@@ -110,7 +117,13 @@ def check_terms(terms: PlanTerms, *, meters: Collection[str]) -> PlanTerms:
 
 
 def check_price(
-    price: PriceTerms, *, terms: PlanTerms, meters: Collection[str], field: str, params_field: str = ""
+    price: PriceTerms,
+    *,
+    terms: PlanTerms,
+    meters: Collection[str],
+    monthly_meters: Collection[str] = (),
+    field: str,
+    params_field: str = "",
 ) -> PriceTerms:
     """Return the price in canonical form; overage without `included` includes the plan's quota.
 
@@ -128,8 +141,14 @@ def check_price(
     )
     if price.model == "flat" and price.meter is not None:
         raise ValidationFailedError(f"{field}.meter", "a flat price counts nothing: leave it out")
-    if price.model != "flat" and price.meter not in meters:
-        raise ValidationFailedError(f"{field}.meter", f"must be one of {', '.join(sorted(meters))}")
+    if price.model != "flat" and price.meter in monthly_meters and terms.interval != "month":
+        raise ValidationFailedError(
+            f"{field}.meter",
+            f"{price.meter} counts different values, which needs all events of a period: only monthly plans can",
+        )
+    if price.model != "flat" and price.meter not in {*meters, *monthly_meters}:
+        known = ", ".join(sorted({*meters, *monthly_meters}))
+        raise ValidationFailedError(f"{field}.meter", f"must be one of {known}")
     return replace(price, params=checked, description=price.description.strip())
 
 

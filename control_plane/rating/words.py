@@ -35,6 +35,13 @@ def unit_of(meter: str) -> Unit:
     return Unit(singular=singular, plural=plural)
 
 
+def unit_named(name: str) -> Unit:
+    """Return the words for a declared meter by its name: "Active users" counts "active users"."""
+    plural = name if name[1:2].isupper() else f"{name[:1].lower()}{name[1:]}"
+    singular = plural[:-1] if plural.endswith("s") and not plural.endswith(("ss", "us", "is")) else plural
+    return Unit(singular=singular, plural=plural)
+
+
 def format_units(count: int, unit: Unit) -> str:
     """Return "1 request", "12,345 requests"."""
     return f"{count:,} {unit.singular if count == 1 else unit.plural}"

@@ -29,8 +29,8 @@ class PhaseUsage:
     """Billable units of one subscription phase by meter: `requests` (quota units), what the gateway measures of
     billed calls (`bytes_in`, `bytes_out`, `upstream_ms`), every dimension, and every declared meter.
 
-    A dimension that has the code of a declared meter is not there: the meter is. Added up over the phases of one plan
-    version, units are what it charges for (see `meters.values.metered_units`).
+    A dimension that has the code of a declared meter is not there: the meter is. Added up over the phases of one
+    plan version, units are what it charges for (see `meters.values.metered_units`).
     """
 
     phase_id: str

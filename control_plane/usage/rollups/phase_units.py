@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, BigInteger, Select, Text, and_, case, cast, column
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import UtcDateTime
+from control_plane.usage.meters.values import declared_codes, metered_units
 from control_plane.usage.queries import MEASURED_METERS, REQUESTS_METER
 from control_plane.usage.tables import UsageHour, UsageHourly, is_billed
 from gateway_contract.modes import Mode
@@ -30,7 +31,10 @@ class CountedUnits:
 async def units_of_phases(
     session: AsyncSession, spans: Collection[tuple[str, datetime, datetime]]
 ) -> dict[tuple[str, datetime], CountedUnits]:
-    """Return units of live calls by phase and start of the span: (phase, from, to), whole hours."""
+    """Return units of live calls by phase and start of the span: (phase, from, to), whole hours.
+
+    What declared meters come to is only known as far as it is billed.
+    """
     found: dict[tuple[str, datetime], CountedUnits] = defaultdict(CountedUnits)
     if not spans:
         return found
@@ -48,11 +52,23 @@ async def units_of_phases(
     dimensions = case((is_open, UsageHourly.dimensions), else_=UsageHourly.billable_dimensions)
     for values, name in ((UsageHourly.billable_dimensions, "billable"), (dimensions, "at_most")):
         each = func.jsonb_each_text(values).table_valued("key", "value").lateral()
-        statement = select(*place, each.c.key, _total(cast(each.c.value, BigInteger)))
-        rows = await session.execute(_within(statement, asked).join(each, true()).group_by(*place, each.c.key))
-        for *key, dimension, units in rows:
-            getattr(found[tuple(key)], name)[dimension] = units
+        groups = (*place, UsageHourly.product, UsageHourly.amendment_id != "", each.c.key)
+        statement = select(*groups, _total(cast(each.c.value, BigInteger)))
+        rows = (await session.execute(_within(statement, asked).join(each, true()).group_by(*groups))).all()
+        declared = await declared_codes(session, {row.product for row in rows})
+        for phase_id, starts_at, product, amended, dimension, units in rows:
+            # amendments of a declared meter stand in rows, what it counted does not
+            if amended or dimension not in declared.get(product, ()):
+                _add(getattr(found[phase_id, starts_at], name), dimension, units)
+    for (phase_id, starts_at), values_of in (await metered_units(session, spans)).items():
+        for code, units in values_of.items():
+            _add(found[phase_id, starts_at].billable, code, units)
+            _add(found[phase_id, starts_at].at_most, code, units)
     return found
+
+
+def _add(units: dict[str, int], meter: str, more: int) -> None:
+    units[meter] = units.get(meter, 0) + more
 
 
 def _asked(spans: Collection[tuple[str, datetime, datetime]]) -> Any:
