@@ -23,6 +23,30 @@ SUMS = (
     "upstream_ms_sum",
 )
 
+# Whoever writes an hour's rows marks its day, or readers would take the day as it was rolled up before. Hours that
+# are dropped since they are old change nothing: their days were noted before. No clock is read: who writes on
+# purpose has set `touched_at` already.
+TOUCH_DAYS = """
+CREATE FUNCTION km_touch_days() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO touched_days (account_id, day, generation, touched_at)
+    SELECT account_id, day, 1, day
+    FROM (SELECT DISTINCT account_id, date_trunc('day', hour, 'UTC') AS day FROM changed) AS days
+    WHERE NOT EXISTS (
+        SELECT 1 FROM usage_days AS known
+        WHERE known.account_id = days.account_id AND known.day = days.day AND known.hours_dropped_at IS NOT NULL)
+    ORDER BY account_id, day
+    ON CONFLICT (account_id, day) DO UPDATE SET generation = touched_days.generation + 1;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inserted_hours_touch_days AFTER INSERT ON usage_hourly REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_touch_days();
+CREATE TRIGGER updated_hours_touch_days AFTER UPDATE ON usage_hourly REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_touch_days();
+CREATE TRIGGER deleted_hours_touch_days AFTER DELETE ON usage_hourly REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_touch_days();
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -86,6 +110,7 @@ def upgrade() -> None:
         INSERT INTO touched_days (account_id, day, generation, touched_at)
         SELECT DISTINCT account_id, date_trunc('day', hour, 'UTC'), 1, now() FROM usage_hourly
     """)
+    op.execute(TOUCH_DAYS)
 
 
 def downgrade() -> None:
@@ -96,6 +121,9 @@ def downgrade() -> None:
             END IF;
         END $$
     """)
+    for change in ("inserted", "updated", "deleted"):
+        op.execute(f"DROP TRIGGER {change}_hours_touch_days ON usage_hourly")
+    op.execute("DROP FUNCTION km_touch_days")
     op.drop_table("usage_daily")
     op.drop_table("usage_days")
     op.drop_table("touched_days")

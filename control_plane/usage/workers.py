@@ -24,7 +24,7 @@ from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
-from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups, touch_days_of_hours
+from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups
 from control_plane.usage.loops import Pauses
 from control_plane.usage.meters.hourly import derive_meters
 from control_plane.usage.meters.periods import run_meter_periods
@@ -38,7 +38,7 @@ from gateway_contract.kafka import KafkaAddress
 
 log = structlog.get_logger(__name__)
 
-DERIVED: tuple[Derive, ...] = (derive_meters, touch_days_of_hours)
+DERIVED: tuple[Derive, ...] = derive_meters
 """What the aggregator derives from recomputed hours, in this order."""
 
 REDIS_TIMEOUT_SECONDS = 10.0

@@ -15,11 +15,13 @@ from control_plane.admin_api.forms import (
     Moment,
     PrintableText,
     StrictBody,
+    SubscriptionId,
 )
 from control_plane.admin_api.services import Now
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage import operations, queries
+from control_plane.usage.periods import period_usage
 from control_plane.usage.summary import MAX_GROUPS, GroupBy, usage_summary
 from control_plane.usage.tables import Shipper
 from gateway_contract.modes import Mode
@@ -97,6 +99,17 @@ class UsageAnswer(BaseModel):
     open_hours: int = Field(description="Hours with usage in the span whose figures can still change.")
 
 
+class PeriodAnswer(Answer):
+    start: Moment
+    end: Moment
+    figures: dict[str, FiguresAnswer] = Field(description="By mode: `live` and `test`, where there are any.")
+    open_hours: int = Field(description="Hours with usage in the period whose figures can still change.")
+
+
+class PeriodsAnswer(BaseModel):
+    items: list[PeriodAnswer]
+
+
 class ShipperAnswer(Answer):
     shipper_id: str
     shipped_up_to_ms: int
@@ -121,6 +134,18 @@ async def get_usage(
 async def get_all_usage(session: Database, now: Now, query: Annotated[UsageQuery, Query()]) -> UsageAnswer:
     """Return figures of all accounts, with the calls of nobody (no key, unknown key)."""
     return await _usage(session, query, now, account_id=None)
+
+
+@router.get("/subscriptions/{subscription_id}/usage")
+async def get_period_usage(
+    subscription_id: SubscriptionId,
+    session: Database,
+    now: Now,
+    limit: Annotated[int, Query(ge=1, le=60, description="How many billing periods.")] = 12,
+) -> PeriodsAnswer:
+    """Return figures of a subscription's billing periods, the running (or last) one first."""
+    periods = await period_usage(session, subscription_id=subscription_id, now=now, limit=limit)
+    return PeriodsAnswer(items=[PeriodAnswer.model_validate(one) for one in periods])
 
 
 async def _usage(session: Database, query: UsageQuery, now: datetime, *, account_id: str | None) -> UsageAnswer:

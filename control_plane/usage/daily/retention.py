@@ -76,8 +76,9 @@ async def drop_old_hours(session: AsyncSession, *, config: HourlyRetentionConfig
         return 0
     names = {"accounts": [row.account_id for row in chosen], "days": [row.day for row in chosen]}
     await session.execute(_LOCK_HOURS, names)
-    await session.execute(_DROP, names)
+    # noted first: hours of a day that lost them mark it no more (see `km_touch_days`)
     await session.execute(_NOTE, {**names, "now": now})
+    await session.execute(_DROP, names)
     metrics.DAYS_DROPPED.inc(len(chosen))
     log.info("dropped hours of days long past", days=len(chosen), before=str(before))
     return len(chosen)

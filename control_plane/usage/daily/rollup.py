@@ -6,7 +6,7 @@ its hours (see `usage.figures`), so figures are never behind; days are rolled up
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import resources
@@ -15,26 +15,15 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import floor_day, from_ms, utc_now
+from control_plane.foundation.clock import utc_now
 from control_plane.usage import metrics
+from control_plane.usage.daily.marks import day_arrays
 from control_plane.usage.loops import Pauses, sleep_unless
-from control_plane.usage.model import HourKey
-from control_plane.usage.rollups.derived import RecomputedHours
-from control_plane.usage.store import EventStore
 
 log = structlog.get_logger(__name__)
 
 DAY = timedelta(days=1)
 _ROLL_UP = text((resources.files("control_plane.usage.daily") / "rollup.sql").read_text(encoding="utf-8"))
-# Sorted, so that two workers that touch the same days wait for each other instead of dying.
-_TOUCH = text("""
-INSERT INTO touched_days (account_id, day, generation, touched_at)
-SELECT account_id, day, 1, :now
-FROM unnest(CAST(:accounts AS text[]), CAST(:days AS timestamptz[])) AS touched (account_id, day)
-ORDER BY account_id, day
-ON CONFLICT (account_id, day) DO UPDATE
-SET generation = touched_days.generation + 1, touched_at = excluded.touched_at
-""")
 _OPEN_DAYS = text("""
 INSERT INTO usage_days (account_id, day)
 SELECT account_id, day FROM touched_days
@@ -87,21 +76,6 @@ class DailyConfig:
     days_per_pass: int = 200
 
 
-async def touch_days(session: AsyncSession, *, hours: Collection[HourKey], now: datetime) -> None:
-    """Mark the days of hours whose rows change in this transaction: they are rolled up anew."""
-    days = sorted({(key.account_id, floor_day(from_ms(key.hour_ms))) for key in hours})
-    if days:
-        await session.execute(_TOUCH, {**_arrays(days), "now": now})
-
-
-async def touch_days_of_hours(
-    session: AsyncSession, _store: EventStore, recomputed: RecomputedHours
-) -> Collection[HourKey]:
-    """Mark the days of recomputed hours that changed; hangs on the aggregator (see `rollups.derived`)."""
-    await touch_days(session, hours=recomputed.changed, now=recomputed.now)
-    return ()
-
-
 async def roll_up_days(session: AsyncSession, *, config: DailyConfig, now: datetime) -> int:
     """Roll up days that are over and quiet; returns how many. Days that others work on are passed over.
 
@@ -116,7 +90,7 @@ async def roll_up_days(session: AsyncSession, *, config: DailyConfig, now: datet
     locked = [(account_id, day, dropped) for account_id, day, dropped in await session.execute(_LOCK_DAYS, limits)]
     if not locked:
         return 0
-    names = _arrays([(account_id, day) for account_id, day, _ in locked])
+    names = day_arrays([(account_id, day) for account_id, day, _ in locked])
     generations = {
         (account_id, day): generation
         for account_id, day, generation in await session.execute(_READ_GENERATIONS, names)
@@ -126,13 +100,13 @@ async def roll_up_days(session: AsyncSession, *, config: DailyConfig, now: datet
             metrics.FAILURES.labels("daily", "dropped").inc()
             log.error("a day changed whose hours are no longer kept", account_id=account_id, day=str(day))
     days = [(account_id, day) for account_id, day, dropped in locked if not dropped]
-    names = _arrays([found for found in days if found in generations])
+    names = day_arrays([found for found in days if found in generations])
     await session.execute(_FORGET, names)
     await session.execute(_ROLL_UP, names)
     await session.execute(_NOTE, {**names, "now": now})
     cleared = sorted(generations)
     await session.execute(
-        _CLEAR_MARKS, {**_arrays(cleared), "generations": [generations[found] for found in cleared]}
+        _CLEAR_MARKS, {**day_arrays(cleared), "generations": [generations[found] for found in cleared]}
     )
     metrics.DAYS_ROLLED_UP.inc(len(names["days"]))
     return len(locked)
@@ -159,7 +133,3 @@ async def run_daily_rollups(
             continue
         if done < config.days_per_pass:
             await sleep_unless(stop, config.pause_seconds)
-
-
-def _arrays(days: Collection[tuple[str, datetime]]) -> dict[str, list[object]]:
-    return {"accounts": [account_id for account_id, _ in days], "days": [day for _, day in days]}

@@ -59,15 +59,21 @@ async def check_hours_are_kept(session: AsyncSession, *, start: datetime, end: d
     Raises:
         ValidationFailedError: `by_hour`, or the part of a day that the span begins or ends with, is of such a day.
     """
-    latest = await session.scalar(select(func.max(UsageDay.day)).where(UsageDay.hours_dropped_at.is_not(None)))
-    if latest is None or start >= latest + DAY:
+    kept_from = await hours_kept_from(session)
+    if kept_from is None or start >= kept_from:
         return
-    kept_from = (latest + DAY).isoformat().replace("+00:00", "Z")
+    told = kept_from.isoformat().replace("+00:00", "Z")
     if by_hour:
-        raise ValidationFailedError("start", f"hours are kept from {kept_from} on; earlier ones as whole days")
+        raise ValidationFailedError("start", f"hours are kept from {told} on; earlier ones as whole days")
     for field, moment in (("start", start), ("end", end)):
-        if floor_day(moment) != moment and moment < latest + DAY:
-            raise ValidationFailedError(field, f"must be a full day (UTC): hours are kept from {kept_from} on")
+        if floor_day(moment) != moment and moment < kept_from:
+            raise ValidationFailedError(field, f"must be a full day (UTC): hours are kept from {told} on")
+
+
+async def hours_kept_from(session: AsyncSession) -> datetime | None:
+    """Return the day from which on every hour is kept; None while none was dropped."""
+    latest = await session.scalar(select(func.max(UsageDay.day)).where(UsageDay.hours_dropped_at.is_not(None)))
+    return latest and latest + DAY
 
 
 def _whole_days(start: datetime, end: datetime) -> tuple[datetime, datetime]:

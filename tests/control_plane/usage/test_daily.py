@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, insert, select, text, update
 
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.errors import ValidationFailedError
+from control_plane.usage.daily.marks import touch_days
 from control_plane.usage.daily.retention import HourlyRetentionConfig, drop_old_hours, hours_were_dropped
-from control_plane.usage.daily.rollup import DailyConfig, roll_up_days, touch_days
+from control_plane.usage.daily.rollup import DailyConfig, roll_up_days
 from control_plane.usage.daily.tables import TouchedDay, UsageDaily, UsageDay
 from control_plane.usage.model import HourKey
 from control_plane.usage.summary import GroupBy, usage_summary
@@ -59,14 +60,14 @@ def put(sessions):
 
     async def write(*rows, sealed=True, now=LATER - HOUR):
         async with sessions() as session, session.begin():
+            keys = {HourKey(one.account_id, to_ms(one.hour)) for one in rows}
+            await touch_days(session, hours=keys, now=now)
             session.add_all(rows)
             for account, hour in {(one.account_id, one.hour) for one in rows}:
                 if await session.get(UsageHour, (account, hour)) is None:
                     session.add(
                         UsageHour(account_id=account, hour=hour, revision=1, sealed_at=now if sealed else None)
                     )
-            keys = {HourKey(one.account_id, to_ms(one.hour)) for one in rows}
-            await touch_days(session, hours=keys, now=now)
 
     return write
 
@@ -161,9 +162,32 @@ class TestRollUpDays:
         await roll_up()
         async with sessions() as session, session.begin():
             await session.execute(text("DELETE FROM usage_hourly WHERE endpoint = 'GET /b'"))
-            await touch_days(session, hours={HourKey("acc_1", to_ms(MIDNIGHT))}, now=LATER)
         await roll_up(LATER + HOUR)
         assert [key[2] for key in await days(sessions)] == ["GET /a"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            insert(UsageHourly).values(
+                {
+                    column.name: getattr(row(MIDNIGHT, endpoint="GET /b"), column.name)
+                    for column in UsageHourly.__table__.columns
+                    if column.name != "amendment_id"
+                }
+            ),
+            update(UsageHourly).values(calls=2),
+            delete(UsageHourly),
+        ],
+        ids=["insert", "update", "delete"],
+    )
+    async def test_a_day_is_marked_by_whatever_changes_its_hours(self, put, roll_up, sessions, change):
+        await put(row(MIDNIGHT))
+        await roll_up()
+        before = await days(sessions)
+        async with sessions() as session, session.begin():
+            await session.execute(change)
+        assert await roll_up() == 1
+        assert await days(sessions) != before
 
     async def test_keeps_the_mark_of_a_day_that_changed_meanwhile(self, put, roll_up, sessions):
         """The mark is raised between the reading of its generation and its clearing, by another connection."""
