@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.catalog.model import ProductUsageRules
-from control_plane.catalog.queries import product_usage_rules
+from control_plane.catalog.queries import event_retentions, product_usage_rules
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.usage import metrics
@@ -23,15 +23,18 @@ from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
+from control_plane.usage.completeness.worker import CheckConfig, run_completeness
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
 from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups
 from control_plane.usage.loops import Pauses
 from control_plane.usage.meters.hourly import derive_meters
 from control_plane.usage.meters.periods import run_meter_periods
+from control_plane.usage.meters.values import priced_units_of_hours
 from control_plane.usage.meters.workers import MetersConfig, run_meter_backfills
 from control_plane.usage.reads import endpoint_templates
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
 from control_plane.usage.rollups.derived import Derive
+from control_plane.usage.rollups.ledger import ExtraUnits
 from control_plane.usage.rollups.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
 from gateway_contract.kafka import KafkaAddress
@@ -40,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 DERIVED: tuple[Derive, ...] = derive_meters
 """What the aggregator derives from recomputed hours, in this order."""
+EXTRA_UNITS: tuple[ExtraUnits, ...] = (priced_units_of_hours,)
+"""What the ledger holds beside the sums of rows."""
 
 REDIS_TIMEOUT_SECONDS = 10.0
 READ_BYTES = 1024 * 1024
@@ -60,17 +65,26 @@ class UsageConfig:
     collector: CollectorConfig = field(default_factory=CollectorConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     sealing: SealingConfig = field(default_factory=SealingConfig)
+    checks: CheckConfig = field(default_factory=CheckConfig)
     daily: DailyConfig = field(default_factory=DailyConfig)
     hourly_retention: HourlyRetentionConfig = field(default_factory=HourlyRetentionConfig)
     meters: MetersConfig = field(default_factory=MetersConfig)
 
 
 class CatalogWatch:
-    """Keeps the attribution's endpoint names and rules as the catalog has them, read anew before each batch."""
+    """Keeps endpoint names, rules and retentions as the catalog has them, read anew before each batch."""
 
-    def __init__(self, *, secrets: tuple[bytes, ...], sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(
+        self,
+        *,
+        secrets: tuple[bytes, ...],
+        sessions: async_sessionmaker[AsyncSession],
+        event_retention_days: int = MINIMUM_DAYS,
+    ) -> None:
         self._secrets = secrets
         self._sessions = sessions
+        self._event_retention_days = event_retention_days
+        self._kept = KeptDays(default_days=event_retention_days)
         self._templates: dict[str, tuple[Template, ...]] = {}
         self._rules: dict[str, ProductUsageRules] = {}
         self._attribution = Attribution(secrets=secrets, endpoints=EndpointNames())
@@ -79,11 +93,17 @@ class CatalogWatch:
         """Return the attribution under the catalog as it was last read."""
         return self._attribution
 
+    def kept(self) -> KeptDays:
+        """Return how long events are kept under the catalog as it was last read."""
+        return self._kept
+
     async def refresh(self) -> None:
         """Read the catalog; without a change the names (and their cache) stay."""
         async with self._sessions() as session:
             templates = await endpoint_templates(session)
             rules = await product_usage_rules(session)
+            retentions = await event_retentions(session)
+        self._kept = KeptDays(default_days=self._event_retention_days, by_plan=retentions)
         if (templates, rules) != (self._templates, self._rules):
             self._templates, self._rules = templates, rules
             self._attribution = Attribution(
@@ -116,7 +136,7 @@ async def run_collector(
         config=config.collector,
         source=source,
         sessions=sessions,
-        writer=EventWriter(store=store, attribution=catalog.attribution),
+        writer=EventWriter(store=store, attribution=catalog.attribution, kept=catalog.kept),
         clock=clock,
         refresh_catalog=catalog.refresh,
         accounts=AccountCache(redis),
@@ -186,14 +206,36 @@ async def run_usage_workers(
                     clock=clock,
                 )
             )
+        tasks.create_task(_run_completeness(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_meter_periods(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_meter_backfills(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
-        tasks.create_task(run_sealer(config=config.sealing, sessions=sessions, stop=stop, clock=clock))
+        tasks.create_task(
+            run_sealer(config=config.sealing, sessions=sessions, stop=stop, extra_units=EXTRA_UNITS, clock=clock)
+        )
         tasks.create_task(run_daily_rollups(config=config.daily, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(
             run_hourly_retention(config=config.hourly_retention, sessions=sessions, stop=stop, clock=clock)
         )
+
+
+async def _run_completeness(
+    *,
+    config: UsageConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime],
+) -> None:
+    store = await open_store_patiently(config.event_store, stop=stop)
+    if store is None:
+        return
+    checks = replace(config.checks, lateness=config.sealing.lateness)
+    try:
+        await run_completeness(
+            config=checks, sessions=sessions, store=store, redis_url=config.redis_url, stop=stop, clock=clock
+        )
+    finally:
+        await asyncio.to_thread(store.close)
 
 
 async def _run_aggregator(
