@@ -3,7 +3,7 @@
 import asyncio
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
@@ -18,7 +18,7 @@ from control_plane.usage import metrics
 from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
-from control_plane.usage.collect.enrichment import AccountCache
+from control_plane.usage.collect.enrichment import AccountCache, KeptDays
 from control_plane.usage.collect.product_rules import ProductRules
 from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
@@ -26,25 +26,25 @@ from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.completeness.worker import CheckConfig, run_completeness
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
 from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups
+from control_plane.usage.extra_units import EXTRA_UNITS
+from control_plane.usage.extra_units import EXTRA_UNITS
 from control_plane.usage.loops import Pauses
 from control_plane.usage.meters.hourly import derive_meters
 from control_plane.usage.meters.periods import run_meter_periods
-from control_plane.usage.meters.values import priced_units_of_hours
 from control_plane.usage.meters.workers import MetersConfig, run_meter_backfills
 from control_plane.usage.reads import endpoint_templates
+from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.rollups.aggregator import AggregatorConfig, run_aggregator
 from control_plane.usage.rollups.derived import Derive
-from control_plane.usage.rollups.ledger import ExtraUnits
+from control_plane.usage.rollups.pace import Lane
 from control_plane.usage.rollups.sealing import SealingConfig, run_sealer
 from control_plane.usage.store import EventStore, EventStoreConfig
 from gateway_contract.kafka import KafkaAddress
 
 log = structlog.get_logger(__name__)
 
-DERIVED: tuple[Derive, ...] = derive_meters
+DERIVED: tuple[Derive, ...] = (derive_meters,)
 """What the aggregator derives from recomputed hours, in this order."""
-EXTRA_UNITS: tuple[ExtraUnits, ...] = (priced_units_of_hours,)
-"""What the ledger holds beside the sums of rows."""
 
 REDIS_TIMEOUT_SECONDS = 10.0
 READ_BYTES = 1024 * 1024
@@ -68,6 +68,7 @@ class UsageConfig:
     checks: CheckConfig = field(default_factory=CheckConfig)
     daily: DailyConfig = field(default_factory=DailyConfig)
     hourly_retention: HourlyRetentionConfig = field(default_factory=HourlyRetentionConfig)
+    event_retention_days: int = MINIMUM_DAYS
     meters: MetersConfig = field(default_factory=MetersConfig)
 
 
@@ -193,7 +194,9 @@ async def run_usage_workers(
     Any number of processes may run this with a ClickHouse server; with the embedded store, one. Failures of any
     store are waited out. Returns when every batch in hand is finished or left to be delivered again.
     """
-    catalog = CatalogWatch(secrets=config.gateway_secrets, sessions=sessions)
+    catalog = CatalogWatch(
+        secrets=config.gateway_secrets, sessions=sessions, event_retention_days=config.event_retention_days
+    )
     async with asyncio.TaskGroup() as tasks:
         for open_source in sources(config):
             tasks.create_task(
@@ -209,7 +212,8 @@ async def run_usage_workers(
         tasks.create_task(_run_completeness(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_meter_periods(config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(_run_meter_backfills(config=config, sessions=sessions, stop=stop, clock=clock))
-        tasks.create_task(_run_aggregator(config=config, sessions=sessions, stop=stop, clock=clock))
+        for lane in (Lane.LIGHT, Lane.HEAVY):
+            tasks.create_task(_run_aggregator(lane, config=config, sessions=sessions, stop=stop, clock=clock))
         tasks.create_task(
             run_sealer(config=config.sealing, sessions=sessions, stop=stop, extra_units=EXTRA_UNITS, clock=clock)
         )
@@ -239,6 +243,7 @@ async def _run_completeness(
 
 
 async def _run_aggregator(
+    lane: Lane,
     *,
     config: UsageConfig,
     sessions: async_sessionmaker[AsyncSession],
@@ -250,7 +255,16 @@ async def _run_aggregator(
         return
     try:
         await run_aggregator(
-            config=config.aggregator, sessions=sessions, store=store, stop=stop, derive=DERIVED, clock=clock
+            config=replace(
+                config.aggregator,
+                lane=lane,
+                pace=replace(config.aggregator.pace, lateness=config.sealing.lateness),
+            ),
+            sessions=sessions,
+            store=store,
+            stop=stop,
+            derive=DERIVED,
+            clock=clock,
         )
     finally:
         await asyncio.to_thread(store.close)

@@ -42,6 +42,12 @@ WITH ready AS (
         AND NOT EXISTS (
             SELECT 1 FROM touched_hours AS mark
             WHERE mark.account_id = open.account_id AND mark.hour = open.hour)
+        -- hours of a billing period that is over wait until its unique meters are counted
+        AND NOT EXISTS (
+            SELECT 1 FROM meter_period_states AS period
+            WHERE period.account_id = open.account_id AND period.counted_generation < period.generation
+                AND period.period_start <= open.hour AND open.hour < period.period_end
+                AND period.period_end <= :now)
     ORDER BY hour, account_id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
