@@ -27,6 +27,7 @@ COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", 
 DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
 OFFER_COLUMNS = ("plan", "price.text", "refuses")
 PHASE_COLUMNS = ("plan", "plan_version", "starts_at", "ends_at")
+PERIOD_COLUMNS = ("start", "end", "mode", "calls", "units", "billable_calls", "billable_units", "open_hours")
 SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
 Unlisted = Annotated[bool, typer.Option("--allow-unlisted", help="Permit hidden plans and plans by quote.")]
@@ -162,6 +163,32 @@ def show(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None
         print_fields(fitting["demand"], DEMAND_FIELDS)
         typer.echo()
         print_rows(fitting["offers"], OFFER_COLUMNS)
+
+
+@app.command("usage")
+def usage(
+    subscription: SubscriptionArgument,
+    *,
+    periods: Annotated[int, typer.Option(min=1, max=60, help="How many billing periods.")] = 12,
+    as_json: AsJson = False,
+) -> None:
+    """Show what billing periods used, the running (or last) one first."""
+    answer = get(f"/subscriptions/{subscription}/usage", limit=periods)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        {
+            "start": period["start"],
+            "end": period["end"],
+            "mode": mode,
+            **figures,
+            "open_hours": period["open_hours"],
+        }
+        for period in answer["items"]
+        for mode, figures in (period["figures"] or {"-": {}}).items()
+    ]
+    print_rows(rows, PERIOD_COLUMNS)
 
 
 def _print(subscription: dict[str, Any], *, as_json: bool) -> None:

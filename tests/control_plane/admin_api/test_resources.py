@@ -229,6 +229,16 @@ class TestUsage:
             items = ok(await client.get(path, params=span))["items"]
             assert sum(row["calls"] for row in items) == calls
 
+    async def test_of_billing_periods_begins_with_the_running_one(self, client: httpx.AsyncClient, used: dict):
+        path = f"/admin/v1/subscriptions/{used['id']}/usage"
+        (running, *_) = ok(await client.get(path))["items"]
+        assert {name: running[name] for name in ("start", "end")} == used["current_period"]
+        assert {mode: figures["calls"] for mode, figures in running["figures"].items()} == {"live": 50_120}
+
+    async def test_of_an_unknown_subscription_is_a_404(self, client: httpx.AsyncClient):
+        answer = await client.get(f"/admin/v1/subscriptions/sub_{'0' * 26}/usage")
+        assert (answer.status_code, answer.json()["code"]) == (404, "subscription_not_found")
+
 
 class TestEvents:
     async def test_an_account_without_calls_has_none(self, client: httpx.AsyncClient, subscribed: dict):
