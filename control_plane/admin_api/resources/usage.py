@@ -1,7 +1,7 @@
 """Usage figures, and the shippers that bring what they are made of."""
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field, StringConstraints
@@ -22,7 +22,7 @@ from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage import operations, queries
 from control_plane.usage.periods import period_usage
-from control_plane.usage.summary import MAX_GROUPS, GroupBy, usage_summary
+from control_plane.usage.summary import MAX_GROUPS, GroupBy, usage_as_of, usage_summary
 from control_plane.usage.tables import Shipper
 from gateway_contract.modes import Mode
 
@@ -69,10 +69,16 @@ class UsageQuery(SpanQuery):
     product: Annotated[Word | None, Field(description="Only one API product, by code.")] = None
     key_id: Annotated[Word | None, Field(description="Only one API key.")] = None
     mode: Annotated[Mode | None, Field(description="Only live or only test calls.")] = None
+    as_of: Annotated[
+        Moment | None, Field(description="Figures as they were sealed at this past moment; now, open ones too.")
+    ] = None
 
 
 class FiguresAnswer(Answer):
-    """Sums of one group. Refused calls are counted in `calls`, never in what is billable."""
+    """Sums of one group. Refused calls are counted in `calls`, never in what is billable.
+
+    Amendments are in every sum; grouped by `amendment` they stand apart, and may be below zero.
+    """
 
     by: dict[str, str] = Field(examples=[{"endpoint": "GET /weather/v1/current/{city}", "status": "200"}])
     key_name: str = Field(description="The key's name where grouped by key, else empty.")
@@ -89,14 +95,20 @@ class FiguresAnswer(Answer):
         description="Answers that the upstream repeated for calls billed before; not billed again."
     )
     replayed_units: int
+    reported_events: int = Field(description="Events that applications reported: no calls.")
+    dimensions: dict[str, int] = Field(description="Units that upstreams and applications report, by dimension.")
+    billable_dimensions: dict[str, int]
 
 
 class UsageAnswer(BaseModel):
     start: Moment
     end: Moment
+    as_of: Moment | None = Field(description="The moment that was asked for; null for figures as they stand.")
     group_by: list[GroupBy]
     items: list[FiguresAnswer]
-    open_hours: int = Field(description="Hours with usage in the span whose figures can still change.")
+    open_hours: int = Field(
+        description="Hours with usage in the span whose figures can still change, or were not sealed at `as_of`."
+    )
 
 
 class PeriodAnswer(Answer):
@@ -125,7 +137,7 @@ class ShippersAnswer(BaseModel):
 async def get_usage(
     account_id: AccountId, session: Database, now: Now, query: Annotated[UsageQuery, Query()]
 ) -> UsageAnswer:
-    """Return an account's figures by endpoint, status, key, outcome, mode, product, hour, day, week or month."""
+    """Return an account's figures by endpoint, status, key, outcome, mode, product, amendment or unit of time."""
     await account(session, account_id)
     return await _usage(session, query, now, account_id=account_id)
 
@@ -150,23 +162,33 @@ async def get_period_usage(
 
 async def _usage(session: Database, query: UsageQuery, now: datetime, *, account_id: str | None) -> UsageAnswer:
     start, end = query.span(now)
-    figures = await usage_summary(
-        session,
-        account_id=account_id,
-        product=query.product,
-        key_id=query.key_id,
-        mode=query.mode,
-        start=start,
-        end=end,
-        group_by=query.group_by,
-    )
-    state = await queries.seal_state(session, account_id=account_id, start=start, end=end) if account_id else None
+    wanted: dict[str, Any] = {
+        "account_id": account_id,
+        "product": query.product,
+        "key_id": query.key_id,
+        "mode": query.mode,
+        "start": start,
+        "end": end,
+        "group_by": query.group_by,
+    }
+    open_hours = 0
+    if query.as_of is not None:
+        if query.as_of > now:
+            raise ValidationFailedError("as_of", "must not be in the future")
+        sealed = await usage_as_of(session, at=query.as_of, **wanted)
+        figures, open_hours = sealed.figures, sealed.open_hours
+    else:
+        figures = await usage_summary(session, **wanted)
+        if account_id:
+            state = await queries.seal_state(session, account_id=account_id, start=start, end=end)
+            open_hours = state.open_hours
     return UsageAnswer(
         start=start,
         end=end,
+        as_of=query.as_of,
         group_by=query.group_by,
         items=[FiguresAnswer.model_validate(row) for row in figures],
-        open_hours=state.open_hours if state else 0,
+        open_hours=open_hours,
     )
 
 
