@@ -86,7 +86,7 @@ class PlanTerms:
     """What a plan version fixes for ever. `billable_below` None: the default, statuses below 500.
 
     `quota_cap_units`: where a quota that charges refuses after all. `on_past_due`: `serve` or `refuse` calls
-    while a bill is unpaid.
+    while a bill is unpaid. `event_retention_days`: how long single requests are kept, if longer than elsewhere.
     """
 
     interval: str
@@ -100,6 +100,7 @@ class PlanTerms:
     redis_down: str = "open"
     on_past_due: str = "serve"
     billable_below: int | None = None
+    event_retention_days: int | None = None
     by_quote: bool = False
     prices: tuple[PriceTerms, ...] = ()
 

@@ -16,6 +16,7 @@ from control_plane.catalog.rules import (
     check_concurrency,
     check_currency,
     check_entitlements,
+    check_event_retention,
     check_price,
     check_product,
     check_quota,
@@ -172,6 +173,9 @@ class _Reader:
             on_past_due=shape.on_past_due,
             billable_below=self._checked(
                 lambda: check_billable_below(below, field=f"{path}.billable_statuses.below")
+            ),
+            event_retention_days=self._checked(
+                lambda: check_event_retention(shape.event_retention_days, field=f"{path}.event_retention_days")
             ),
             by_quote=shape.by_quote,
         )

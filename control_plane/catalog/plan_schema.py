@@ -115,6 +115,7 @@ class PlanShape(Shape):
     redis_down: Literal["open", "closed"] = "open"
     on_past_due: Literal["serve", "refuse"] = "serve"
     billable_statuses: BillableShape | None = None
+    event_retention_days: int | None = None
     prices: list[PriceShape] = []
 
 

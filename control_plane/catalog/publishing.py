@@ -95,6 +95,7 @@ def _new_version(plan: Plan, terms: PlanTerms, *, number: int, now: datetime) ->
         redis_down=terms.redis_down,
         on_past_due=terms.on_past_due,
         billable_statuses=None if terms.billable_below is None else {"below": terms.billable_below},
+        event_retention_days=terms.event_retention_days,
         by_quote=terms.by_quote,
         created_at=now,
         prices=[

@@ -49,6 +49,16 @@ async def product_usage_rules(session: AsyncSession) -> dict[str, ProductUsageRu
     }
 
 
+async def event_retentions(session: AsyncSession) -> dict[tuple[str, int], int]:
+    """Return the days that plan versions keep single requests for, by plan code and version, where one says."""
+    statement = (
+        select(Plan.code, PlanVersion.version, PlanVersion.event_retention_days)
+        .join(Plan, PlanVersion.plan_id == Plan.id)
+        .where(PlanVersion.event_retention_days.is_not(None))
+    )
+    return {(code, version): days for code, version, days in await session.execute(statement) if days is not None}
+
+
 async def plan(session: AsyncSession, code: str) -> Plan:
     """Return a plan by its code, archived or not, with its API product.
 
@@ -154,6 +164,7 @@ def terms_of_version(version: PlanVersion) -> PlanTerms:
         redis_down=version.redis_down,
         on_past_due=version.on_past_due,
         billable_below=None if version.billable_statuses is None else int(version.billable_statuses["below"]),
+        event_retention_days=version.event_retention_days,
         by_quote=version.by_quote,
         prices=tuple(
             PriceTerms(

@@ -28,6 +28,8 @@ MAX_CONCURRENCY = 100_000
 MIN_LEASE_MS = 1_000
 MAX_LEASE_MS = 3_600_000
 MAX_PRICES = 20
+MIN_EVENT_RETENTION_DAYS = 90
+MAX_EVENT_RETENTION_DAYS = 3660
 MAX_ENTITLEMENTS = 100
 BILLABLE_BELOW = range(200, 601)
 MAX_PATH_LENGTH = 256
@@ -95,6 +97,7 @@ def check_terms(terms: PlanTerms, *, meters: Collection[str], monthly_meters: Co
     if terms.on_past_due not in {"serve", "refuse"}:
         raise ValidationFailedError("on_past_due", "must be one of serve, refuse")
     check_billable_below(terms.billable_below)
+    check_event_retention(terms.event_retention_days)
     if len(terms.prices) > MAX_PRICES:
         raise ValidationFailedError("prices", f"must have at most {MAX_PRICES} entries")
     prices = tuple(
@@ -212,6 +215,15 @@ def check_billable_below(below: int | None, *, field: str = "billable_below") ->
     if below is not None and below not in BILLABLE_BELOW:
         raise ValidationFailedError(field, f"must be between {BILLABLE_BELOW.start} and {BILLABLE_BELOW.stop - 1}")
     return below
+
+
+def check_event_retention(days: int | None, *, field: str = "event_retention_days") -> int | None:
+    """Raises ValidationFailedError where the days are fewer than every plan has, or more than can be kept."""
+    if days is not None and not MIN_EVENT_RETENTION_DAYS <= days <= MAX_EVENT_RETENTION_DAYS:
+        raise ValidationFailedError(
+            field, f"must be between {MIN_EVENT_RETENTION_DAYS} and {MAX_EVENT_RETENTION_DAYS}"
+        )
+    return days
 
 
 def check_entitlements(names: Collection[str], *, field: str = "entitlements") -> tuple[str, ...]:

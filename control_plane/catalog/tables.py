@@ -105,6 +105,7 @@ class PlanVersion(Base):
         ),
         CheckConstraint("on_past_due IN ('serve', 'refuse')", name="on_past_due"),
         CheckConstraint("redis_down IN ('open', 'closed')", name="redis_down"),
+        CheckConstraint("event_retention_days BETWEEN 90 AND 3660", name="event_retention_days"),
         Index("uq_plan_versions_published", "plan_id", unique=True, postgresql_where=text("status = 'published'")),
         Index("uq_plan_versions_draft", "plan_id", unique=True, postgresql_where=text("status = 'draft'")),
     )
@@ -125,6 +126,7 @@ class PlanVersion(Base):
     redis_down: Mapped[str] = mapped_column(default="open", server_default="open")
     on_past_due: Mapped[str] = mapped_column(default="serve", server_default="serve")
     billable_statuses: Mapped[dict[str, Any] | None]
+    event_retention_days: Mapped[int | None]
     by_quote: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]

@@ -7,10 +7,20 @@ import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    HttpUrl,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from control_plane.usage.ingest.model import MAX_EVENTS
+from control_plane.usage.retention import MAXIMUM_DAYS, MINIMUM_DAYS
 from gateway_contract.cluster_urls import is_cluster_url, parse_cluster_url
 from gateway_contract.kafka import DEFAULT_GROUP, DEFAULT_TOPIC, EXTRA_MISSING, KafkaAddress
 from gateway_contract.receipts import WeakSecretError, parse_secrets
@@ -29,6 +39,7 @@ class Settings(BaseSettings):
     `gateway_nodes`: comma-separated addresses of Kong's Admin API. `kong_config`: path of the base kong.yml.
     `redis_url`: one server, or a cluster (`gateway_contract.cluster_urls`).
     `clickhouse_dsn`: `chdb:///directory` inside one process, or `clickhouse://...` for a server.
+    `clickhouse_cluster`: a cluster that this server knows; `clickhouse_insert_quorum`: see EventStoreConfig.
     `export_dir`: where files of exports go; beside the embedded event store if left out. Servers that share the
     queue must share it.
     `usage_source`: where usage comes from; `kafka`: from there as well as from Redis.
@@ -40,6 +51,8 @@ class Settings(BaseSettings):
     database_url: str = Field(pattern=r"^postgresql\+psycopg://")
     redis_url: str = Field(pattern=r"^((redis|rediss)(\+cluster)?|unix)://")
     clickhouse_dsn: str = Field(pattern=r"^(chdb|clickhouse|clickhouses|http|https)://")
+    clickhouse_cluster: str = Field(default="", max_length=100)
+    clickhouse_insert_quorum: Literal["all", "majority"] = "all"
     gateway_secret: SecretStr
     gateway_nodes: Annotated[tuple[str, ...], NoDecode] = ()
     kong_config: Path = Path("kong.yml")
@@ -49,6 +62,7 @@ class Settings(BaseSettings):
     public_url: str = "http://127.0.0.1:8090"
     hour_lateness_seconds: int = Field(default=120, ge=0, le=86_400)
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
+    event_retention_days: int = Field(default=MINIMUM_DAYS, ge=MINIMUM_DAYS, le=MAXIMUM_DAYS)
     hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
     stream_shards: int = Field(default=1, ge=1, le=256)
     export_dir: Path | None = None
@@ -74,6 +88,13 @@ class Settings(BaseSettings):
     def _server_or_cluster(cls, value: str) -> str:
         if is_cluster_url(value):
             parse_cluster_url(value)
+        return value
+
+    @field_validator("clickhouse_cluster")
+    @classmethod
+    def _cluster_of_servers(cls, value: str, info: ValidationInfo) -> str:
+        if value and str(info.data.get("clickhouse_dsn", "")).startswith("chdb:"):
+            raise ValueError("needs a server: KM_CLICKHOUSE_DSN names the embedded event store")
         return value
 
     @field_validator("gateway_secret")

@@ -6,11 +6,12 @@ the installation does, and never under `MINIMUM_DAYS`. What is stored keeps its 
 
 from datetime import datetime, timedelta
 
+from control_plane.catalog.rules import MAX_EVENT_RETENTION_DAYS, MIN_EVENT_RETENTION_DAYS
 from control_plane.foundation.clock import to_ms
 from gateway_contract.counters import HOUR_MS
 
-MINIMUM_DAYS = 90
-MAXIMUM_DAYS = 3660
+MINIMUM_DAYS = MIN_EVENT_RETENTION_DAYS
+MAXIMUM_DAYS = MAX_EVENT_RETENTION_DAYS
 DAY_MS = 24 * HOUR_MS
 # A retry that the upstream answered from memory is judged by the calls of the day before it (see
 # `rollups.replay_hours`), so an hour is countable only while the events of that day are there, too.

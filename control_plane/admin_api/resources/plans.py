@@ -44,6 +44,9 @@ class VersionAnswer(BaseModel):
     redis_down: str
     on_past_due: str = Field(description="`serve` or `refuse` calls while a bill is unpaid.")
     billable_statuses: dict[str, int] | None
+    event_retention_days: int | None = Field(
+        description="How long single requests are kept at least; null: as long as the installation keeps them."
+    )
     by_quote: bool
     prices: list[PriceAnswer]
     published_at: Moment | None
@@ -89,6 +92,7 @@ def version_answer(version: PlanVersion) -> VersionAnswer:
         redis_down=version.redis_down,
         on_past_due=version.on_past_due,
         billable_statuses=version.billable_statuses,
+        event_retention_days=version.event_retention_days,
         by_quote=version.by_quote,
         prices=[_price_answer(price) for price in version.prices],
         published_at=version.published_at,

@@ -11,7 +11,16 @@ from control_plane.entrypoints.commands.output import AsJson, print_fields, prin
 
 app = typer.Typer(help="Plans: what is sold, and plans as code.", no_args_is_help=True)
 COLUMNS = ("position", "code", "name", "api_product", "version", "quota", "limits", "price")
-VERSION_COLUMNS = ("version", "status", "quota", "limits", "price", "on_past_due", "published_at")
+VERSION_COLUMNS = (
+    "version",
+    "status",
+    "quota",
+    "limits",
+    "price",
+    "on_past_due",
+    "event_retention_days",
+    "published_at",
+)
 FIELDS = ("id", "code", "name", "api_product", "position", "visibility", "recommended", "archived_at")
 PER = {1_000: "s", 60_000: "min", 3_600_000: "h", 86_400_000: "day"}
 PlanFileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A plan file, like plans.yml; - is stdin.")]

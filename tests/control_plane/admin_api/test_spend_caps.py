@@ -12,6 +12,7 @@ CONCURRENT = """
 api_products: [{code: weather, name: Weather, service: weather, routes: [weather]}]
 plans:
   - {code: pro, name: Pro, api_product: weather, concurrency: {limit: 20}, on_past_due: refuse,
+     event_retention_days: 400,
      quota: {units: 5, on_exceed: charge, cap: 9}}
 """
 TOKENS = """
@@ -116,6 +117,7 @@ class TestConcurrency:
         version = ok(await client.get("/admin/v1/plans/pro"))["published"]
         assert version["concurrency"] == {"limit": 20, "lease_ms": 60_000}
         assert (version["quota_cap_units"], version["on_past_due"]) == (9, "refuse")
+        assert version["event_retention_days"] == 400
 
         preview = ok(await client.get("/admin/v1/gateway/preview"))
         assert "km-usage-meter for plan 'pro' on route 'weather'" in preview["added"]

@@ -10,6 +10,7 @@ from control_plane.catalog.plan_changes import apply_plan_file, diff_plan_file
 from control_plane.catalog.plan_file import parse_plan_file
 from control_plane.catalog.queries import (
     api_product,
+    event_retentions,
     facts_of_product,
     plan,
     product_usage_rules,
@@ -70,6 +71,8 @@ class TestPlanTerms:
             ),
             ("concurrency: {lease_seconds: 60}", "concurrency.limit: is required"),
             ("on_past_due: wait", "on_past_due: must be one of serve, refuse"),
+            ("event_retention_days: 89", "event_retention_days: must be between 90 and 3660"),
+            ("event_retention_days: 3661", "event_retention_days: must be between 90 and 3660"),
         ],
     )
     def test_are_refused_by_path(self, plan, problem):
@@ -77,7 +80,8 @@ class TestPlanTerms:
 
     async def test_are_read_back_as_the_file_says(self, session, now):
         file = parsed(
-            f"{CHARGED}, concurrency: {{limit: 20, lease_seconds: 5}}, on_past_due: refuse",
+            f"{CHARGED}, concurrency: {{limit: 20, lease_seconds: 5}}, on_past_due: refuse,"
+            " event_retention_days: 400",
             'unit_maximums: {"*": {tokens: 8000}, status: {tokens: 0}}, replay_header: X-Again',
         )
         await apply_plan_file(session, file, actor=ACTOR, now=now)
@@ -86,6 +90,7 @@ class TestPlanTerms:
         assert terms_of_version(version) == file.plans[0].terms
         assert facts_of_product(await api_product(session, "weather")) == file.products[0]
         assert (await diff_plan_file(session, file)).changes == ()
+        assert await event_retentions(session) == {("starter", 1): 400}
 
     async def test_differences_are_named_by_field(self, session, now):
         await apply_plan_file(session, parsed(CHARGED), actor=ACTOR, now=now)

@@ -13,6 +13,7 @@ api_products:
   - {code: caps, name: Caps, service: caps, routes: [caps-chat, caps-status], unit_headers: {tokens: x-tokens}}
 plans:
   - {code: caps-pro, name: Pro, api_product: caps, position: 0, concurrency: {limit: 20}, on_past_due: refuse,
+     event_retention_days: 400,
      quota: {units: 500, on_exceed: charge, cap: 900},
      prices: [{model: flat, amount: 49}, {model: overage, unit_amount: 0.01}]}
   - {code: caps-free, name: Free, api_product: caps, position: 1}
@@ -69,7 +70,9 @@ class TestShown:
         row = dict(zip(header.split("\t"), pro.split("\t"), strict=True))
         assert row["quota"] == "500 then charged, refused above 900"
         assert row["limits"] == "20 at a time"
-        assert "refuse" in km("plans", "show", "caps-pro").stdout
+        shown = km("plans", "show", "caps-pro").stdout
+        assert "refuse" in shown
+        assert "400" in shown
 
     def test_products_take_maxima_and_a_replay_header(self, km: Km, plans: None):
         given = (

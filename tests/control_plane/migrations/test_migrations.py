@@ -26,8 +26,8 @@ INSERT INTO api_products (id, code, name, service, routes, unit_maximums, create
 INSERT INTO plans (id, code, name, api_product_id, position, visibility, created_at)
     VALUES ('plan_1', 'chat', 'Chat', 'prd_1', 0, 'public', now());
 INSERT INTO plan_versions (id, plan_id, version, status, interval, currency, quota_units, quota_cap_units,
-        concurrency_limit, concurrency_lease_ms, on_past_due, created_at, published_at)
-    VALUES ('ver_1', 'plan_1', 1, 'published', 'month', 'USD', 5, 9, 2, 60000, 'refuse', now(), now());
+        concurrency_limit, concurrency_lease_ms, on_past_due, event_retention_days, created_at, published_at)
+    VALUES ('ver_1', 'plan_1', 1, 'published', 'month', 'USD', 5, 9, 2, 60000, 'refuse', 400, now(), now());
 INSERT INTO subscriptions (id, account_id, api_product_id, status, anchor_at, interval, started_at, created_at,
         spend_cap_minor, spend_cap_due_at)
     VALUES ('sub_1', 'acc_1', 'prd_1', 'active', date_trunc('hour', now()), 'month', now(), now(), 100, now());

@@ -52,6 +52,9 @@ class TestReadSettings:
             ("KM_PUBLIC_URL", "nowhere"),
             ("KM_PORT", "http"),
             ("KM_STREAM_SHARDS", "0"),
+            ("KM_EVENT_RETENTION_DAYS", "89"),
+            ("KM_CLICKHOUSE_CLUSTER", "usage"),
+            ("KM_CLICKHOUSE_INSERT_QUORUM", "some"),
         ],
     )
     def test_names_the_variable_and_keeps_its_value_to_itself(self, environment, name, value):
