@@ -34,12 +34,17 @@ def usage_config(settings: Settings) -> UsageConfig:
             shipper_silence=timedelta(seconds=settings.shipper_silence_seconds),
         ),
         kafka=settings.kafka,
+        event_retention_days=settings.event_retention_days,
         hourly_retention=HourlyRetentionConfig(keep_days=settings.hourly_retention_days),
     )
 
 
 def event_store_config(settings: Settings) -> EventStoreConfig:
-    return EventStoreConfig(dsn=settings.clickhouse_dsn)
+    return EventStoreConfig(
+        dsn=settings.clickhouse_dsn,
+        cluster=settings.clickhouse_cluster,
+        insert_quorum=settings.clickhouse_insert_quorum,
+    )
 
 
 def event_ingest(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> EventIngest:
