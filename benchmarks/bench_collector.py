@@ -23,8 +23,9 @@ from redis.asyncio import Redis
 from control_plane.entrypoints import migrations
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import create_engine, session_factory
+from control_plane.usage.collect.batch_attribution import Attribution
 from control_plane.usage.collect.collector import Collector, CollectorConfig
-from control_plane.usage.collect.columns import Attribution, EventColumns
+from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.lines import decode_lines
 from control_plane.usage.collect.storing import EventWriter

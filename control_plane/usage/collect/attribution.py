@@ -1,4 +1,4 @@
-"""Whose call was it? The plain form of the rule; `columns` does the same for whole batches, and faster.
+"""Whose call was it? The plain form of the rule; `batch_attribution` does the same for whole batches, and faster.
 
 A receipt whose MAC holds decides, and nothing else does: event id, account, key, product, mode, outcome, units and
 time come from it alone. A line without one takes the request's id and Kong's time, belongs to nobody and is never

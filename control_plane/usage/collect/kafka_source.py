@@ -193,9 +193,14 @@ class KafkaSource:
         # with its time: offsets begin at 0 again where a topic is made anew
         entry_id = b"%d:%d:%d" % (partition.partition, record.offset, record.timestamp)
         fields = fields_of_message(record.value, record.headers)
-        shipper_id = fields.get(FIELD_SHIPPER.encode(), b"").decode(errors="replace")
+        try:
+            shipper_id = fields.get(FIELD_SHIPPER.encode(), b"").decode()
+        except UnicodeDecodeError:
+            shipper_id = ""
         if len(shipper_id) > MAX_NAME_LENGTH:
-            shipper_id = ""  # such an entry is set aside: `entries.read_entry`
+            shipper_id = (
+                ""  # whoever wrote it, it is set aside (`entries.read_entry`) and says nothing of the past
+            )
         self._given[entry_id] = _Given(partition, record.offset, record.timestamp, shipper_id, read_sent(fields))
         self._read_to_ms = max(self._read_to_ms, record.timestamp)
         return entry_id, fields

@@ -9,7 +9,8 @@ import msgspec
 from gateway_contract.api_keys import redact_api_keys
 from gateway_contract.usage_lines import LINE_VERSION, MAX_PATH_LENGTH
 
-MAX_DEAD_TEXT = 4096
+# any line that a shipper writes fits
+MAX_DEAD_TEXT = 16_384
 NAMELESS = "-"
 
 assert LINE_VERSION == 1, "UsageLine.v names the version that this module reads"  # noqa: S101 - a build error

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import structlog
 
 from control_plane.usage import metrics
-from control_plane.usage.collect.columns import Attribution, EventColumns, repeated_receipts
+from control_plane.usage.collect.batch_attribution import Attribution
+from control_plane.usage.collect.columns import EventColumns, repeated_receipts
 from control_plane.usage.collect.enrichment import Grants, KeptDays, enrichment_columns
 from control_plane.usage.collect.entries import EntryBatch
 from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line

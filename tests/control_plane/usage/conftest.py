@@ -17,10 +17,11 @@ from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.redis import RedisClient
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.usage.collect.batch_attribution import Attribution
 from control_plane.usage.collect.collector import Collector, CollectorConfig
-from control_plane.usage.collect.columns import Attribution
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.enrichment import AccountCache, KeptDays
+from control_plane.usage.collect.source import UsageSource
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.retention import MINIMUM_DAYS
@@ -210,12 +211,13 @@ def make_collector(
         shards: int = 1,
         accounts: AccountCache | None = None,
         kept: KeptDays | None = None,
+        source: UsageSource | None = None,
         **config: Any,
     ) -> Collector:
         settings = {"max_age_seconds": 0.001, "claim_after_seconds": 0.0} | config
         return Collector(
             config=CollectorConfig(**settings),
-            source=StreamSource(redis, shard=shard, shards=shards),
+            source=source or StreamSource(redis, shard=shard, shards=shards),
             sessions=sessions,
             writer=EventWriter(
                 store=store,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from control_plane.catalog.model import ProductUsageRules
 from control_plane.usage.collect.attribution import ImplausibleTimeError, attribute_line
-from control_plane.usage.collect.columns import COLUMN_NAMES, OPTIONAL_COLUMNS, Attribution
+from control_plane.usage.collect.batch_attribution import Attribution
+from control_plane.usage.collect.columns import COLUMN_NAMES, OPTIONAL_COLUMNS
 from control_plane.usage.collect.endpoints import EndpointNames, Template
 from control_plane.usage.collect.lines import UsageLine, decode_lines
 from control_plane.usage.collect.product_rules import ProductRules
