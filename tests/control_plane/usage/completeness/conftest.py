@@ -116,5 +116,3 @@ def checks(
         config=CheckConfig(), sessions=sessions, store=store, client=counters, chance=random.Random(1)
     )
     return Checks(sessions, worker, aggregate)
-
-

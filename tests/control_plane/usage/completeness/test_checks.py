@@ -1,5 +1,7 @@
 """Counters against stored events against the rollup, hour by hour."""
 
+# ruff: noqa: PLR0917 - fixtures are arguments
+
 from datetime import timedelta
 
 import pytest
@@ -36,7 +38,13 @@ class TestACompleteHour:
         await checks.seal(noon + LATER)
         await checks.run(noon + LATER)
         row = await checks.row()
-        assert (row.state, row.admitted, row.stored, row.rolled_up, row.missing_calls) == ("complete", 20, 20, 20, 0)
+        assert (row.state, row.admitted, row.stored, row.rolled_up, row.missing_calls) == (
+            "complete",
+            20,
+            20,
+            20,
+            0,
+        )
         assert row.numbers == [{"first": 1, "last": 20}]
         hour = await checks.hour()
         assert (hour.differs_since, hour.settled) == (None, "pending")
@@ -52,9 +60,7 @@ class TestACompleteHour:
         row = await checks.row()
         assert (row.state, row.stored, row.unnumbered, row.rolled_up) == ("complete", 20, 4, 24)
 
-    async def test_stays_complete_after_redis_lost_everything(
-        self, gateway, ship, checks, counter, noon, lose
-    ):
+    async def test_stays_complete_after_redis_lost_everything(self, gateway, ship, checks, counter, noon, lose):
         calls = gateway.calls(20)
         await counter.admit(calls)
         await checks.run(noon + HOUR + MINUTE)  # the hour has just ended: what counters say is kept
@@ -223,9 +229,7 @@ class TestRollups:
 
 class TestSettledHours:
     @pytest.mark.parametrize(("units", "settled"), [(4, "yes"), (5, "differs")])
-    async def test_must_hold_what_was_billed(
-        self, gateway, ship, checks, counter, noon, counters, units, settled
-    ):
+    async def test_must_hold_what_was_billed(self, gateway, ship, checks, counter, noon, counters, units, settled):
         calls = [*gateway.calls(4), *gateway.calls(1, status=503)]
         await counter.admit(calls)
         await ship(calls, noon=noon)
