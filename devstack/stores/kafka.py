@@ -14,7 +14,8 @@ class EmbeddedKafka:
     """A broker of our own on 127.0.0.1. It keeps everything in memory: topics, groups and offsets go with it.
 
     It makes a topic (of four partitions) when somebody asks for one. It gives no ids to idempotent producers.
-    A new consumer group begins about three seconds after its first member came.
+    A consumer group begins half a session timeout after its first member came; one whose members have left begins
+    again some time after their session timeout is over.
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None, options: Sequence[str] = ()) -> None:
