@@ -19,12 +19,14 @@ from control_plane.entrypoints.commands import (
     invoices,
     keys,
     maintenance,
+    meters,
     plans,
     processes,
     products,
     subscriptions,
     tokens,
     usage,
+    verify,
 )
 from control_plane.entrypoints.commands.client import DEFAULT_URL, target
 
@@ -65,14 +67,16 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(accounts.app, name="accounts")
     app.add_typer(products.app, name="products")
     app.add_typer(plans.app, name="plans")
+    app.add_typer(meters.app, name="meters")
     app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")
-    app.command("usage")(usage.usage)
+    app.add_typer(usage.app, name="usage")
     app.command("events")(usage.events)
     app.add_typer(invoices.app, name="invoices")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)
+    app.command("verify")(verify.verify)
     app.command("rebuild")(maintenance.rebuild)
     for entry_point in () if own_only else entry_points(group=GROUP):
         _load(app, entry_point)

@@ -6,6 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.client import get, patch, post
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.values import read_number, read_pairs
 
 app = typer.Typer(help="API products: routes that are sold together.", no_args_is_help=True)
 FIELDS = (
@@ -112,10 +113,11 @@ def _parts(
         parts["endpoints"] = [{"method": method, "path_template": path.strip()} for method, _, path in pairs]
     if route_units:
         parts["route_units"] = {
-            name: _number(f"--route-units {name}", value) for name, value in _pairs("--route-units", route_units)
+            name: read_number(f"--route-units {name}", value)
+            for name, value in read_pairs("--route-units", route_units)
         }
     if unit_header:
-        parts["unit_headers"] = dict(_pairs("--unit-header", unit_header))
+        parts["unit_headers"] = dict(read_pairs("--unit-header", unit_header))
     return parts
 
 
@@ -123,24 +125,10 @@ def _rules(unit_maximum: list[str] | None, replay_header: str | None) -> dict[st
     rules: dict[str, Any] = {} if replay_header is None else {"replay_header": replay_header}
     if unit_maximum:
         maximums: dict[str, dict[str, int]] = {}
-        for name, value in _pairs("--unit-maximum", unit_maximum):
+        for name, value in read_pairs("--unit-maximum", unit_maximum):
             route, colon, unit = name.rpartition(":")
             if not colon:
                 raise typer.BadParameter("--unit-maximum: use ROUTE:UNIT=NUMBER")
-            maximums.setdefault(route, {})[unit] = _number(f"--unit-maximum {name}", value)
+            maximums.setdefault(route, {})[unit] = read_number(f"--unit-maximum {name}", value)
         rules["unit_maximums"] = maximums
     return rules
-
-
-def _pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
-    pairs = [text.partition("=") for text in texts]
-    for name, equals, value in pairs:
-        if not (name and equals and value):
-            raise typer.BadParameter(f"{option}: use NAME=VALUE")
-    return [(name, value) for name, _, value in pairs]
-
-
-def _number(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdecimal():
-        raise typer.BadParameter(f"{name}: must be a whole number")
-    return int(value)

@@ -27,3 +27,19 @@ def parse_duration(text: str) -> int:
     if match is None:
         raise typer.BadParameter(f"{text}: use a number of seconds, or like 30m, 24h, 7d")
     return int(match[1]) * _SECONDS[match[2]]
+
+
+def read_pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:
+    """Return names and values for `NAME=VALUE`."""
+    pairs = [text.partition("=") for text in texts]
+    for name, equals, value in pairs:
+        if not (name and equals and value):
+            raise typer.BadParameter(f"{option}: use NAME=VALUE")
+    return [(name, value) for name, _, value in pairs]
+
+
+def read_number(name: str, text: str) -> int:
+    """Return a whole number; `name` says in the error which it was."""
+    if not text.isascii() or not text.isdecimal():
+        raise typer.BadParameter(f"{name}: must be a whole number")
+    return int(text)
