@@ -12,8 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.sweep import SweepReport
+from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.ingest.rate_limit import RateLimiter
 from control_plane.usage.ingest.writer import EventIngest
+from control_plane.usage.requests.exports.model import ExportConfig
 from control_plane.usage.store import EventStore
 
 # Raises, or returns a problem in words, when the thing is not usable; returns None when it is.
@@ -40,7 +42,8 @@ class Ingest:
 class Services:
     """`checks` decide readiness, by name: `postgres`, `redis`, `event_store`, and one for each worker.
 
-    `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set, `ingest` where no writer runs.
+    `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set, `ingest` where no writer runs,
+    `usage_catalog` (by which dead letters are read again) where the gateway's secrets are not given.
     """
 
     sessions: async_sessionmaker[AsyncSession]
@@ -48,6 +51,8 @@ class Services:
     rebuild: Callable[[datetime], Awaitable[SweepReport]]
     gateway: GatewayConfig | None = None
     ingest: Ingest | None = None
+    usage_catalog: CatalogWatch | None = None
+    exports: ExportConfig = field(default_factory=ExportConfig)
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -16,6 +18,8 @@ from control_plane.subscriptions.advance import advance
 from control_plane.usage.daily.retention import HourlyRetentionConfig
 from control_plane.usage.ingest.rate_limit import RateLimit
 from control_plane.usage.ingest.writer import EventIngest
+from control_plane.usage.requests.exports.model import DEFAULT_DIRECTORY, ExportConfig
+from control_plane.usage.requests.exports.worker import run_exports
 from control_plane.usage.rollups.sealing import SealingConfig
 from control_plane.usage.store import EventStore, EventStoreConfig
 from control_plane.usage.workers import UsageConfig, open_store_patiently, run_usage_workers
@@ -29,11 +33,11 @@ def usage_config(settings: Settings) -> UsageConfig:
         event_store=event_store_config(settings),
         gateway_secrets=settings.gateway_secrets,
         shards=settings.stream_shards,
+        kafka=settings.kafka,
         sealing=SealingConfig(
             lateness=timedelta(seconds=settings.hour_lateness_seconds),
             shipper_silence=timedelta(seconds=settings.shipper_silence_seconds),
         ),
-        kafka=settings.kafka,
         event_retention_days=settings.event_retention_days,
         hourly_retention=HourlyRetentionConfig(keep_days=settings.hourly_retention_days),
     )
@@ -44,6 +48,19 @@ def event_store_config(settings: Settings) -> EventStoreConfig:
         dsn=settings.clickhouse_dsn,
         cluster=settings.clickhouse_cluster,
         insert_quorum=settings.clickhouse_insert_quorum,
+    )
+
+
+def export_config(settings: Settings) -> ExportConfig:
+    """Return where exports go and what each may take."""
+    directory = settings.export_dir
+    if directory is None and event_store_config(settings).is_embedded:
+        directory = Path(unquote(urlsplit(settings.clickhouse_dsn).path)).parent / "exports"
+    return ExportConfig(
+        directory=directory or DEFAULT_DIRECTORY,
+        keep=timedelta(hours=settings.export_keep_hours),
+        max_rows=settings.export_max_rows,
+        max_bytes=settings.export_max_mb * 1024**2,
     )
 
 
@@ -94,8 +111,14 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
     async def upgrade_hints(stop: asyncio.Event) -> None:
         await run_upgrade_hints(database_url=settings.database_url, stop=stop)
 
+    async def exports(stop: asyncio.Event) -> None:
+        await run_exports(
+            config=export_config(settings), event_store=event_store_config(settings), sessions=sessions, stop=stop
+        )
+
     found = [
         Worker("usage", usage),
+        Worker("exports", exports),
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
         Worker("upgrade_hints", upgrade_hints),

@@ -95,6 +95,7 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             history=history,
             rebuild=partial(_rebuild, settings, workers_engine, client),
             gateway=components.gateway_config(settings),
+            exports=components.export_config(settings),
             ingest=None if writer is None else Ingest(limiter, writer),
             checks=_checks(engine, schema, client, history, supervisor),
         )

@@ -11,6 +11,7 @@ from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.foundation.clock import floor_hour, from_ms, to_ms
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.tables import SubscriptionPhase
+from control_plane.usage.corrections.queries import voided_events
 from control_plane.usage.model import FLAG_BAD_RECEIPT, FLAG_REPLAYED, HourKey
 from control_plane.usage.reads import phases_of_hours
 from control_plane.usage.rollups.rollup import DEFAULT_STATUSES, NO_PHASE, PhaseTerms
@@ -85,7 +86,8 @@ class RollupRow:
 class RequestDetail:
     """One request with all that follows from it. `receipt_id` is '' for a line that came without a receipt.
 
-    `hour_revision` counts how often the hour's figures changed. `rollup` is None while the request waits.
+    `hour_revision` counts how often the hour's figures changed. `rollup` is None while the request waits, or where
+    it counts nothing.
     """
 
     event: UsageEvent
@@ -113,7 +115,8 @@ async def request_detail(session: AsyncSession, event: UsageEvent) -> RequestDet
         account_id=event.account_id, mode=Mode.LIVE, outcome=event.outcome, status=event.status, statuses=statuses
     )
     replayed = FLAG_REPLAYED in event.flags and would_be and not await _is_unmatched(session, event, hour)
-    reason = _reason(event, replayed=replayed, would_be=would_be)
+    voided = await voided_events(session, account_id=event.account_id, event_ids=[event.event_id])
+    reason = BillingReason.VOIDED if voided else _reason(event, replayed=replayed, would_be=would_be)
     row = await session.scalar(
         select(UsageHour).where(UsageHour.account_id == event.account_id, UsageHour.hour == hour)
     )
@@ -131,7 +134,7 @@ async def request_detail(session: AsyncSession, event: UsageEvent) -> RequestDet
         aggregated_at=row.aggregated_at if row else None,
         sealed_at=row.sealed_at if row else None,
         rollup=await _rollup_row(session, event, hour=hour, phase=phase, replayed=replayed)
-        if state is not HourState.WAITING
+        if state is not HourState.WAITING and reason is not BillingReason.VOIDED
         else None,
     )
 
@@ -204,6 +207,7 @@ async def _rollup_row(
             UsageHourly.status == event.status,
             UsageHourly.outcome == event.outcome.value,
             UsageHourly.replayed == replayed,
+            UsageHourly.amendment_id == "",
         )
     )
     if row is None:

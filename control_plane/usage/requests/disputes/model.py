@@ -8,6 +8,8 @@ from control_plane.foundation.errors import ConflictError
 
 MAX_REQUESTS = 10_000
 MAX_TEXT = 5_000
+# each is looked up and written by itself
+MAX_VOIDS = 500
 
 
 class DisputeStatus(StrEnum):
@@ -81,6 +83,16 @@ class TooManyDisputedRequestsError(ConflictError):
         super().__init__(
             "too_many_disputed_requests",
             f"A dispute may be about at most {MAX_REQUESTS:,} requests: take a shorter span or other filters.",
+        )
+
+
+class TooManyVoidsError(ConflictError):
+    """More requests than are voided one by one."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "too_many_voids",
+            f"A decision voids at most {MAX_VOIDS} requests: name fewer, or amend their hours by sums instead.",
         )
 
 

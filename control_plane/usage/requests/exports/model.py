@@ -42,6 +42,7 @@ NEXT: Mapping[ExportStatus, frozenset[ExportStatus]] = {
 }
 UNFINISHED = frozenset({ExportStatus.QUEUED, ExportStatus.RUNNING})
 MEDIA_TYPES = {FileFormat.CSV: "text/csv; charset=utf-8", FileFormat.PARQUET: "application/vnd.apache.parquet"}
+DEFAULT_DIRECTORY = Path("/var/lib/kong-monetize/exports")
 _OF_EVENTS_ONLY = ("request_id", "event_id", "event_ids", "request_ids")
 
 
@@ -72,7 +73,7 @@ class ExportConfig:
     while the disk has less than `min_free_mb`: the event store may share it.
     """
 
-    directory: Path
+    directory: Path = DEFAULT_DIRECTORY
     keep: timedelta = timedelta(hours=24)
     max_rows: int = 20_000_000
     max_bytes: int = 4 * 1024**3

@@ -112,6 +112,10 @@ def _signed(zigzag: int) -> int:
     return (zigzag >> 1) ^ -(zigzag & 1)
 
 
+def _zigzag(value: int) -> int:
+    return value << 1 if value >= 0 else (-value << 1) - 1
+
+
 def _write_struct(out: bytearray, struct: Struct) -> None:
     before = 0
     for number, field in struct.items():
@@ -120,7 +124,7 @@ def _write_struct(out: bytearray, struct: Struct) -> None:
             out.append((number - before) << 4 | kind)
         else:
             out.append(kind)
-            _write_varint(out, number << 1)
+            _write_varint(out, _zigzag(number))
         before = number
         if kind not in {TRUE, FALSE}:
             _write_value(out, kind, field.value)
@@ -129,7 +133,7 @@ def _write_struct(out: bytearray, struct: Struct) -> None:
 
 def _write_value(out: bytearray, kind: int, value: Any) -> None:
     if kind in {I16, I32, I64}:
-        _write_varint(out, value << 1 if value >= 0 else (-value << 1) - 1)
+        _write_varint(out, _zigzag(value))
     elif kind == BINARY:
         _write_varint(out, len(value))
         out += value

@@ -5,12 +5,15 @@ from datetime import timedelta
 
 import pytest
 
+from control_plane.foundation.clock import to_ms
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage.collect.attribution import attribute_line
 from control_plane.usage.collect.lines import UsageLine
+from control_plane.usage.model import HourKey
 from control_plane.usage.requests.history import event_search
 from control_plane.usage.requests.model import EventFilters
 from control_plane.usage.store import EventStore, EventStoreConfig, migrate
+from control_plane.usage.store.events import hour_parameters, void_parameters
 from gateway_contract.outcomes import Outcome
 
 HOUR = timedelta(hours=1)
@@ -97,12 +100,8 @@ class TestEventStore:
         plan = store._client.query(
             "EXPLAIN indexes = 1 " + store._hour_figures,
             parameters={
-                "accounts": ["acc_1"],
-                "hours": [int((noon - timedelta(days=1)).timestamp())],
-                "first_hour": int((noon - timedelta(days=1)).timestamp()),
-                "last_hour": int((noon - timedelta(days=1)).timestamp()),
-                "split_accounts": [],
-                "boundaries": [],
+                **hour_parameters([HourKey("acc_1", to_ms(noon - timedelta(days=1)))], {}),
+                **void_parameters({}),
             },
         )
         text = "\n".join(row[0] for row in plan.result_rows)

@@ -1,0 +1,63 @@
+"""Events written straight into the store: how they get there is tested elsewhere."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+
+import pytest
+
+from control_plane.foundation.clock import from_ms, to_ms
+from control_plane.usage.store import EventStore
+from gateway_contract.modes import Mode
+from gateway_contract.outcomes import Outcome
+from gateway_contract.usage_events import UsageEvent
+
+NOON = datetime(2026, 3, 17, 12, 0, tzinfo=UTC)
+EVENT = UsageEvent(
+    event_id="node-0",
+    request_id="0" * 32,
+    occurred_at_ms=to_ms(NOON),
+    account_id="acc_1",
+    key_id="key_1",
+    mode=Mode.LIVE,
+    product="weather",
+    service="weather",
+    route="weather-v1",
+    endpoint="GET /weather/v1/current/{city}",
+    method="GET",
+    path="/weather/v1/current/oslo",
+    status=200,
+    outcome=Outcome.SERVED,
+    units=1,
+    client_ip="203.0.113.7",
+    emitter="node",
+)
+
+
+def an_event(number: int, **changes) -> UsageEvent:
+    """One of many: each has its own id, request id and millisecond."""
+    own = {
+        "event_id": f"node-{number}",
+        "request_id": f"{number:032x}",
+        "occurred_at_ms": EVENT.occurred_at_ms + number,
+        "call_number": number,
+    }
+    return replace(EVENT, **{**own, **changes})
+
+
+def keep_events(store: EventStore, events: Iterable[UsageEvent]) -> None:
+    names = [field.name for field in fields(UsageEvent) if field.name != "occurred_at_ms"]
+    rows = [
+        [
+            from_ms(event.occurred_at_ms),
+            *(list(value) if isinstance(value := getattr(event, name), tuple) else value for name in names),
+        ]
+        for event in events
+    ]
+    if rows:
+        store._client.insert("usage_events", rows, column_names=["occurred_at", *names])
+
+
+@pytest.fixture
+def keep(store: EventStore) -> Callable[..., None]:
+    return lambda *events: keep_events(store, events)
