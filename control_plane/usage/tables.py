@@ -100,6 +100,7 @@ class UsageHour(Base):
         CheckConstraint(FULL_HOUR, name="hour"),
         CheckConstraint("revision >= 0", name="revision"),
         Index("ix_usage_hours_open", "hour", postgresql_where=text("sealed_at IS NULL")),
+        Index("ix_usage_hours_sealed_at", "sealed_at"),
         Index("ix_usage_hours_sealed", "sealed_at", postgresql_where=text("sealed_at IS NOT NULL")),
     )
 
