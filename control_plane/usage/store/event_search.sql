@@ -6,5 +6,6 @@ SELECT
     subscription_id, plan, source, event_type, properties
 FROM usage_events AS event FINAL
 WHERE {conditions}
-ORDER BY occurred_at {direction}, event_id {direction}, account_id {direction}
+-- by hour first, which says the same: an account's events are stored by hour, so a page reads the hours that fill it
+ORDER BY hour {direction}, occurred_at {direction}, event_id {direction}, account_id {direction}
 LIMIT {page_size:UInt32}
