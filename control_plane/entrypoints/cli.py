@@ -15,6 +15,8 @@ from control_plane.entrypoints.commands import (
     accounts,
     audit,
     database,
+    disputes,
+    exports,
     gateway,
     invoices,
     keys,
@@ -23,6 +25,7 @@ from control_plane.entrypoints.commands import (
     plans,
     processes,
     products,
+    requests,
     subscriptions,
     tokens,
     usage,
@@ -72,6 +75,9 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(usage.app, name="usage")
     app.command("events")(usage.events)
+    app.add_typer(requests.app, name="requests")
+    app.add_typer(exports.app, name="exports")
+    app.add_typer(disputes.app, name="disputes")
     app.add_typer(invoices.app, name="invoices")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")

@@ -1,7 +1,9 @@
 """Speaking to the admin API: address and token from the environment, one line for each error."""
 
+import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -77,6 +79,39 @@ def pages(path: str, *, at_most: int, **params: Any) -> Iterator[dict[str, Any]]
             return
 
 
+def download(path: str, target: Path, *, sha256: str = "") -> None:
+    """Write what a GET answers into a file; nothing is left of it where the transfer fails or its hash differs."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {read_token()}"}
+    hashed = hashlib.sha256()
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        with (
+            _told_transport(TIMEOUT_SECONDS),
+            httpx.stream("GET", f"{target_url()}{path}", headers=headers, timeout=TIMEOUT_SECONDS) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+                fail(_problem_lines(answer))
+            with partial.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    hashed.update(piece)
+                    file.write(piece)
+        if sha256 and hashed.hexdigest() != sha256:
+            fail(f"{target}: what came is not what the server wrote: try again")
+        partial.replace(target)
+    except OSError as error:
+        fail(f"{target}: {error.strerror}")
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def target_url() -> str:
+    """Return where the API's routes begin."""
+    return f"{target.url}{PREFIX}"
+
+
 def read_token() -> str:
     """Return the token from KM_TOKEN, else from the file that KM_TOKEN_FILE names.
 
@@ -100,19 +135,28 @@ def _call(method: str, path: str, *, timeout_seconds: float = TIMEOUT_SECONDS, *
     import httpx
 
     headers = {"Authorization": f"Bearer {read_token()}"}
-    try:
+    with _told_transport(timeout_seconds):
         answer = httpx.request(
-            method, f"{target.url}{PREFIX}{path}", headers=headers, timeout=timeout_seconds, **request
+            method, f"{target_url()}{path}", headers=headers, timeout=timeout_seconds, **request
         )
+    if answer.is_error:
+        fail(_problem_lines(answer))
+    return _read_json(answer)
+
+
+@contextmanager
+def _told_transport(timeout_seconds: float) -> Iterator[None]:
+    """End the program with a sentence where the server cannot be reached."""
+    import httpx
+
+    try:
+        yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError):
         fail(f"--url: {target.url!r} is not an http or https address")
     except httpx.TimeoutException:
         fail(f"no answer from {target.url} within {timeout_seconds:.0f} s")
     except httpx.TransportError as error:
         fail(f"cannot reach {target.url}: {error} (is `km serve` running there? --url or KM_URL names it)")
-    if answer.is_error:
-        fail(_problem_lines(answer))
-    return _read_json(answer)
 
 
 def _read_json(answer: "httpx.Response") -> Any:
