@@ -26,6 +26,7 @@ from control_plane.entrypoints.commands import (
     processes,
     products,
     requests,
+    sinks,
     subscriptions,
     tokens,
     usage,
@@ -78,6 +79,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(requests.app, name="requests")
     app.add_typer(exports.app, name="exports")
     app.add_typer(disputes.app, name="disputes")
+    app.add_typer(sinks.app, name="sinks")
     app.add_typer(invoices.app, name="invoices")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")

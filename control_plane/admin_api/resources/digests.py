@@ -30,10 +30,19 @@ router = APIRouter(tags=["completeness"])
 Text = Annotated[str, StringConstraints(min_length=1, max_length=600), PrintableText]
 
 
+Sequence = Annotated[int, Field(ge=1, lt=2**63)]
+
+
 class DigestsQuery(SpanQuery, PageQuery):
-    """Whose, and of which hours."""
+    """Whose, and of which hours; or a part of the chain, whatever hours its links are of."""
 
     account_id: AccountIdField
+    first: Annotated[
+        Sequence | None, Field(description="From this link of the chain; start and end are left out.")
+    ] = None
+    last: Annotated[Sequence | None, Field(description="Up to this link, itself included; with `first` only.")] = (
+        None
+    )
 
 
 class DigestAnswer(Answer):
@@ -91,11 +100,15 @@ class ProofsAnswer(BaseModel):
 async def list_digests(
     session: Database, now: Now, query: Annotated[DigestsQuery, Query()]
 ) -> PageAnswer[DigestAnswer]:
-    """List an account's digests of the hours in [start, end), in the order of their chain."""
+    """List an account's digests of the hours in [start, end), or a part of their chain, in the chain's order."""
     await account(session, query.account_id)
     start, end = query.span(now)
     page = await queries.digests(
-        session, account_id=query.account_id, start=start, end=end, cursor=query.cursor, limit=query.limit
+        session,
+        account_id=query.account_id,
+        wanted=queries.Links(query.first, query.last) if query.first else queries.Hours(start, end),
+        cursor=query.cursor,
+        limit=query.limit,
     )
     return page_answer(page, DigestAnswer.model_validate)
 

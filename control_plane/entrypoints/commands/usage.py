@@ -1,10 +1,13 @@
-"""`km usage`, `km events`."""
+"""`km usage` and what goes with it, `km events`."""
 
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from control_plane.entrypoints.commands import corrections, dead_letters
 from control_plane.entrypoints.commands.client import get, pages
+from control_plane.entrypoints.commands.completeness import completeness
 from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows
 
 COLUMNS = ("calls", "units", "billable_calls", "billable_units", "bytes_out")
@@ -20,14 +23,36 @@ Key = Annotated[str | None, typer.Option(metavar="KEY_ID", help="Only one key.")
 Mode = Annotated[str | None, typer.Option(help="Only live or only test calls.")]
 
 
+class UsageCommands(TyperGroup):
+    """`km usage ACCOUNT` is `km usage show ACCOUNT`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take what names no command as an argument of `show`."""
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=UsageCommands, help="Usage of an account, or of all: `km usage [ACCOUNT]`; and whether it is complete."
+)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command("completeness")(completeness)
+app.command("void")(corrections.void)
+app.command("amend")(corrections.amend)
+app.command("withdraw")(corrections.withdraw)
+app.command("corrections")(corrections.corrections)
+
+
+@app.command("show")
 def usage(
     account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT]", help="All accounts if left out.")] = None,
     *,
     by: Annotated[
         str,
         typer.Option(
-            help="account, endpoint, status, status_class, key, outcome, mode, product, hour, day, week, month; "
-            "several with commas."
+            help="account, endpoint, status, status_class, key, outcome, mode, product, amendment, hour, day, "
+            "week, month; several with commas."
         ),
     ] = "endpoint",
     start: Start = None,
@@ -35,12 +60,15 @@ def usage(
     product: Product = None,
     key: Key = None,
     mode: Mode = None,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="As it was sealed at this past moment, RFC 3339.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show usage of an account, or of all: calls, units and what is billable."""
     path = f"/accounts/{account}/usage" if account else "/usage"
     groups = list(dict.fromkeys(group.strip() for group in by.split(",")))
-    answer = get(path, group_by=groups, start=start, end=end, product=product, key_id=key, mode=mode)
+    answer = get(path, group_by=groups, start=start, end=end, product=product, key_id=key, mode=mode, as_of=as_of)
     if as_json:
         print_json(answer)
         return
@@ -48,7 +76,8 @@ def usage(
     print_rows([_named(row) for row in rows], (*groups, *COLUMNS))
     if answer["open_hours"]:
         hours = "hour" if answer["open_hours"] == 1 else "hours"
-        typer.echo(f"{answer['open_hours']} {hours} can still change.", err=True)
+        what = "can still change" if as_of is None else "not sealed at that moment"
+        typer.echo(f"{answer['open_hours']} {hours} {what}.", err=True)
 
 
 def _named(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,24 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-from control_plane.foundation.clock import from_ms
+from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.usage.digests.chain import NO_DIGEST, Digest, hash_digest
 from control_plane.usage.digests.leaf import LeafError, decode_leaf, differences_from_receipt, hash_leaf
 from control_plane.usage.digests.merkle import root_by_path
 from gateway_contract.receipts import NOTE_PREFIX, Receipt, read_receipt
 
+FORMAT = "km-verify-1"
+HOUR_MS = 3_600_000
+
 
 class ReceiptFileError(ValueError):
     """A line of the file is neither a receipt nor JSON with one; the message names the line."""
+
+
+class EvidenceError(Exception):
+    """Saved evidence cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,34 @@ class Evidence:
     proofs: Mapping[str, Mapping[str, Any]]
     absent: Mapping[str, str]
 
+    def as_json(self) -> str:
+        """Return the text that `from_json` reads."""
+        values = {"digests": list(self.digests), "proofs": dict(self.proofs), "absent": dict(self.absent)}
+        return json.dumps({"format": FORMAT, **values}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read saved evidence.
+
+        Raises:
+            EvidenceError: the text is none.
+        """
+        try:
+            values = json.loads(text)
+            if values["format"] != FORMAT:
+                raise EvidenceError(f"format is {values['format']!r}, not {FORMAT!r}")
+            return cls(values["digests"], values["proofs"], values["absent"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise EvidenceError("not what --save writes") from error
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedDigest:
+    """A link of the chain that its owner kept from an earlier time."""
+
+    sequence: int
+    digest: str
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -48,6 +83,7 @@ class Verdict:
     digests: int = 0
     events_without_receipt: int = 0
     last_digest: str = ""
+    last_sequence: int = 0
 
     @property
     def is_sound(self) -> bool:
@@ -76,10 +112,14 @@ def read_receipts(lines: Iterable[str]) -> list[SavedReceipt]:
     return list(found.values())
 
 
-def verify(receipts: Sequence[SavedReceipt], evidence: Evidence) -> Verdict:
-    """Check receipts against what the server says of them."""
+def verify(
+    receipts: Sequence[SavedReceipt], evidence: Evidence, *, trusted: TrustedDigest | None = None
+) -> Verdict:
+    """Check receipts against what the server says of them, and its chain against a link kept from before."""
     verdict = Verdict()
     roots = _check_chain(evidence.digests, verdict)
+    if trusted is not None:
+        _check_trusted(evidence.digests, trusted, verdict)
     matched: dict[str, int] = {}
     for saved in receipts:
         event_id = saved.receipt.event_id
@@ -96,11 +136,16 @@ def verify(receipts: Sequence[SavedReceipt], evidence: Evidence) -> Verdict:
             verdict.pending += 1
         else:
             verdict.missing.append(f"{event_id}: call of {_moment(saved.receipt)}, not in usage")
-    latest = _latest(evidence.digests)
     verdict.events_without_receipt = sum(
-        int(link["events"]) - matched.get(str(link["digest"]), 0) for link in latest
+        int(link["events"]) - matched.get(str(link["digest"]), 0) for link in _latest(evidence.digests, receipts)
     )
     return verdict
+
+
+def _check_trusted(links: Sequence[Mapping[str, Any]], trusted: TrustedDigest, verdict: Verdict) -> None:
+    found = [str(link["digest"]) for link in links if int(link["sequence"]) == trusted.sequence]
+    if found != [trusted.digest]:
+        verdict.chain.append(f"digest {trusted.sequence}: is not the one that you kept")
 
 
 def _check_chain(links: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[str, str]:
@@ -124,6 +169,7 @@ def _check_chain(links: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[s
         before, before_hash = link, str(raw["digest"])
     verdict.digests = len(roots)
     verdict.last_digest = before_hash
+    verdict.last_sequence = before.sequence if before else 0
     return roots
 
 
@@ -145,11 +191,14 @@ def _check_proof(saved: SavedReceipt, proof: Mapping[str, Any], roots: Mapping[s
     return problems
 
 
-def _latest(links: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the link of the highest revision of each hour."""
+def _latest(links: Sequence[Mapping[str, Any]], receipts: Sequence[SavedReceipt]) -> list[Mapping[str, Any]]:
+    """Return the link of the highest revision of each hour from the first receipt's to the last one's."""
+    moments = [saved.receipt.decided_at_ms for saved in receipts]
     latest: dict[str, Mapping[str, Any]] = {}
     for link in sorted(links, key=lambda one: int(one["revision"])):
-        latest[str(link["hour"])] = link
+        start_ms = to_ms(datetime.fromisoformat(str(link["hour"])))
+        if moments and min(moments) - HOUR_MS < start_ms <= max(moments):
+            latest[str(link["hour"])] = link
     return list(latest.values())
 
 
