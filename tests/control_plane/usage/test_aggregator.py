@@ -3,6 +3,7 @@
 # ruff: noqa: PLR0917 - fixtures are arguments
 
 import asyncio
+import time
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,13 +11,16 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms
+from control_plane.usage.model import HourKey
 from control_plane.usage.operations import touch_hours
 from control_plane.usage.rollups.aggregator import AggregatorConfig, aggregate_touched, run_aggregator
+from control_plane.usage.rollups.pace import Lane, Pace, shared_costs
 from control_plane.usage.tables import TouchedHour, UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
 Sessions = async_sessionmaker[AsyncSession]
+MINUTE = timedelta(minutes=1)
 LONG_AGO = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
 
@@ -268,6 +272,69 @@ class TestDerived:
         found = await hour(sessions, "acc_1", noon)
         assert found is not None
         assert (found.revision, found.sealed_at) == (2, None)
+
+
+class TestPace:
+    """One account's hour takes long: it rests in proportion, and others do not wait for it."""
+
+    PACE = Pace(rest_factor=1000, heavy_ms=30)
+
+    @pytest.fixture
+    async def slow(self, gateway, collect, sessions, store, monkeypatch, noon):
+        """Counts a hot account's hour slowly, then ships more for it; returns what works off marks."""
+        read = store.hour_figures
+
+        def read_slowly(hours, **more):
+            if any(key.account_id == "acc_hot" for key in hours):
+                time.sleep(0.05)
+            return read(hours, **more)
+
+        monkeypatch.setattr(store, "hour_figures", read_slowly)
+
+        async def work(now: datetime, lane: Lane = Lane.ALL) -> int:
+            return await aggregate_touched(sessions, store, now=now, pace=self.PACE, lane=lane)
+
+        await gateway.ship(gateway.calls(3, account="acc_hot"))
+        await collect()
+        assert await work(noon + 10 * MINUTE) == 1
+        await gateway.ship(gateway.calls(1, account="acc_hot") + gateway.calls(1, account="acc_calm"))
+        await collect()
+        return work
+
+    async def test_a_heavy_hour_rests_while_others_go_on(self, slow, sessions, noon):
+        assert await slow(noon + 10 * MINUTE) == 1
+        assert await total(sessions, "calls") == 4
+        async with sessions() as session:
+            assert [mark.account_id for mark in await session.scalars(select(TouchedHour))] == ["acc_hot"]
+        assert await slow(noon + 12 * MINUTE) == 1
+        assert await total(sessions, "calls") == 5
+
+    async def test_rests_no_longer_once_the_hour_can_be_sealed(self, slow, collect, gateway, sessions, noon):
+        closed = noon + timedelta(hours=1, seconds=120)
+        async with sessions() as session, session.begin():
+            await session.execute(text("UPDATE usage_hours SET recompute_after = :far"), {"far": closed + MINUTE})
+        assert await slow(closed - timedelta(milliseconds=1)) == 1
+        assert await slow(closed) == 1
+        # what comes later still does not make it busy
+        await gateway.ship(gateway.calls(1, account="acc_hot"))
+        await collect()
+        assert await slow(closed) == 0
+        assert await slow(closed + 2 * MINUTE) == 1
+
+    async def test_heavy_hours_have_a_lane_of_their_own(self, slow, noon):
+        assert await slow(noon + 20 * MINUTE, Lane.LIGHT) == 1
+        assert await slow(noon + 20 * MINUTE, Lane.LIGHT) == 0
+        assert await slow(noon + 20 * MINUTE, Lane.HEAVY) == 1
+
+    def test_costs_are_shared_by_numbers_of_events(self):
+        hours = [HourKey("acc_1", 0), HourKey("acc_2", 0), HourKey("acc_3", 0)]
+        costs = shared_costs(hours, {hours[0]: 999_000, hours[1]: 1_000}, took_ms=2_000)
+        assert costs == {hours[0]: 1_998, hours[1]: 2, hours[2]: 0}
+        assert shared_costs(hours, {}, took_ms=50) == dict.fromkeys(hours, 0)
+
+    def test_rest_grows_with_the_cost_up_to_a_bound(self):
+        pace = Pace()
+        assert [pace.rest(ms).total_seconds() for ms in (19, 20, 1_000, 6_000, 60_000)] == [0, 0.2, 10, 60, 60]
 
 
 class TestPhases:
