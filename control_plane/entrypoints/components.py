@@ -15,16 +15,20 @@ from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.subscriptions.advance import advance
+from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.daily.retention import HourlyRetentionConfig
 from control_plane.usage.ingest.rate_limit import RateLimit
 from control_plane.usage.ingest.writer import EventIngest
 from control_plane.usage.requests.exports.model import DEFAULT_DIRECTORY, ExportConfig
 from control_plane.usage.requests.exports.worker import run_exports
 from control_plane.usage.rollups.sealing import SealingConfig
+from control_plane.usage.sinks.model import SinksConfig
+from control_plane.usage.sinks.worker import run_sinks
 from control_plane.usage.store import EventStore, EventStoreConfig
 from control_plane.usage.workers import UsageConfig, open_store_patiently, run_usage_workers
 
 ADVANCE_SECONDS = 1.0
+DEFAULT_SINK_DIRECTORY = Path("/var/lib/kong-monetize/sinks")
 
 
 def usage_config(settings: Settings) -> UsageConfig:
@@ -43,6 +47,14 @@ def usage_config(settings: Settings) -> UsageConfig:
     )
 
 
+def usage_catalog(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> CatalogWatch:
+    """Return what reads usage lines outside the collector."""
+    config = usage_config(settings)
+    return CatalogWatch(
+        secrets=config.gateway_secrets, sessions=sessions, event_retention_days=config.event_retention_days
+    )
+
+
 def event_store_config(settings: Settings) -> EventStoreConfig:
     return EventStoreConfig(
         dsn=settings.clickhouse_dsn,
@@ -53,15 +65,28 @@ def event_store_config(settings: Settings) -> EventStoreConfig:
 
 def export_config(settings: Settings) -> ExportConfig:
     """Return where exports go and what each may take."""
-    directory = settings.export_dir
-    if directory is None and event_store_config(settings).is_embedded:
-        directory = Path(unquote(urlsplit(settings.clickhouse_dsn).path)).parent / "exports"
     return ExportConfig(
-        directory=directory or DEFAULT_DIRECTORY,
+        directory=settings.export_dir or _beside_the_events(settings, "exports") or DEFAULT_DIRECTORY,
         keep=timedelta(hours=settings.export_keep_hours),
         max_rows=settings.export_max_rows,
         max_bytes=settings.export_max_mb * 1024**2,
     )
+
+
+def sinks_config(settings: Settings) -> SinksConfig:
+    """Return where sinks write to, and what lets them in elsewhere."""
+    return SinksConfig(
+        directory=settings.sink_dir or _beside_the_events(settings, "sinks") or DEFAULT_SINK_DIRECTORY,
+        authorizations={name: value.get_secret_value() for name, value in settings.sink_authorizations.items()},
+        allow_private=settings.sink_allow_private,
+    )
+
+
+def _beside_the_events(settings: Settings, name: str) -> Path | None:
+    """Return a directory beside the embedded event store's, None where the store is a server."""
+    if not event_store_config(settings).is_embedded:
+        return None
+    return Path(unquote(urlsplit(settings.clickhouse_dsn).path)).parent / name
 
 
 def event_ingest(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> EventIngest:
@@ -116,9 +141,15 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
             config=export_config(settings), event_store=event_store_config(settings), sessions=sessions, stop=stop
         )
 
+    async def sinks(stop: asyncio.Event) -> None:
+        await run_sinks(
+            config=sinks_config(settings), event_store=event_store_config(settings), sessions=sessions, stop=stop
+        )
+
     found = [
         Worker("usage", usage),
         Worker("exports", exports),
+        Worker("sinks", sinks),
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
         Worker("upgrade_hints", upgrade_hints),

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     `clickhouse_cluster`: a cluster that this server knows; `clickhouse_insert_quorum`: see EventStoreConfig.
     `export_dir`: where files of exports go; beside the embedded event store if left out. Servers that share the
     queue must share it.
+    `sink_dir`: where sinks write files of days; beside the embedded event store if left out.
+    `sink_authorizations`: JSON, the Authorization header of http sinks by name. `sink_allow_private`: sinks may be
+    in private networks.
     `usage_source`: where usage comes from; `kafka`: from there as well as from Redis.
     `ingest_events_per_second`, `ingest_burst_events`: what one token may report; 0 a second is no limit.
     """
@@ -65,6 +68,9 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(default=MINIMUM_DAYS, ge=MINIMUM_DAYS, le=MAXIMUM_DAYS)
     hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
     stream_shards: int = Field(default=1, ge=1, le=256)
+    sink_dir: Path | None = None
+    sink_authorizations: dict[str, SecretStr] = Field(default_factory=dict)
+    sink_allow_private: bool = False
     export_dir: Path | None = None
     export_keep_hours: int = Field(default=24, ge=1, le=24 * 90)
     export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10)
@@ -95,6 +101,14 @@ class Settings(BaseSettings):
     def _cluster_of_servers(cls, value: str, info: ValidationInfo) -> str:
         if value and str(info.data.get("clickhouse_dsn", "")).startswith("chdb:"):
             raise ValueError("needs a server: KM_CLICKHOUSE_DSN names the embedded event store")
+        return value
+
+    @field_validator("hourly_retention_days")
+    @classmethod
+    def _longer_than_events(cls, value: int, info: ValidationInfo) -> int:
+        # an hour that can still be recomputed from its events must not have been dropped
+        if value <= info.data.get("event_retention_days", MINIMUM_DAYS):
+            raise ValueError("must be longer than KM_EVENT_RETENTION_DAYS")
         return value
 
     @field_validator("gateway_secret")
