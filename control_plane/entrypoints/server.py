@@ -97,6 +97,7 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             gateway=components.gateway_config(settings),
             exports=components.export_config(settings),
             ingest=None if writer is None else Ingest(limiter, writer),
+            usage_catalog=components.usage_catalog(settings, session_factory(engine)),
             checks=_checks(engine, schema, client, history, supervisor),
         )
         app = create_app(services) if part.api else create_health_app(services)

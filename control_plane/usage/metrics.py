@@ -9,6 +9,9 @@ REPEATED_RECEIPTS = Counter(
     "km_usage_repeated_receipts_total", "Receipts seen under more than one request id in one batch."
 )
 DEAD_LETTERS = Counter("km_usage_dead_letters_total", "Lines and entries that could not become events.", ["kind"])
+LETTERS_HANDLED = Counter(
+    "km_usage_dead_letters_handled_total", "Dead letters replayed, replayed in vain or dismissed.", ["outcome"]
+)
 DROPPED = Counter("km_usage_dropped_lines_total", "Lines that shippers said they could not read.")
 BATCH_SECONDS = Histogram(
     "km_usage_batch_seconds",

@@ -33,7 +33,15 @@ from control_plane.usage.model import (
 )
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import MAC_TEXT_LENGTH, Place, Receipt, parse_refusal_note, verify_receipt
+from gateway_contract.receipts import (
+    FIELD_COUNT,
+    MAC_TEXT_LENGTH,
+    VERSION,
+    Place,
+    Receipt,
+    parse_refusal_note,
+    verify_receipt,
+)
 from gateway_contract.usage_events import UsageEvent
 
 MAX_METHOD_LENGTH = 16
@@ -117,6 +125,12 @@ def find_receipt(line: UsageLine, secrets: tuple[bytes, ...]) -> tuple[Receipt |
 def is_same_call(sent: str, answered: str) -> bool:
     """Say whether two receipts say the same but for their MAC."""
     return sent[:-MAC_TEXT_LENGTH] == answered[:-MAC_TEXT_LENGTH]
+
+
+def is_shaped_like_receipt(text: str) -> bool:
+    """Say whether a text has the parts of a receipt, whoever signed it."""
+    parts = text.split(".", FIELD_COUNT)
+    return len(parts) == FIELD_COUNT and parts[0] == VERSION and len(parts[-1]) == MAC_TEXT_LENGTH
 
 
 def is_sound(receipt: Receipt) -> bool:

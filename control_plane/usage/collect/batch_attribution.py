@@ -13,6 +13,7 @@ from control_plane.usage.collect.attribution import (
     MAX_METHOD_LENGTH,
     NUMBERS,
     is_same_call,
+    is_shaped_like_receipt,
     judge_dimensions,
     judge_numbers,
 )
@@ -55,6 +56,7 @@ class Attribution:
         """Return the events of a shipper's lines, in order.
 
         A line without hour goes to `implausible` instead, one of an hour that is never counted again to `expired`.
+        A line whose answer has a receipt of no secret of ours is an event of nobody, and goes to `unproven` too.
         """
         flags: dict[int, tuple[str, ...]] = {}
         identities = self._identities(lines, flags)
@@ -70,6 +72,11 @@ class Attribution:
             identities = self._identities(lines, flags)
         if not lines:
             return EventColumns(implausible=implausible, expired=expired)
+        unproven = [
+            lines[row]
+            for row, found in flags.items()
+            if FLAG_BAD_RECEIPT in found and _is_unproven(lines[row], identities[row])
+        ]
         columns = self._columns(lines, identities, flags, ingested_at_ms)
         columns["shipper"] = [shipper] * len(lines)
         hours = {
@@ -79,7 +86,7 @@ class Attribution:
         counted = Counter(flag for row in flags.values() for flag in row)
         replay_hours = _replay_hours(columns, flags) if counted[FLAG_REPLAYED] else set()
         named = {HourKey(*hour) for hour in hours}
-        return EventColumns(columns, named, replay_hours, implausible, expired, counted)
+        return EventColumns(columns, named, replay_hours, implausible, expired, unproven, counted)
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
@@ -174,6 +181,14 @@ class Attribution:
         for row, line in enumerate(lines):
             if line.rp and self._rules.is_replay(products[row], line):
                 flags[row] = (*flags.get(row, _NO_FLAGS), FLAG_REPLAYED)
+
+
+def _is_unproven(line: UsageLine, identity: Identity | None) -> bool:
+    """Say whether this may be a call of ours, by a gateway whose secret is not known here (yet).
+
+    Only the answer's receipt counts: anybody can send one in a request.
+    """
+    return identity is not None and not identity[4][0] and is_shaped_like_receipt(line.ra)
 
 
 def _cut(texts: Sequence[str], length: int) -> Sequence[str]:

@@ -70,6 +70,7 @@ class EventColumns:
     replay_hours: set[HourKey] = field(default_factory=set)
     implausible: list[UsageLine] = field(default_factory=list)
     expired: list[UsageLine] = field(default_factory=list)
+    unproven: list[UsageLine] = field(default_factory=list)
     flags: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
@@ -86,6 +87,7 @@ class EventColumns:
         self.replay_hours |= more.replay_hours
         self.implausible += more.implausible
         self.expired += more.expired
+        self.unproven += more.unproven
         self.flags.update(more.flags)
 
     def slice(self, start: int, end: int) -> "EventColumns":

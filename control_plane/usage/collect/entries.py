@@ -16,7 +16,6 @@ from gateway_contract.usage_lines import (
 )
 
 MAX_NAME_LENGTH = 200
-MAX_UNREADABLE_BYTES = 8192
 _BIGGEST = 2**63 - 1
 
 
@@ -88,8 +87,11 @@ class EntryBatch:
         try:
             entry = read_entry(entry_id, fields or {})
         except EntryError as error:
-            raw = b" ".join(part for pair in (fields or {}).items() for part in pair)
-            self.unreadable[entry_id] = (str(error), raw[:MAX_UNREADABLE_BYTES])
+            given = fields or {}
+            # its lines may be sound; without any, what there is instead
+            raw = given.get(FIELD_LINES.encode()) or b" ".join(part for pair in given.items() for part in pair)
+            self.unreadable[entry_id] = (str(error), raw)
+            self.byte_count += len(raw)
             return len(raw)
         self.entries.append(entry)
         self.line_count += entry.line_count

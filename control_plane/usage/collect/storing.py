@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from zlib import crc32
 
 import structlog
 
@@ -15,6 +16,8 @@ from control_plane.usage.model import HourKey
 from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.store import EventStore, UnstorableRowError
 
+IMPLAUSIBLE = "no receipt, and a time that cannot be"
+UNPROVEN = "a receipt of no secret known here: counted as a call of nobody"
 TOO_LATE = "too late: its hour is past retention, and is not counted again"
 
 log = structlog.get_logger(__name__)
@@ -62,17 +65,20 @@ class EventWriter:
         """
         events, attribution = EventColumns(), self._attribution()
         letters = [
-            dead_letter(reason=f"unreadable entry: {reason}", raw=raw, segment=f"entry {entry_id!r}")
+            dead_letter(
+                reason=f"unreadable entry: {reason}", raw=line, segment=f"entry {entry_id!r}", number=number
+            )
             for entry_id, (reason, raw) in batch.unreadable.items()
+            for number, line in enumerate(raw.split(b"\n"))
         ]
         for entry in batch.entries:
             lines, bad = decode_lines(
                 entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
             )
-            events.extend(attribution.events(lines, ingested_at_ms=now_ms, shipper=entry.shipper_id))
+            found = attribution.events(lines, ingested_at_ms=now_ms, shipper=entry.shipper_id)
             letters += bad
-        letters += [_letter_of_line(line, "no receipt, and a time that cannot be") for line in events.implausible]
-        letters += [_letter_of_line(line, TOO_LATE) for line in events.expired]
+            letters += letters_of_lines(found, entry.shipper_id)
+            events.extend(found)
         return ReadBatch(batch, events, letters)
 
     def write(self, found: ReadBatch, grants: Mapping[str, Grants], now_ms: int) -> StoredHours:
@@ -85,31 +91,52 @@ class EventWriter:
         if len(events):
             columns = events.columns
             columns |= enrichment_columns(columns["account_id"], columns["product"], grants, self._kept())
-        letters = [*found.letters, *self._insert(events)]
+        letters = [*found.letters, *self._insert(found.batch, events)]
         self._store.insert_dead_letters(letters, received_at_ms=now_ms)
         _count(found.batch, events, letters)
         return StoredHours(frozenset(events.hours), frozenset(events.replay_hours))
 
-    def _insert(self, events: EventColumns) -> Iterator[DeadLetter]:
+    def _insert(self, batch: EntryBatch, events: EventColumns) -> Iterator[DeadLetter]:
         """Insert what can be inserted: a row that fits no column must not hold up the others."""
         try:
             self._store.insert(events)
         except UnstorableRowError as error:
             if len(events) > 1:
                 middle = len(events) // 2
-                yield from self._insert(events.slice(0, middle))
-                yield from self._insert(events.slice(middle, len(events)))
+                yield from self._insert(batch, events.slice(0, middle))
+                yield from self._insert(batch, events.slice(middle, len(events)))
                 return
-            row = {name: column[0] for name, column in events.columns.items()}
-            yield dead_letter(
-                reason=f"unstorable: {error}",
-                raw=repr(row).encode(errors="replace"),
-                segment=f"request {row['request_id']!r}",
-            )
+            yield _letter_of_row(batch, events, reason=f"unstorable: {error}")
 
 
-def _letter_of_line(line: UsageLine, reason: str) -> DeadLetter:
-    return dead_letter(reason=reason, raw=encode_line(line), segment=f"request {line.id!r}")
+def letters_of_lines(found: EventColumns, shipper_id: str) -> Iterator[DeadLetter]:
+    """Return what cannot become an event of somebody, with its reason."""
+    for reason, lines in (
+        (IMPLAUSIBLE, found.implausible),
+        (TOO_LATE, found.expired),
+        (UNPROVEN, found.unproven),
+    ):
+        for line in lines:
+            yield _letter_of_line(line, reason, shipper_id)
+
+
+def _letter_of_line(line: UsageLine, reason: str, shipper_id: str) -> DeadLetter:
+    """Name the letter after the line itself: its place is not known any more, and it may come from another one."""
+    raw = encode_line(line)
+    return dead_letter(
+        reason=reason, raw=raw, shipper_id=shipper_id, segment=f"request {line.id}", number=crc32(raw)
+    )
+
+
+def _letter_of_row(batch: EntryBatch, events: EventColumns, *, reason: str) -> DeadLetter:
+    """Return the letter of the one event here, with its line: looked for anew, since this hardly ever happens."""
+    request_id, shipper_id = events.columns["request_id"][0], events.columns["shipper"][0]
+    for entry in batch.entries:
+        lines, _ = decode_lines(entry.lines, shipper_id="", segment="", start_offset=0)
+        for line in lines:
+            if line.id == request_id and entry.shipper_id == shipper_id:
+                return _letter_of_line(line, reason, shipper_id)
+    raise LookupError(f"the line of {request_id!r} is not in its batch")
 
 
 def _count(batch: EntryBatch, events: EventColumns, letters: list[DeadLetter]) -> None:

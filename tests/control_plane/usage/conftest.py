@@ -211,6 +211,7 @@ def make_collector(
         shards: int = 1,
         accounts: AccountCache | None = None,
         kept: KeptDays | None = None,
+        by: Attribution = attribution,
         source: UsageSource | None = None,
         **config: Any,
     ) -> Collector:
@@ -221,7 +222,7 @@ def make_collector(
             sessions=sessions,
             writer=EventWriter(
                 store=store,
-                attribution=lambda: attribution,
+                attribution=lambda: by,
                 kept=lambda: kept or KeptDays(default_days=MINIMUM_DAYS),
             ),
             clock=lambda: now,

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLR0917 - fixtures are arguments
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -352,8 +353,6 @@ class TestPoison:
     async def test_unreadable_lines_are_kept_with_their_reason_and_stop_nothing(
         self, gateway, collect, store, sessions, redis
     ):
-        import json
-
         good = [json.dumps(call.line()).encode() for call in gateway.calls(3)]
         bad = [
             b"{",
@@ -419,8 +418,11 @@ class TestPoison:
             return events
 
         monkeypatch.setattr(attribution, "events", spoil)
-        await gateway.ship(gateway.calls(11))
+        calls = gateway.calls(11)
+        await gateway.ship(calls)
         await collect()
         assert store.count_events() == 10
         (letter,) = store.dead_letters()
-        assert "70000" in letter.text
+        assert letter.reason.startswith("unstorable: ")
+        assert "status" in letter.reason
+        assert json.loads(letter.text)["id"] == calls[3].line()["id"]
