@@ -4,14 +4,17 @@ import json
 import re
 import subprocess
 import sys
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import redis
 import typer
 
 from control_plane.entrypoints import cli
 from gateway_contract.api_keys import hash_api_key
+from gateway_contract.redis_names import usage_stream
 from tests.control_plane.cli.conftest import REPOSITORY, Km, ServerProcess, run_km
 
 API_KEY = re.compile(r"km_(live|test)_[0-9A-Za-z]{38}")
@@ -353,3 +356,27 @@ class TestProgram:
             (row,) = [line for line in text.splitlines() if f"`km {group.name} " in line]
             for command in group.typer_instance.registered_commands:
                 assert f"{command.name}`" in row or f"{command.name} " in row, (group.name, command.name)
+
+
+class TestDeadLetters:
+    def test_are_listed_shown_replayed_and_dismissed(self, km: Km, server: ServerProcess):
+        shipper = f"node_{time.time_ns()}"
+        fields = {"shipper": shipper, "segment": "seg-1", "start": 0, "end": 20, "shipped_up_to_ms": 0}
+        with redis.Redis.from_url(server.env["KM_REDIS_URL"]) as client:
+            client.xadd(usage_stream(0), {**fields, "lines": b"{nonsense\n{more"})
+        options = ("usage", "dead-letters", "list", "--shipper", shipper, "--json")
+        deadline = time.monotonic() + 30
+        while len(found := answer(km(*options))) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        first, second = (letter["id"] for letter in found)
+        assert "{" in km("usage", "dead-letters", "show", first).stdout
+        replayed = km("usage", "dead-letters", "replay", first, second, "--reason", "try again")
+        assert replayed.exit_code == 1
+        assert "2 of 2 are still open" in replayed.stderr
+        assert km("usage", "dead-letters", "dismiss", "--reason", "x").exit_code == 2
+        dismissed = km("usage", "dead-letters", "dismiss", "--all", "--shipper", shipper, "--reason", "noise")
+        assert dismissed.exit_code == 0, dismissed.stderr
+        assert answer(km(*options)) == []
+        states = {letter["state"] for letter in answer(km(*options, "--state", ""))}
+        assert states == {"dismissed"}
