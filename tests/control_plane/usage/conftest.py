@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,3 +364,21 @@ def plain_count() -> Callable[..., Counter[tuple[Any, ...]]]:
         )
 
     return count
+
+
+@pytest.fixture
+def world(redis, sessions, store, make_gateway, make_collector, collect, aggregate, catalog, monkeypatch):  # noqa: PLR0917 - fixtures
+    """What a history is played in (see `histories`)."""
+    return SimpleNamespace(
+        numbers=itertools.count(1),
+        noon=NOON,
+        redis=redis,
+        sessions=sessions,
+        store=store,
+        make_gateway=make_gateway,
+        make_collector=make_collector,
+        collect=collect,
+        aggregate=aggregate,
+        catalog=catalog,
+        monkeypatch=monkeypatch,
+    )
