@@ -177,8 +177,8 @@ def own_kafka(tmp_path: Path) -> Iterator[Callable[..., EmbeddedKafka]]:
     """Makes started brokers that the test may kill or pause."""
     servers: list[EmbeddedKafka] = []
 
-    def start(*options: str) -> EmbeddedKafka:
-        servers.append(EmbeddedKafka(tmp_path / f"kafka-{len(servers)}", options=options))
+    def start(*options: str, **ports: int) -> EmbeddedKafka:
+        servers.append(EmbeddedKafka(tmp_path / f"kafka-{len(servers)}", options=options, **ports))
         servers[-1].start()
         return servers[-1]
 

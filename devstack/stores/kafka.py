@@ -18,10 +18,21 @@ class EmbeddedKafka:
     again some time after their session timeout is over.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None, options: Sequence[str] = ()) -> None:
-        """`options` are more of the broker's own, such as `("--authentication",)`."""
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        port: int | None = None,
+        advertised_port: int | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        """Take a port where clients are sent, if something stands before the broker.
+
+        `options` are more of the broker's own, such as `("--authentication",)`.
+        """
         self.data_dir = data_dir.absolute()
         self.port = port or free_port()
+        self._advertised_port = advertised_port or self.port
         self._options = tuple(options)
         self._child: Child | None = None
 
@@ -33,8 +44,8 @@ class EmbeddedKafka:
     def start(self) -> None:
         """Returns when the broker listens."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        url = f"tcp://{self.address}"
-        argv = [str(kafka_broker()), "--listener-url", url, "--advertised-listener-url", url]
+        argv = [str(kafka_broker()), "--listener-url", f"tcp://{self.address}"]
+        argv += ["--advertised-listener-url", f"tcp://127.0.0.1:{self._advertised_port}"]
         argv += ["--storage-engine", "memory://km/", *self._options]
         self._child = start_child(
             argv,
