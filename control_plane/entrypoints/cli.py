@@ -18,6 +18,7 @@ from control_plane.entrypoints.commands import (
     disputes,
     exports,
     gateway,
+    ingest,
     invoices,
     keys,
     maintenance,
@@ -76,6 +77,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(keys.app, name="keys")
     app.add_typer(usage.app, name="usage")
     app.command("events")(usage.events)
+    app.command("ingest")(ingest.ingest)
     app.add_typer(requests.app, name="requests")
     app.add_typer(exports.app, name="exports")
     app.add_typer(disputes.app, name="disputes")

@@ -93,7 +93,7 @@ def download(path: str, target: Path, *, sha256: str = "") -> None:
         ):
             if answer.is_error:
                 answer.read()
-                fail(_problem_lines(answer))
+                fail(problem_lines(answer))
             with partial.open("wb") as file:
                 for piece in answer.iter_bytes():
                     hashed.update(piece)
@@ -140,7 +140,7 @@ def _call(method: str, path: str, *, timeout_seconds: float = TIMEOUT_SECONDS, *
             method, f"{target_url()}{path}", headers=headers, timeout=timeout_seconds, **request
         )
     if answer.is_error:
-        fail(_problem_lines(answer))
+        fail(problem_lines(answer))
     return _read_json(answer)
 
 
@@ -166,7 +166,8 @@ def _read_json(answer: "httpx.Response") -> Any:
         fail(f"{target.url} answered {answer.status_code} with something that is not ours (a proxy?)")
 
 
-def _problem_lines(answer: "httpx.Response") -> str:
+def problem_lines(answer: "httpx.Response") -> str:
+    """Return what an error answer says, a line for each wrong field."""
     try:
         problem = answer.json()
         lines = [f"{wrong['field']}: {wrong['message']}".removeprefix(": ") for wrong in problem["errors"]]
