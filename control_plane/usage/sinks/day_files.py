@@ -20,6 +20,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.foundation.clock import floor_day
 from control_plane.usage.requests.exports.files import CountedFile, writer_of
 from control_plane.usage.requests.exports.model import ExportConfig, ExportKind, ExportWish
 from control_plane.usage.requests.exports.sources import event_pieces, rollup_pieces
@@ -45,7 +46,7 @@ FROM sinks CROSS JOIN LATERAL (
         bool_and(sealed_at IS NOT NULL) AS is_sealed
     FROM usage_hours
     WHERE hour >= greatest(date_trunc('day', sinks.since, 'UTC'), CAST(:from_day AS timestamptz))
-        AND hour < CAST(:last_day AS timestamptz) + interval '24 hours'
+        AND hour < CAST(:until_day AS timestamptz)
     GROUP BY 1
 ) AS days
 LEFT JOIN sink_days AS written ON written.sink_id = sinks.id AND written.day = days.day
@@ -81,7 +82,11 @@ class DayFiles:
 
     async def due_day(self, now: datetime, *, look_back: timedelta) -> DueDay | None:
         """Return a day that must be written, the oldest first. Days further back than `look_back` stand."""
-        limits = {"now": now, "last_day": now - self._config.after_its_end - DAY, "from_day": now - look_back}
+        limits = {
+            "now": now,
+            "from_day": floor_day(now - look_back),
+            "until_day": floor_day(now - self._config.after_its_end),
+        }
         async with self._sessions() as session:
             row = (await session.execute(_DUE, limits)).one_or_none()
         return None if row is None else DueDay(row.sink_id, row.day, row.fingerprint, row.revision + 1)
