@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
 from control_plane.foundation.pagination import MAX_PAGE_SIZE, Page, decode_cursor, page_of
-from control_plane.usage.completeness.model import State
+from control_plane.usage.completeness.model import INCOMPLETE, State
 from control_plane.usage.completeness.tables import CompletenessRun, CountedUsage, HourCheck
+
+WORST_FIRST = (State.MISSING, State.SURPLUS, State.UNKNOWN, State.WAITING, State.COMPLETE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,23 @@ class Overview:
     checked_hours: int
     checked_at: datetime | None
     counted_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedHour:
+    """The last check of an hour, with the name of its account."""
+
+    check: HourCheck
+    account_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountHours:
+    """The worst state of an account's hours."""
+
+    account_id: str
+    account_name: str
+    states: Mapping[datetime, State]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +140,12 @@ async def hour_detail(
 
 
 async def differing_hours(
-    session: AsyncSession, *, start: datetime, end: datetime, limit: int
-) -> Sequence[HourCheck]:
+    session: AsyncSession, *, start: datetime, end: datetime, account_id: str | None = None, limit: int
+) -> Sequence[CheckedHour]:
     """Return checks of hours whose rollup or settlement was found wrong, newest first."""
     statement = (
-        select(HourCheck)
+        select(HourCheck, func.coalesce(Account.name, ""))
+        .outerjoin(Account, Account.id == HourCheck.account_id)
         .where(
             HourCheck.hour >= start,
             HourCheck.hour < end,
@@ -134,7 +154,38 @@ async def differing_hours(
         .order_by(HourCheck.hour.desc(), HourCheck.account_id)
         .limit(limit)
     )
-    return (await session.scalars(statement)).all()
+    if account_id is not None:
+        statement = statement.where(HourCheck.account_id == account_id)
+    return [CheckedHour(check, name) for check, name in await session.execute(statement)]
+
+
+async def state_grid(
+    session: AsyncSession, *, start: datetime, end: datetime, account_id: str | None = None, accounts: int
+) -> list[AccountHours]:
+    """Return the worst state of each hour in [start, end), of the accounts with the most to look at."""
+    in_span = [CountedUsage.hour >= start, CountedUsage.hour < end]
+    if account_id is not None:
+        in_span.append(CountedUsage.account_id == account_id)
+    wrong = func.count().filter(CountedUsage.state.in_([state.value for state in INCOMPLETE]))
+    chosen = (
+        select(CountedUsage.account_id)
+        .where(*in_span)
+        .group_by(CountedUsage.account_id)
+        .order_by(wrong.desc(), func.sum(CountedUsage.admitted).desc(), CountedUsage.account_id)
+        .limit(accounts)
+    )
+    ids = (await session.scalars(chosen)).all()
+    rows = await session.execute(
+        select(CountedUsage.account_id, func.coalesce(Account.name, ""), CountedUsage.hour, CountedUsage.state)
+        .outerjoin(Account, Account.id == CountedUsage.account_id)
+        .where(*in_span, CountedUsage.account_id.in_(ids))
+    )
+    found = {account: AccountHours(account, "", {}) for account in ids}
+    for account, name, hour, state in rows:
+        hours = found[account]
+        worst = min(State(state), hours.states.get(hour, State(state)), key=WORST_FIRST.index)
+        found[account] = AccountHours(account, name, {**hours.states, hour: worst})
+    return list(found.values())
 
 
 def _rows() -> Select[CountedUsage, str, HourCheck]:
