@@ -1,5 +1,6 @@
 """A shipper on a real Kafka broker: what it sends, what it notices, what it never loses."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import redis
 from devstack.stores.kafka import EmbeddedKafka
 from devstack.stores.valkey import EmbeddedValkey
 from gateway_contract import redis_names
-from gateway_contract.kafka import KafkaAddress
+from gateway_contract.kafka import KafkaAddress, KafkaAddressError
 from kong_plugins.shipper import kafka_client
+from kong_plugins.shipper.main import open_sink, parse_options, settings_of
+from kong_plugins.shipper.settings import ShipperSettings
 from tests.shipper.kafka_support import FakeKafkaCollector, KafkaBench, let_the_group_pass, read_messages
 from tests.shipper.support import append, file_log_lines, request_id
 
@@ -265,37 +268,42 @@ class TestRunning:
         assert "km_shipper_kafka_errors_total" in running.get("/metrics")
         assert running.terminate() == 0
 
+    def test_names_what_is_wrong_and_ends(self, start_process, redis_url: str) -> None:
+        running = start_process(redis_url, KM_USAGE_SINK="kafka", KM_KAFKA_BOOTSTRAP_SERVERS="nowhere")
+        assert running.process.wait(30) == 2
+        assert "KM_KAFKA_BOOTSTRAP_SERVERS: must be host:port" in running.log()
+
     @pytest.mark.parametrize(
-        ("environment", "said"),
+        ("options", "said"),
         [
-            ({}, "KM_KAFKA_BOOTSTRAP_SERVERS"),
-            ({"KM_KAFKA_BOOTSTRAP_SERVERS": "nowhere"}, "KM_KAFKA_BOOTSTRAP_SERVERS"),
-            ({"KM_KAFKA_BOOTSTRAP_SERVERS": "a:1", "KM_KAFKA_PROTOCOL": "HTTP"}, "KM_KAFKA_PROTOCOL"),
-            (
-                {"KM_KAFKA_BOOTSTRAP_SERVERS": "a:1", "KM_KAFKA_PROTOCOL": "SASL_SSL", "KM_KAFKA_USERNAME": "km"},
-                "KM_KAFKA_PASSWORD",
-            ),
-            (
-                {
-                    "KM_KAFKA_BOOTSTRAP_SERVERS": "a:1",
-                    "KM_KAFKA_PROTOCOL": "SSL",
-                    "KM_KAFKA_CA_FILE": "/nowhere.pem",
-                },
-                "KM_KAFKA_CA_FILE",
-            ),
+            ({"bootstrap_servers": ""}, "KM_KAFKA_BOOTSTRAP_SERVERS"),
+            ({"bootstrap_servers": "a:1,b"}, "KM_KAFKA_BOOTSTRAP_SERVERS"),
+            ({"topic": ""}, "KM_KAFKA_TOPIC"),
+            ({"protocol": "HTTP"}, "KM_KAFKA_PROTOCOL"),
+            ({"protocol": "SASL_SSL", "sasl_mechanism": "GSSAPI"}, "KM_KAFKA_SASL_MECHANISM"),
+            ({"protocol": "SASL_SSL", "username": "km"}, "KM_KAFKA_PASSWORD"),
+            ({"protocol": "SSL", "ca_file": "/nowhere.pem"}, "KM_KAFKA_CA_FILE"),
         ],
     )
-    def test_names_what_is_wrong_and_ends(self, start_process, redis_url: str, environment, said: str) -> None:
-        running = start_process(redis_url, KM_USAGE_SINK="kafka", **environment)
-        assert running.process.wait(30) == 2
-        assert said in running.log()
+    def test_an_address_that_makes_no_sense_names_its_variable(self, options: dict[str, str], said: str) -> None:
+        with pytest.raises(KafkaAddressError, match=said):
+            KafkaAddress(**({"bootstrap_servers": "a:1"} | options)).client_options()
+
+    def test_options_and_variables_say_the_same(self, spool_dir: Path, redis_url: str) -> None:
+        environment = {
+            "KM_SPOOL_DIR": str(spool_dir),
+            "KM_REDIS_URL": redis_url,
+            "KM_USAGE_SINK": "kafka",
+            "KM_KAFKA_BOOTSTRAP_SERVERS": "a:1",
+            "KM_KAFKA_PASSWORD": "secret",
+        }
+        settings = settings_of(parse_options(["--kafka-topic", "calls"], environment=environment))
+        assert settings.kafka == KafkaAddress(bootstrap_servers="a:1", topic="calls", password="secret")
+        assert settings_of(parse_options(["--sink", "redis"], environment=environment)).kafka is None
+        with pytest.raises(SystemExit):
+            parse_options([], environment=environment | {"KM_USAGE_SINK": "carrier-pigeon"})
 
     def test_names_the_extra_that_is_missing(self, spool_dir: Path, redis_url: str, monkeypatch) -> None:
-        import sys
-
-        from kong_plugins.shipper.main import open_sink
-        from kong_plugins.shipper.settings import ShipperSettings
-
         for name in ("kong_plugins.shipper.kafka_topic", "kong_plugins.shipper.kafka_client"):
             monkeypatch.delitem(sys.modules, name, raising=False)
         monkeypatch.setitem(sys.modules, "aiokafka", None)

@@ -110,10 +110,7 @@ class TestPasswords:
         }
         assert PASSWORD not in repr(address)
 
-    @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
-    def test_a_refused_password_is_told_to_nobody(
-        self, own_kafka, start_process, redis_url: str, mechanism: str
-    ) -> None:
+    def test_a_refused_password_is_told_to_nobody(self, own_kafka, start_process, redis_url: str) -> None:
         broker = own_kafka("--authentication")  # it knows no users
         running = start_process(
             redis_url,
@@ -122,7 +119,7 @@ class TestPasswords:
             KM_USAGE_SINK="kafka",
             KM_KAFKA_BOOTSTRAP_SERVERS=broker.address,
             KM_KAFKA_PROTOCOL="SASL_PLAINTEXT",
-            KM_KAFKA_SASL_MECHANISM=mechanism,
+            KM_KAFKA_SASL_MECHANISM="PLAIN",
             KM_KAFKA_USERNAME="km",
             KM_KAFKA_PASSWORD=PASSWORD,
         )
