@@ -28,6 +28,7 @@ ROLLUPS_AT_ONCE = 5_000
 _STATEMENT_BYTES = 64 * 1024**2
 _ROLLUP_TABLE = UsageHourly.__table__
 _ROLLUP_KEY = tuple(_ROLLUP_TABLE.primary_key)
+_ROLLUP_COLUMNS = (*_ROLLUP_KEY, *(column for column in _ROLLUP_TABLE.columns if not column.primary_key))
 
 
 async def event_pieces(
@@ -98,8 +99,8 @@ def rollup_file(store: EventStore, rows: Sequence[Any], *, file_format: FileForm
     )
     # nothing inside can end the text: nobody knows the mark beforehand
     mark = f"$rows{secrets.token_hex(16)}$"
-    structure = ", ".join(f"{column.name} {_type(column.type)}" for column in _ROLLUP_TABLE.columns)
-    cells = ", ".join(_cell(column, file_format) for column in _ROLLUP_TABLE.columns)
+    structure = ", ".join(f"{column.name} {_type(column.type)}" for column in _ROLLUP_COLUMNS)
+    cells = ", ".join(_cell(column, file_format) for column in _ROLLUP_COLUMNS)
     source = "FROM format(JSONEachRow, " + f"{mark}{structure}{mark}, {mark}{lines}{mark}) AS source"
     return write_rows(
         store,
