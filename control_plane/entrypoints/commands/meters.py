@@ -61,7 +61,7 @@ def create(
             name: read_number(f"--weight {name}", given) for name, given in read_pairs("--weight", weight or [])
         },
     }
-    print_fields(post("/meters", body), FIELDS, as_json=as_json)
+    _print_meter(post("/meters", body), as_json=as_json)
 
 
 @app.command("list")
@@ -84,11 +84,8 @@ def list_(
 def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
     """Show a meter, and the plan versions with a price on it."""
     meter = get(f"/meters/{code}")
-    if as_json:
-        print_json(meter)
-        return
-    print_fields(meter | {"filters": _filters(meter["filters"])}, FIELDS)
-    if meter["used_by"]:
+    _print_meter(meter, as_json=as_json)
+    if meter["used_by"] and not as_json:
         typer.echo()
         print_rows(meter["used_by"], USE_COLUMNS)
 
@@ -96,7 +93,7 @@ def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
 @app.command("archive")
 def archive(code: CodeArgument, *, as_json: AsJson = False) -> None:
     """Keep new prices from naming a meter; those that do go on."""
-    print_fields(post(f"/meters/{code}/archive"), FIELDS, as_json=as_json)
+    _print_meter(post(f"/meters/{code}/archive"), as_json=as_json)
 
 
 @app.command("backfill")
@@ -146,6 +143,11 @@ def values(
     wanted = {"account_id": account, "subscription_id": subscription, "meter": meter, "by": by}
     found = pages("/usage/meters", at_most=at_most, **wanted, start=start, end=end)
     print_rows(found, HOUR_COLUMNS if by == "hour" else VALUE_COLUMNS, as_json=as_json)
+
+
+def _print_meter(meter: dict[str, Any], *, as_json: bool) -> None:
+    shown = meter if as_json else meter | {"filters": _filters(meter["filters"])}
+    print_fields(shown, FIELDS, as_json=as_json)
 
 
 def _filters(filters: dict[str, Any]) -> str:

@@ -380,3 +380,36 @@ class TestDeadLetters:
         assert answer(km(*options)) == []
         states = {letter["state"] for letter in answer(km(*options, "--state", ""))}
         assert states == {"dismissed"}
+
+
+class TestMeters:
+    def test_are_declared_shown_filled_up_and_archived(self, km: Km, tmp_path: Path):
+        file = tmp_path / "metered.yml"
+        file.write_text(
+            "api_products: [{code: metered, name: Metered, service: metered, routes: [metered]}]\n"
+            "meters: [{code: jobs, name: Jobs, api_product: metered, aggregation: count, events: reported}]\n"
+            "plans: [{code: by-job, name: By job, api_product: metered,"
+            " prices: [{model: per_unit, meter: jobs, unit_amount: 0.1}]}]\n"
+        )
+        assert "meter jobs: create" in km("plans", "apply", str(file)).stdout
+        options = ("--name", "Users", "--product", "metered", "--aggregation", "unique", "--events", "reported")
+        filters = ("--value", "properties.user", "--where", "plan=gold", "--event-type", "login")
+        made = km("meters", "create", "users", *options, *filters)
+        assert "event_types: login; properties: plan=gold" in made.stdout
+        listed = km("meters", "list", "--product", "metered").stdout.splitlines()
+        assert [line.split("\t")[0] for line in listed] == ["code", "jobs", "users"]
+        assert "event_types: login; properties: plan=gold" in listed[2]
+        assert "by-job\t1\tpublished\tper_unit" in km("meters", "show", "jobs").stdout
+        assert "0 of 0" in km("meters", "backfill", "jobs").stdout
+        assert km("meters", "backfills", "jobs").stdout.count("mbf_") == 1
+        account = an_account(km)
+        km("subscriptions", "create", account, "by-job")
+        assert answer(km("meters", "values", "--account", account, "--json")) == []
+        assert answer(km("meters", "values", "--by", "hour", "--meter", "jobs", "--json")) == []
+        assert km("meters", "archive", "jobs").stderr.startswith("km: Meter jobs is counted by plan by-job")
+        assert "archived_at  20" in km("meters", "archive", "users").stdout
+
+    def test_options_are_checked(self, km: Km):
+        options = ("--name", "X", "--product", "metered", "--aggregation", "count")
+        assert km("meters", "create", "x", *options, "--weight", "metered=many").exit_code == 2
+        assert km("meters", "create", "x", *options, "--where", "plan").exit_code == 2
