@@ -1,4 +1,4 @@
-"""km-shipper: the durable way of usage lines from the spool directory to Redis Streams.
+"""km-shipper: the durable way of usage lines from the spool directory to Redis Streams or a Kafka topic.
 
 Owns: the spool directory (its identity, its lock, segments, the quarantine of unreadable lines), batches, stream
 entries, what this shipper may say about the past (`shipped_up_to_ms`), and when a segment may be deleted.

@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 
 class PartitionState(NamedTuple):
-    """First offset kept, offset of the next message, and where the group goes on (None: nowhere yet)."""
+    """First offset kept, offset of the next message, where the group goes on (None: nowhere yet, or not known)."""
 
     first: int
     end: int
@@ -154,10 +154,20 @@ class KafkaClient:
             consumer.assign([partition])
             first = await consumer.beginning_offsets([partition])
             end = await consumer.end_offsets([partition])
-            committed = await consumer.committed(partition)
+            committed = await self._committed(consumer, partition)
         finally:
             await _stop(consumer)
         return PartitionState(first[partition], end[partition], committed)
+
+    async def _committed(self, consumer: Any, partition: Any) -> int | None:
+        """Return where the group is; None too where we may not know, or its coordinator does not answer."""
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_MS / 1000):
+                found: int | None = await consumer.committed(partition)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("the collectors' group cannot be asked", group=self._address.group, error=repr(error))
+            return None
+        return found
 
     async def _started(self, kind: Any, **options: Any) -> Any:
         client = kind(**options)
