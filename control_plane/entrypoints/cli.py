@@ -16,6 +16,7 @@ from control_plane.entrypoints.commands import (
     audit,
     database,
     disputes,
+    events,
     exports,
     gateway,
     ingest,
@@ -76,7 +77,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")
     app.add_typer(usage.app, name="usage")
-    app.command("events")(usage.events)
+    app.add_typer(events.app, name="events")
     app.command("ingest")(ingest.ingest)
     app.add_typer(requests.app, name="requests")
     app.add_typer(exports.app, name="exports")

@@ -12,6 +12,7 @@ from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.lines import DeadLetter
 from control_plane.usage.model import HourKey
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
+from control_plane.usage.store.layout import Layout
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
@@ -36,7 +37,7 @@ _COLUMN_TYPES = {
     "properties": "Map(LowCardinality(String), String)",
 }
 _OTHER_COLUMN_TYPE = "LowCardinality(String)"
-_INSERT_SETTINGS = {
+INSERT_SETTINGS = {
     # answered when the rows are in a part, not when they are in a queue
     "async_insert": 0,
     # a replay after a long absence may bring any number of days at once
@@ -86,8 +87,9 @@ class HourFigures:
 class EventStore:
     """One client of the event store for one role. Methods block; call them from one thread at a time."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, layout: Layout = Layout()) -> None:  # noqa: B008 - frozen
         self._client = client
+        self.layout = layout
         package = resources.files("control_plane.usage.store")
         self._hour_figures = (package / "hour_figures.sql").read_text(encoding="utf-8")
         self._replay_figures = self._hour_figures.replace("0 AS is_replay", "has(flags, 'replayed') AS is_replay")
@@ -101,7 +103,7 @@ class EventStore:
         except BaseException:
             client.close()
             raise
-        return cls(client)
+        return cls(client, layout=config.layout)
 
     def close(self) -> None:
         self._client.close()
@@ -120,7 +122,7 @@ class EventStore:
             column_names=list(events.columns),
             column_type_names=[_COLUMN_TYPES.get(name, _OTHER_COLUMN_TYPE) for name in events.columns],
             column_oriented=True,
-            settings=_INSERT_SETTINGS,
+            settings=INSERT_SETTINGS,
         )
         context.data = list(events.columns.values())
         try:
@@ -145,7 +147,7 @@ class EventStore:
             for letter in letters
         ]
         names = ["shipper_id", "segment", "start_offset", "number", "reason", "line", "received_at"]
-        self._client.insert("usage_dead_letters", rows, column_names=names, settings=_INSERT_SETTINGS)
+        self._client.insert("usage_dead_letters", rows, column_names=names, settings=INSERT_SETTINGS)
 
     def hour_figures(
         self,
