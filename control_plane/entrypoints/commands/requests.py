@@ -99,10 +99,11 @@ def search(
 def show(
     request: Annotated[str, typer.Argument(metavar="ID", help="The X-Kong-Request-Id, or the event's id.")],
     *,
+    account: Account = None,
     as_json: AsJson = False,
 ) -> None:
     """Show everything known of one request: is it billed and why, its hour, its row of the rollup."""
-    answer = get(f"/requests/{request}")
+    answer = get(f"/requests/{request}", account_id=account)
     if as_json:
         print_json(answer)
     else:

@@ -189,7 +189,7 @@ class TestRequestDetail:
                     billable_units=7, bytes_in=0, bytes_out=0, latency_ms_sum=0, gateway_ms_sum=0, revision=3,
                 )
             )  # fmt: skip
-        counted = ok(await client.get(path))
+        counted = ok(await client.get(path, params={"account_id": account_id}))
         assert (counted["hour"]["state"], counted["hour"]["revision"]) == ("open", 3)
         assert (counted["rollup"]["calls"], counted["rollup"]["billable_calls"]) == (7, 7)
         async with sessions() as session, session.begin():
@@ -201,6 +201,12 @@ class TestRequestDetail:
 
     async def test_an_unknown_one_is_not_found(self, client: httpx.AsyncClient):
         assert refused(await client.get("/admin/v1/requests/nothing")) == (404, "request_not_found")
+
+    async def test_one_of_another_account_is_not_found_either(self, client: httpx.AsyncClient, store: EventStore):
+        keep_events(store, calls("acc_1", 1))
+        params = {"account_id": f"acc_{'0' * 26}"}
+        assert refused(await client.get("/admin/v1/requests/node-0", params=params))[0] == 404
+        ok(await client.get("/admin/v1/requests/node-0"))
 
 
 class TestHistoryLimits:

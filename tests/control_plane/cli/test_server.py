@@ -70,6 +70,7 @@ class TestRunning:
                     "redis": "ok",
                     "event_store": "ok",
                     "worker_usage": "ok",
+                    "worker_exports": "ok",
                     "worker_projector": "ok",
                     "worker_subscriptions": "ok",
                     "worker_upgrade_hints": "ok",
