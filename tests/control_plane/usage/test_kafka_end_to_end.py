@@ -4,15 +4,21 @@
 
 import asyncio
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from control_plane.foundation.clock import utc_now
 from control_plane.usage.collect import kafka_source
+from control_plane.usage.collect.collector import CollectorConfig
 from control_plane.usage.collect.kafka_source import KafkaSource
+from control_plane.usage.store import EventStoreConfig
+from control_plane.usage.workers import UsageConfig, run_usage_workers
 from gateway_contract.kafka import KafkaAddress
-from tests.control_plane.usage.kafka_support import until
+from tests.control_plane.usage.kafka_support import KafkaGateway, producing, until
 from tests.control_plane.usage.test_collector import shipped_up_to
+from tests.control_plane.usage.test_workers import until as rows_until
 from tests.shipper.support import ShipperProcess, append, file_log_lines
 
 LINES = 400
@@ -99,6 +105,39 @@ class TestFromSpoolToStore:
     async def _claim(sessions, shipper: ShipperProcess) -> int:
         name = shipper.log().partition('"shipper": "')[2].partition('"')[0]
         return await shipped_up_to(sessions, name)
+
+
+class TestUsageWorkers:
+    async def test_collect_from_kafka_and_from_redis(
+        self, kafka_broker, gateway, redis, redis_url, sessions, clickhouse_dsn, secret, monkeypatch, noon
+    ):
+        monkeypatch.setitem(kafka_source.CONSUMER_OPTIONS, "session_timeout_ms", 1_000)
+        monkeypatch.setitem(kafka_source.CONSUMER_OPTIONS, "heartbeat_interval_ms", 200)
+        config = UsageConfig(
+            redis_url=redis_url,
+            event_store=EventStoreConfig(dsn=clickhouse_dsn),
+            gateway_secrets=(secret,),
+            kafka=kafka_broker,
+            collector=CollectorConfig(wait_seconds=0.1, housekeeping_seconds=0.5),
+        )
+        started, stop = utc_now(), asyncio.Event()
+
+        def clock() -> datetime:
+            return noon + timedelta(hours=1) + (utc_now() - started)
+
+        running = asyncio.create_task(run_usage_workers(config=config, sessions=sessions, stop=stop, clock=clock))
+        try:
+            async with producing(kafka_broker) as producer:
+                other = KafkaGateway(redis, shipper="node_b", address=kafka_broker, producer=producer)
+                other.segment, other.numbers = "seg-2", iter(range(100, 200))
+                await other.begin("epoch-1")
+                await gateway.ship(gateway.calls(20))
+                await other.ship(other.calls(10))
+            counted = "SELECT sum(calls)::int FROM usage_hourly"
+            await rows_until(sessions, counted, 30)
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 30)
 
 
 class TestSettings:
