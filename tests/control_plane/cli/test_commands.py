@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -413,3 +414,34 @@ class TestMeters:
         options = ("--name", "X", "--product", "metered", "--aggregation", "count")
         assert km("meters", "create", "x", *options, "--weight", "metered=many").exit_code == 2
         assert km("meters", "create", "x", *options, "--where", "plan").exit_code == 2
+
+
+class TestCorrections:
+    WHY = ("--reason", "ticket 4711")
+
+    def test_an_hour_is_amended_listed_and_put_right_again(self, km: Km, catalog: None):
+        account = an_account(km)
+        assert km("subscriptions", "create", account, "starter").exit_code == 0
+        hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0).isoformat()
+        amounts = ("--calls", "2", "--meter", "requests=2", "--reference", "D-1")
+        made = answer(km("usage", "amend", account, hour, "weather", *amounts, *self.WHY, "--json"))
+        assert (made["calls"], made["meters"], made["reference"]) == (2, {"requests": 2}, "D-1")
+        withdrawn = answer(km("usage", "withdraw", made["id"], *self.WHY, "--json"))
+        assert withdrawn["withdrawal"]["reason"] == "ticket 4711"
+        assert answer(km("usage", "corrections", account, "--amendments", "--json")) == [withdrawn]
+        assert answer(km("usage", "corrections", account, "--json")) == []
+
+    def test_what_cannot_be_is_refused(self, km: Km, catalog: None):
+        place = (an_account(km), "2026-11-01T00:00:00Z")
+        for arguments, exit_code in (
+            (("void", *place, "emitter-1", *self.WHY), 1),
+            (("void", *place, "emitter-1"), 2),
+            (("amend", *place, "weather", "--meter", "requests", *self.WHY), 2),
+            (("amend", *place, "weather", "--calls", "1", *self.WHY), 1),
+            (("withdraw", "acc_1", *self.WHY), 1),
+        ):
+            assert km("usage", *arguments).exit_code == exit_code
+
+    def test_usage_is_asked_for_as_of_a_moment(self, km: Km):
+        asked = answer(km("usage", an_account(km), "--as-of", "2026-01-01T00:00:00Z", "--json"))
+        assert (asked["as_of"], asked["items"]) == ("2026-01-01T00:00:00.000Z", [])
