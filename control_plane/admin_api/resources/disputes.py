@@ -148,6 +148,7 @@ class DisputedHourAnswer(Answer):
     requests: int
     revision: int
     sealed_at: Moment | None
+    root: str = Field(description="Merkle root over the hour's events at its newest digest; empty without one.")
 
 
 class DisputedHoursAnswer(Answer):

@@ -14,7 +14,7 @@ app = typer.Typer(help="Disputes: cases about requests, with their trail.", no_a
 COLUMNS = ("id", "account_id", "status", "decision", "request_count", "subject", "opened_at")
 FIELDS = (*COLUMNS, "reason", "period_text", "amount_text", "opened_by", "explanation", "decided_at")
 REQUEST_COLUMNS = ("occurred_at", "status", "outcome", "method", "path", "units", "event_id", "request_id")
-HOUR_COLUMNS = ("hour", "requests", "revision", "sealed_at")
+HOUR_COLUMNS = ("hour", "requests", "revision", "sealed_at", "root")
 SHOWN = 50
 MANY = 10_000
 DisputeId = Annotated[str, typer.Argument(metavar="ID", help="The dispute's id.")]

@@ -72,6 +72,7 @@ def _case(dispute: Dispute, steps: Sequence[DisputeStep], hours: Sequence[Disput
                 "requests": hour.requests,
                 "revision": hour.revision,
                 "sealed_at": _time(hour.sealed_at),
+                "root": hour.root,
             }
             for hour in hours
         ],

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import MAX_PAGE_SIZE, Page, decode_cursor, page_of
+from control_plane.usage.digests.tables import UsageDigest
 from control_plane.usage.requests.disputes.model import DisputeStatus
 from control_plane.usage.requests.disputes.tables import Dispute, DisputedRequest, DisputeStep
 from control_plane.usage.tables import UsageHour
@@ -16,12 +17,16 @@ from control_plane.usage.tables import UsageHour
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DisputedHour:
-    """An hour with requests of the case. `revision` is 0 where nothing is counted of it yet."""
+    """An hour with requests of the case. `revision` is 0 where nothing is counted of it yet.
+
+    `root` is the Merkle root over the hour's events at its newest digest, '' where none was made yet.
+    """
 
     hour: datetime
     requests: int
     revision: int
     sealed_at: datetime | None
+    root: str
 
 
 async def dispute_by_id(session: AsyncSession, dispute_id: str) -> Dispute:
@@ -102,13 +107,26 @@ async def disputed_hours(session: AsyncSession, dispute: Dispute) -> list[Disput
         .group_by(hour)
         .subquery()
     )
+    newest = (
+        select(UsageDigest.root)
+        .where(UsageDigest.account_id == dispute.account_id, UsageDigest.hour == requests.c.hour)
+        .order_by(UsageDigest.revision.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
     rows = await session.execute(
-        select(requests.c.hour, requests.c.requests, UsageHour.revision, UsageHour.sealed_at)
+        select(requests.c.hour, requests.c.requests, UsageHour.revision, UsageHour.sealed_at, newest.label("root"))
         .outerjoin(UsageHour, (UsageHour.account_id == dispute.account_id) & (UsageHour.hour == requests.c.hour))
         .order_by(requests.c.hour)
     )
     return [
-        DisputedHour(hour=row.hour, requests=row.requests, revision=row.revision or 0, sealed_at=row.sealed_at)
+        DisputedHour(
+            hour=row.hour,
+            requests=row.requests,
+            revision=row.revision or 0,
+            sealed_at=row.sealed_at,
+            root=row.root or "",
+        )
         for row in rows
     ]
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.clock import from_ms
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.usage.corrections.queries import voided_events
+from control_plane.usage.digests.tables import UsageDigest
 from control_plane.usage.requests.disputes import operations, queries
 from control_plane.usage.requests.disputes.case_file import case_file, safe_cell
 from control_plane.usage.requests.disputes.model import (
@@ -205,6 +206,20 @@ class TestCase:
         session.add(
             UsageHour(account_id=dispute.account_id, hour=NOON, revision=4, aggregated_at=NOON, sealed_at=LATER)
         )
+        for sequence, revision in enumerate((3, 4), start=1):
+            session.add(
+                UsageDigest(
+                    account_id=dispute.account_id,
+                    sequence=sequence,
+                    hour=NOON,
+                    revision=revision,
+                    events=3,
+                    root=f"{revision}" * 64,
+                    previous="0" * 64,
+                    digest=f"{revision}" * 64,
+                    created_at=LATER,
+                )
+            )
         await operations.add_requests(
             session,
             dispute_id=dispute.id,
@@ -214,9 +229,9 @@ class TestCase:
             now=LATER,
         )
         hours = await queries.disputed_hours(session, dispute)
-        assert [(hour.hour, hour.requests, hour.revision, hour.sealed_at) for hour in hours] == [
-            (NOON - timedelta(hours=1), 1, 0, None),
-            (NOON, 3, 4, LATER),
+        assert [(hour.hour, hour.requests, hour.revision, hour.sealed_at, hour.root) for hour in hours] == [
+            (NOON - timedelta(hours=1), 1, 0, None, ""),
+            (NOON, 3, 4, LATER, "4" * 64),
         ]
 
 
