@@ -36,7 +36,7 @@ def usage_config(settings: Settings) -> UsageConfig:
         redis_url=settings.redis_url,
         event_store=event_store_config(settings),
         gateway_secrets=settings.gateway_secrets,
-        shards=settings.stream_shards,
+        shards=settings.usage_shards,
         kafka=settings.kafka,
         sealing=SealingConfig(
             lateness=timedelta(seconds=settings.hour_lateness_seconds),

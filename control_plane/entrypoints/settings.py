@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
     event_retention_days: int = Field(default=MINIMUM_DAYS, ge=MINIMUM_DAYS, le=MAXIMUM_DAYS)
     hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
-    stream_shards: int = Field(default=1, ge=1, le=256)
+    usage_shards: int = Field(default=1, ge=1, le=256)
     sink_dir: Path | None = None
     sink_authorizations: dict[str, SecretStr] = Field(default_factory=dict)
     sink_allow_private: bool = False

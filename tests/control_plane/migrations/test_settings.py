@@ -51,7 +51,7 @@ class TestReadSettings:
             ("KM_GATEWAY_NODES", "kong:8001"),
             ("KM_PUBLIC_URL", "nowhere"),
             ("KM_PORT", "http"),
-            ("KM_STREAM_SHARDS", "0"),
+            ("KM_USAGE_SHARDS", "0"),
             ("KM_EVENT_RETENTION_DAYS", "89"),
             ("KM_CLICKHOUSE_CLUSTER", "usage"),
             ("KM_CLICKHOUSE_INSERT_QUORUM", "some"),
