@@ -80,7 +80,8 @@ async def claim(
     placed = {event_id: found for event_id, found in judged.items() if isinstance(found, PlacedEvent)}
     new = await _claim(session, placed, now)
     known |= await _known(session, [event_id for event_id in placed if event_id not in new])
-    batch_id = await _keep(session, [placed[event_id] for event_id in new], endpoints, now) if new else ""
+    accepted = [found for event_id, found in placed.items() if event_id in new]
+    batch_id = await _keep(session, accepted, endpoints, now) if accepted else ""
     verdicts = []
     for event in events:
         found = judged.get(event.event_id)
@@ -119,9 +120,9 @@ async def _known(session: AsyncSession, event_ids: Sequence[str]) -> dict[str, _
     return {row.event_id: _Known(row.account_id, row.hour, row.content_hash) for row in rows}
 
 
-async def _claim(session: AsyncSession, placed: Mapping[str, PlacedEvent], now: datetime) -> list[str]:
+async def _claim(session: AsyncSession, placed: Mapping[str, PlacedEvent], now: datetime) -> set[str]:
     if not placed:
-        return []
+        return set()
     wanted = [(event_id, _Known.of(found)) for event_id, found in placed.items()]
     rows = await session.scalars(
         _CLAIM,
@@ -133,7 +134,7 @@ async def _claim(session: AsyncSession, placed: Mapping[str, PlacedEvent], now: 
             "now": now,
         },
     )
-    return list(rows)
+    return set(rows)
 
 
 async def _keep(
