@@ -14,6 +14,7 @@ from control_plane.usage.model import HourKey
 HOUR = timedelta(hours=1)
 # a seal is known by the moment it was made; the transaction that made it may commit a little later
 COMMIT_SPAN = timedelta(minutes=5)
+SOON = timedelta(minutes=10)
 SAMPLED_DAYS = 30
 SAMPLED_HOURS = 3
 SAMPLED_ACCOUNTS = 20
@@ -23,7 +24,8 @@ SELECT hours.account_id, hours.hour, hours.revision, hours.sealed_at
 FROM usage_hours AS hours
 LEFT JOIN usage_hour_checks AS checks ON checks.account_id = hours.account_id AND checks.hour = hours.hour
 WHERE hours.sealed_at >= :since AND hours.hour >= :oldest
-    AND checks.revision IS DISTINCT FROM hours.revision AND checks.recheck_at IS NULL
+    AND checks.revision IS DISTINCT FROM hours.revision
+    AND (checks.recheck_at IS NULL OR checks.recheck_at > :soon)
 ORDER BY hours.sealed_at, hours.account_id, hours.hour
 LIMIT :limit
 """)
@@ -72,10 +74,13 @@ class DueHour:
 
 
 async def sealed_hours(
-    session: AsyncSession, *, since: datetime, oldest: datetime, limit: int
+    session: AsyncSession, *, since: datetime, oldest: datetime, now: datetime, limit: int
 ) -> Sequence[DueHour]:
-    """Return hours sealed lately at a revision that nobody has checked, in the order of their seals."""
-    limits = {"since": since - COMMIT_SPAN, "oldest": oldest, "limit": limit}
+    """Return hours sealed lately at a revision that nobody has checked, in the order of their seals.
+
+    Those that were put off, or are due anyway, within ten minutes come by then.
+    """
+    limits = {"since": since - COMMIT_SPAN, "oldest": oldest, "soon": now + SOON, "limit": limit}
     return [_due(*row) for row in await session.execute(_SEALED, limits)]
 
 

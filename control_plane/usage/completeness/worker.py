@@ -120,7 +120,7 @@ class CompletenessWorker:
                 await sample_hours(session, now=now, chance=self._chance)
                 run.sampled_at = now
             since = run.checked_until if run and run.checked_until else oldest
-            sealed = list(await sealed_hours(session, since=since, oldest=oldest, limit=limit))
+            sealed = list(await sealed_hours(session, since=since, oldest=oldest, now=now, limit=limit))
             until = await shipped_until(session, lateness=self._config.lateness, now=now)
             found = list(await due_hours(session, oldest=oldest, now=now, limit=limit))
             found += await unheard_hours(session, oldest=oldest, shipped_until=until, limit=limit)

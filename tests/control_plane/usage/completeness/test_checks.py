@@ -105,8 +105,8 @@ class TestAMissingCall:
         await checks.run(noon + LATER)
         assert (await checks.row()).state == "missing"
         await ship(calls[:1], noon=noon, up_to=4 * HOUR)
-        await checks.seal(noon + 3 * HOUR)
-        await checks.run(noon + 3 * HOUR)
+        await checks.seal(noon + LATER + MINUTE)
+        await checks.run(noon + LATER + MINUTE)
         row = await checks.row()
         assert (row.state, row.stored, row.missing) == ("complete", 5, [])
 
