@@ -94,6 +94,12 @@ def _create_checks() -> None:
         ["recheck_at"],
         postgresql_where=sa.text("recheck_at IS NOT NULL"),
     )
+    op.create_index(
+        "ix_usage_hour_checks_wrong",
+        "usage_hour_checks",
+        ["hour"],
+        postgresql_where=sa.text("differs_since IS NOT NULL OR settled = 'differs'"),
+    )
     op.create_index(op.f("ix_usage_hour_checks_hour"), "usage_hour_checks", ["hour"])
     op.create_table(
         "usage_completeness_runs",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
@@ -97,6 +97,34 @@ async def overview(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """How much is wrong since a moment; read from what is not complete alone, so that it can be asked often."""
+
+    hours_by_state: Mapping[str, int]
+    missing_calls: int
+    differing_hours: int
+    wrongly_settled_hours: int
+
+
+async def what_is_wrong(session: AsyncSession, *, since: datetime) -> Wrong:
+    """Return counts of the hours since a moment that are not complete, or whose figures differ."""
+    states: Counter[str] = Counter({state.value: 0 for state in State if state is not State.COMPLETE})
+    missing = 0
+    counted = select(CountedUsage.state, func.count(), _total(CountedUsage.missing_calls)).where(
+        CountedUsage.hour >= since, CountedUsage.state != State.COMPLETE.value
+    )
+    for state, hours, calls in await session.execute(counted.group_by(CountedUsage.state)):
+        states[state] += hours
+        missing += calls
+    checks = select(
+        func.count().filter(HourCheck.differs_since.is_not(None)),
+        func.count().filter(HourCheck.settled == "differs"),
+    ).where(HourCheck.hour >= since, _is_wrong())
+    differing, wrongly_settled = (await session.execute(checks)).one()
+    return Wrong(dict(states), missing, differing, wrongly_settled)
+
+
 async def counted_hours(
     session: AsyncSession,
     *,
@@ -149,7 +177,7 @@ async def differing_hours(
         .where(
             HourCheck.hour >= start,
             HourCheck.hour < end,
-            HourCheck.differs_since.is_not(None) | (HourCheck.settled == "differs"),
+            _is_wrong(),
         )
         .order_by(HourCheck.hour.desc(), HourCheck.account_id)
         .limit(limit)
@@ -197,6 +225,11 @@ def _rows() -> Select[CountedUsage, str, HourCheck]:
             (HourCheck.account_id == CountedUsage.account_id) & (HourCheck.hour == CountedUsage.hour),
         )
     )
+
+
+def _is_wrong() -> ColumnElement[bool]:
+    # as the partial index has it
+    return HourCheck.differs_since.is_not(None) | (HourCheck.settled == text("'differs'"))
 
 
 def _position() -> ColumnElement[Any]:

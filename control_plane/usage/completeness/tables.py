@@ -61,6 +61,11 @@ class HourCheck(Base):
         CheckConstraint(FULL_HOUR, name="hour"),
         CheckConstraint("settled IN ('yes', 'differs', 'pending', 'none')", name="settled"),
         Index("ix_usage_hour_checks_due", "recheck_at", postgresql_where=text("recheck_at IS NOT NULL")),
+        Index(
+            "ix_usage_hour_checks_wrong",
+            "hour",
+            postgresql_where=text("differs_since IS NOT NULL OR settled = 'differs'"),
+        ),
         Index(None, "hour"),
     )
 

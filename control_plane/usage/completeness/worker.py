@@ -84,17 +84,17 @@ class CompletenessWorker:
         self._gauges_at = 0.0
 
     async def run_round(self, *, now: datetime) -> int:
-        """Keep what counters say of ended hours, check what is due, make digests.
+        """Make digests, keep what counters say of ended hours, and check what is due.
 
         Returns how many hours were worked on.
         """
+        made = await self._digest(now)
         counted = await count_ended_hours(self._sessions, self._client, now=now)
         metrics.COUNTED_HOURS.inc(counted)
         sealed, due = await self._due(now)
         checked = await self._check([*sealed, *due], now)
         if checked == len(sealed) + len(due):
             await self._note(sealed, now)
-        made = await self._digest(now)
         await self._tell(now)
         return checked + made
 
@@ -161,7 +161,7 @@ class CompletenessWorker:
             return
         self._gauges_at = time.monotonic() + self._config.gauges_seconds
         async with self._sessions() as session, session.begin():
-            found = await queries.overview(session, start=now - CHECKED_DAYS, end=now)
+            found = await queries.what_is_wrong(session, since=now - CHECKED_DAYS)
             for forget in (_FORGET, _FORGET_CHECKS):
                 await session.execute(forget, {"before": now - KEEP_RESULTS, "limit": FORGET_AT_ONCE})
         metrics.MISSING_CALLS.set(found.missing_calls)

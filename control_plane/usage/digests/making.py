@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -14,10 +15,13 @@ from control_plane.usage.digests import metrics
 from control_plane.usage.digests.chain import NO_DIGEST, Digest, hash_digest
 from control_plane.usage.digests.merkle import root_of
 from control_plane.usage.digests.tables import UsageDigest
+from control_plane.usage.metrics import FAILURES
 from control_plane.usage.model import HourKey
 from control_plane.usage.retention import countable_from_ms
 from control_plane.usage.store import EventStore
 from control_plane.usage.store.digest_leaves import leaf_pages
+
+log = structlog.get_logger(__name__)
 
 # leaves that are read at once; a power of two, so that their roots are subtrees
 PAGE_SIZE = 65_536
@@ -76,7 +80,12 @@ async def make_digests(
     left: list[datetime] = []
     for account_id, hour, revision, sealed_at in rows:
         key = HourKey(account_id, to_ms(hour))
-        is_made = await make_digest(sessions, store, key, revision=revision, now=now)
+        try:
+            is_made = await make_digest(sessions, store, key, revision=revision, now=now)
+        except Exception as error:  # noqa: BLE001 - an hour that is too large, or spoiled, must not hold up others
+            FAILURES.labels("digests", "make").inc()
+            log.warning("a digest cannot be made now", account_id=account_id, hour=str(hour), error=repr(error))
+            is_made = False
         made += is_made
         (done if is_made else left).append(sealed_at)
     return MadeDigests(made, min(left) if left else max(done))

@@ -178,6 +178,23 @@ class TestMaking:
             await make(limit=2)
         assert len(await digests()) == 5
 
+    async def test_an_hour_that_fails_holds_up_no_other_and_is_tried_again(
+        self, gateway, seal, make, digests, store, noon, monkeypatch
+    ):
+        await seal([call for hour in range(3) for call in gateway.calls(1, noon - hour * HOUR)])
+        read = store.query
+
+        def fail(statement, parameters):
+            if parameters.get("hour") == to_ms(noon - HOUR) // 1000:
+                raise OSError("too large")
+            return read(statement, parameters)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "query", fail)
+            assert (await make()).made == 2
+        found = await make()
+        assert (found.made, len(await digests())) == (1, 3)
+
     async def test_calls_of_nobody_have_none(self, gateway, seal, make):
         await seal([gateway.calls(1)[0].line() | {"ru": "", "ra": "-.no_key"}])
         assert (await make()).made == 0
