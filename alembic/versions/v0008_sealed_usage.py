@@ -54,6 +54,7 @@ CROSS JOIN LATERAL (
         ('upstream_ms', CASE WHEN billable_calls > 0 THEN upstream_ms_sum ELSE 0 END)
     ) AS built_in (meter, units)
     UNION ALL SELECT key, CAST(value AS bigint) FROM jsonb_each_text(billable_dimensions)
+    WHERE key NOT IN ('', 'requests', 'bytes_in', 'bytes_out', 'upstream_ms')
 ) AS amounts (meter, units)
 WHERE sealed_at IS NOT NULL AND mode = 'live'
 GROUP BY account_id, hour, sealed.revision, phase_id, meter, sealed_at

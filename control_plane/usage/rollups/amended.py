@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from control_plane.catalog.model import REQUESTS_METER
+from control_plane.catalog.model import BUILT_IN_METERS, REQUESTS_METER
 from control_plane.usage.corrections.model import AMENDED, Amendment
 from control_plane.usage.rollups.rollup import RowKey
 from control_plane.usage.rollups.tables import CALLS_METER
@@ -74,7 +74,9 @@ def billable_totals(rows: Mapping[RowKey, RowValues]) -> Counter[tuple[str, str]
             for meter, column in MEASURED_COLUMNS.items():
                 totals[key.phase_id, meter] += values[column]
         for dimension, units in values["billable_dimensions"].items():
-            totals[key.phase_id, dimension] += units
+            # a dimension of a built-in meter's name is not what a price of that name counts
+            if dimension not in BUILT_IN_METERS:
+                totals[key.phase_id, dimension] += units
     return totals
 
 

@@ -44,7 +44,9 @@ WITH sealed AS (
                 ('bytes_out', CASE WHEN billable_calls > 0 OR amendment_id <> '' THEN bytes_out END),
                 ('upstream_ms', CASE WHEN billable_calls > 0 OR amendment_id <> '' THEN upstream_ms_sum END)
             ) AS built_in (meter, units)
+            -- a dimension of a built-in meter's name is not what a price of that name counts
             UNION ALL SELECT key, CAST(value AS bigint) FROM jsonb_each_text(billable_dimensions)
+            WHERE key NOT IN ('', 'requests', 'bytes_in', 'bytes_out', 'upstream_ms')
         ) AS amounts (meter, units)
         WHERE mode = 'live'
         UNION ALL

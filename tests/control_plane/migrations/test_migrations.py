@@ -95,6 +95,47 @@ class TestMigrations:
             assert connection.execute(touched).fetchall() == [("acc_1",)]
         command.check(config)
 
+    def test_what_is_sealed_when_the_ledger_is_made_is_in_it_and_corrections_end_with_it(self, empty_database_url):
+        upgrade(empty_database_url)
+        config, plain = alembic_config(empty_database_url), empty_database_url.replace("+psycopg", "")
+        command.downgrade(config, "v0007")
+        with psycopg.connect(plain) as connection:
+            connection.execute("""
+                INSERT INTO usage_hours (account_id, hour, revision, sealed_at)
+                    SELECT 'acc_1', date_trunc('hour', now()) - age, 3, sealed_at
+                    FROM (VALUES (interval '0', now()), (interval '1 hour', NULL)) AS hours (age, sealed_at);
+                INSERT INTO usage_hourly (account_id, hour, phase_id, product, mode, key_id, endpoint, status,
+                        outcome, calls, units, billable_calls, billable_units, bytes_in, bytes_out,
+                        latency_ms_sum, gateway_ms_sum, dimensions, billable_dimensions, revision)
+                    SELECT 'acc_1', hour, 'ph_1', 'weather', mode, 'key_1', '', 200, 'served', 2, 4, billed,
+                        2 * billed, 10, 20, 0, 0, '{"tokens": 5}', tokens::jsonb, 3
+                    FROM usage_hours,
+                        (VALUES ('live', 2, '{"tokens": 5}'), ('test', 0, '{}')) AS rows (mode, billed, tokens);
+            """)
+        command.upgrade(config, "v0008")
+        ledger = "SELECT meter, units, delta_units, revision FROM usage_ledger ORDER BY meter"
+        with psycopg.connect(plain) as connection:
+            found = {meter: amounts for meter, *amounts in connection.execute(ledger).fetchall()}
+            units = {"": 2, "bytes_in": 10, "bytes_out": 20, "requests": 4, "tokens": 5}
+            assert found == {meter: [amount, amount, 3] for meter, amount in units.items()}
+            connection.execute("""
+                INSERT INTO usage_amendments (id, account_id, hour, phase_id, product, key_id, endpoint, calls,
+                        meters, reason, author, created_at)
+                    SELECT 'uam_1', 'acc_1', min(hour), 'ph_1', 'weather', '', '', -1, '{}', 'x', 'x', now()
+                    FROM usage_hours;
+                INSERT INTO usage_hourly (account_id, hour, phase_id, product, mode, key_id, endpoint, status,
+                        outcome, amendment_id, calls, units, billable_calls, billable_units, bytes_in, bytes_out,
+                        latency_ms_sum, gateway_ms_sum, revision)
+                    SELECT 'acc_1', min(hour), 'ph_1', 'weather', 'live', '', '', 0, 'amended', 'uam_1', -1, 0,
+                        -1, 0, 0, 0, 0, 0, 4
+                    FROM usage_hours;
+            """)
+        command.downgrade(config, "v0007")
+        with psycopg.connect(plain) as connection:
+            assert connection.execute("SELECT count(*) FROM usage_hourly").fetchall() == [(4,)]
+            assert connection.execute("SELECT account_id FROM touched_hours").fetchall() == [("acc_1",)]
+        upgrade(empty_database_url)
+
     def test_processes_that_start_at_once_take_turns(self, empty_database_url):
         failures = []
 

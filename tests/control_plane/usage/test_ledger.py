@@ -75,6 +75,20 @@ class TestLedger:
         await seal(noon + 2 * HOUR)
         assert await entries(sessions) == []
 
+    async def test_counts_what_the_gateway_measured_and_nothing_that_only_has_its_name(
+        self, gateway, collect, seal, sessions, subscription, noon
+    ):
+        (call,) = gateway.calls(1)
+        named = {"bytes_out": "9", "requests": "9", "tokens": "9"}
+        await gateway.ship([call.line() | {"u": named}], shipped_up_to=noon + 9 * HOUR)
+        await collect()
+        await seal(noon + 2 * HOUR)
+        async with sessions() as session:
+            rows = await session.execute(text("SELECT meter, units FROM usage_ledger ORDER BY meter"))
+            found = {row.meter: row.units for row in rows}
+        measured = {"bytes_in": 300, "bytes_out": 1200, "upstream_ms": 10}
+        assert found == {"": 1, "requests": 1, "tokens": 9, **measured}
+
     async def test_takes_back_what_moved_to_another_phase(
         self, gateway, collect, seal, sessions, catalog, subscription, noon
     ):

@@ -11,6 +11,7 @@ from control_plane.usage import queries
 from control_plane.usage import summary as summaries
 from control_plane.usage.queries import billable_units
 from control_plane.usage.summary import GroupBy, usage_summary
+from control_plane.usage.tables import UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
@@ -213,6 +214,24 @@ class TestBillableUnits:
             (figures,) = await usage_summary(session, start=noon, end=noon + DAY, group_by=[GroupBy.PRODUCT])
         assert found.units == {"requests": 4, "bytes_in": 111, "bytes_out": 2**40 + 6, "upstream_ms": 8}
         assert (figures.upstream_ms_sum, figures.replayed_calls) == (4008, 1)
+
+    async def test_events_that_applications_report_are_no_calls(self, sessions, noon):
+        events = {"calls": 3, "dimensions": {"jobs": 7}, "billable_dimensions": {"jobs": 7}, "outcome": "reported"}
+        calls = {"calls": 2, "dimensions": {"jobs": 1}, "billable_dimensions": {}, "outcome": "served"}
+        zeros = ("units", "billable_calls", "billable_units", "bytes_in", "bytes_out")
+        async with sessions() as session, session.begin():
+            for row in (events, calls):
+                session.add(
+                    UsageHourly(
+                        account_id="acc_1", hour=noon, phase_id="", product="weather", mode="live", key_id="",
+                        endpoint="", status=0, latency_ms_sum=0, gateway_ms_sum=0, revision=1,
+                        **dict.fromkeys(zeros, 0), **row,
+                    )
+                )  # fmt: skip
+        async with sessions() as session:
+            (figures,) = await usage_summary(session, start=noon, end=noon + HOUR, group_by=[GroupBy.PRODUCT])
+        assert (figures.calls, figures.reported_events) == (2, 3)
+        assert (figures.dimensions, figures.billable_dimensions) == ({"jobs": 8}, {"jobs": 7})
 
     def test_measured_meters_are_those_of_the_catalog(self):
         assert set(queries.MEASURED_METERS) == MEASURED_METERS
