@@ -60,12 +60,12 @@ class HourUsage:
 
 
 async def subscriptions_during_hour(
-    session: AsyncSession, account_id: str, hour: datetime
+    session: AsyncSession, account_ids: Collection[str], hour: datetime
 ) -> list[CounterSubscription]:
-    """Return the account's subscriptions that ran at any moment of the hour, whatever became of them."""
+    """Return the accounts' subscriptions that ran at any moment of the hour, whatever became of them."""
     return await _subscriptions(
         session,
-        Subscription.account_id == account_id,
+        is_any_of(Subscription.account_id, account_ids),
         Subscription.started_at < hour + HOUR,
         Subscription.ends_at.is_(None) | (Subscription.ends_at > hour),
     )
@@ -88,16 +88,16 @@ async def key_shares(session: AsyncSession, account_ids: Collection[str]) -> lis
     return [KeyShare(key_id=key_id, account_id=account_id) for key_id, account_id in rows]
 
 
-async def sealed_revision(session: AsyncSession, account_id: str, hour: datetime) -> int | None:
-    """Return the revision at which the hour stands, or None while it is open."""
-    return cast(
-        "int | None",
-        await session.scalar(
-            select(UsageHour.revision).where(
-                UsageHour.account_id == account_id, UsageHour.hour == hour, UsageHour.sealed_at.is_not(None)
-            )
-        ),
+async def sealed_revisions(session: AsyncSession, account_ids: Collection[str], hour: datetime) -> dict[str, int]:
+    """Return the revision at which the hour stands by account; those for which it is open are left out."""
+    rows = await session.execute(
+        select(UsageHour.account_id, UsageHour.revision)
+        .where(
+            is_any_of(UsageHour.account_id, account_ids), UsageHour.hour == hour, UsageHour.sealed_at.is_not(None)
+        )
+        .order_by(UsageHour.account_id)
     )
+    return {row.account_id: row.revision for row in rows}
 
 
 async def hour_usage(
