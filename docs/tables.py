@@ -1,4 +1,7 @@
-"""Writes the tables of docs/plugins.md from the plugins' own schemas, between their marks (`make docs`)."""  # noqa: INP001 - a folder of pages, not a package
+"""Writes tables between their marks: docs/plugins.md from the plugins' own schemas, docs/settings.md from the settings.
+
+`make docs` runs it; a test says when a page is out of date.
+"""  # noqa: INP001 - a folder of pages, not a package
 
 import importlib
 import json
@@ -8,9 +11,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
+from control_plane.entrypoints.settings import Settings
 from gateway_contract import plugins
 
 PAGE = Path(__file__).parent / "plugins.md"
+SETTINGS_PAGE = Path(__file__).parent / "settings.md"
 
 Field = Mapping[str, Any]
 
@@ -31,22 +38,52 @@ def with_tables(page: str) -> str:
         ValueError: a plugin has no pair of marks, or more than one.
     """
     for plugin in plugins.ALL:
-        mark = re.compile(rf"(<!-- begin:{plugin} -->\n).*?(<!-- end -->)", re.DOTALL)
-        found = len(mark.findall(page))
-        if found != 1:
-            raise ValueError(f"{plugin}: {found} pairs of marks, 1 is needed")
-        table = table_of(plugin)
-        page = mark.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", page)
+        page = with_table(page, plugin, table_of(plugin))
     return page
 
 
+def with_table(page: str, name: str, table: str) -> str:
+    """Return the page with one table written anew.
+
+    Raises:
+        ValueError: it has no pair of marks of this name, or more than one.
+    """
+    mark = re.compile(rf"(<!-- begin:{name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    found = len(mark.findall(page))
+    if found != 1:
+        raise ValueError(f"{name}: {found} pairs of marks, 1 is needed")
+    return mark.sub(lambda match: f"{match[1]}{table}\n{match[2]}", page)
+
+
+def table_of_settings() -> str:
+    """Return the control plane's variables in Markdown, in the order in which they are defined."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "**required**" if field.is_required() else _setting(field.get_default(call_default_factory=True))
+        lines.append(f"| `KM_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+def _setting(value: object) -> str:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, bool):
+        return f"`{str(text).lower()}`"
+    return f"`{text}`" if text or text == 0 else "none"
+
+
 def main() -> None:
-    """Rewrite the page where its tables are out of date."""
-    before = PAGE.read_text(encoding="utf-8")
-    after = with_tables(before)
-    if after != before:
-        PAGE.write_text(after, encoding="utf-8")
-    sys.stdout.write(f"{PAGE.name}: {'written' if after != before else 'up to date'}\n")
+    """Rewrite the pages whose tables are out of date."""
+    for page in (PAGE, SETTINGS_PAGE):
+        before = page.read_text(encoding="utf-8")
+        after = fresh(page, before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+        sys.stdout.write(f"{page.name}: {'written' if after != before else 'up to date'}\n")
+
+
+def fresh(page: Path, text: str) -> str:
+    """Return the text of one of our pages with its tables as they must be."""
+    return with_tables(text) if page == PAGE else with_table(text, "settings", table_of_settings())
 
 
 def _line(name: str, field: Field) -> str:

@@ -33,61 +33,102 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseSettings):
-    """Everything a process of the control plane can be told.
-
-    `gateway_secret`: comma-separated, 32 characters or more each; the first signs, all verify.
-    `gateway_nodes`: comma-separated addresses of Kong's Admin API. `kong_config`: path of the base kong.yml.
-    `redis_url`: one server, or a cluster (`gateway_contract.cluster_urls`).
-    `clickhouse_dsn`: `chdb:///directory` inside one process, or `clickhouse://...` for a server.
-    `clickhouse_cluster`: a cluster that this server knows; `clickhouse_insert_quorum`: see EventStoreConfig.
-    `export_dir`: where files of exports go; beside the embedded event store if left out. Servers that share the
-    queue must share it.
-    `sink_dir`: where sinks write files of days; beside the embedded event store if left out.
-    `sink_authorizations`: JSON, the Authorization header of http sinks by name. `sink_allow_private`: sinks may be
-    in private networks.
-    `usage_source`: where usage comes from; `kafka`: from there as well as from Redis.
-    `ingest_events_per_second`, `ingest_burst_events`: what one token may report; 0 a second is no limit.
-    """
+    """Everything a process of the control plane can be told. docs/settings.md is made from this (`make docs`)."""
 
     model_config = SettingsConfigDict(env_prefix="KM_", extra="ignore", frozen=True, hide_input_in_errors=True)
 
-    database_url: str = Field(pattern=r"^postgresql\+psycopg://")
-    redis_url: str = Field(pattern=r"^((redis|rediss)(\+cluster)?|unix)://")
-    clickhouse_dsn: str = Field(pattern=r"^(chdb|clickhouse|clickhouses|http|https)://")
-    clickhouse_cluster: str = Field(default="", max_length=100)
-    clickhouse_insert_quorum: Literal["all", "majority"] = "all"
-    gateway_secret: SecretStr
-    gateway_nodes: Annotated[tuple[str, ...], NoDecode] = ()
-    kong_config: Path = Path("kong.yml")
-    usage_spool_path: Path = Path("/var/spool/kong-monetize/usage.log")
-    host: str = "127.0.0.1"
-    port: int = Field(default=8090, ge=0, le=65535)
-    public_url: str = "http://127.0.0.1:8090"
-    hour_lateness_seconds: int = Field(default=120, ge=0, le=86_400)
-    shipper_silence_seconds: int = Field(default=120, ge=1, le=86_400)
-    event_retention_days: int = Field(default=MINIMUM_DAYS, ge=MINIMUM_DAYS, le=MAXIMUM_DAYS)
-    hourly_retention_days: int = Field(default=400, ge=91, le=36_600)
-    usage_shards: int = Field(default=1, ge=1, le=256)
-    sink_dir: Path | None = None
-    sink_authorizations: dict[str, SecretStr] = Field(default_factory=dict)
-    sink_allow_private: bool = False
-    export_dir: Path | None = None
-    export_keep_hours: int = Field(default=24, ge=1, le=24 * 90)
-    export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10)
-    export_max_mb: int = Field(default=4096, ge=1, le=10**7)
-    usage_source: Literal["redis", "kafka"] = "redis"
-    kafka_bootstrap_servers: str = ""
-    kafka_topic: str = DEFAULT_TOPIC
-    kafka_group: str = DEFAULT_GROUP
-    kafka_protocol: str = "PLAINTEXT"
-    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
-    kafka_username: str = ""
-    kafka_password: SecretStr = SecretStr("")
-    kafka_ca_file: str = ""
-    kafka_cert_file: str = ""
-    kafka_key_file: str = ""
-    ingest_events_per_second: int = Field(default=10_000, ge=0, le=1_000_000)
-    ingest_burst_events: int = Field(default=60_000, ge=MAX_EVENTS, le=100_000_000)
+    database_url: str = Field(
+        pattern=r"^postgresql\+psycopg://",
+        description="PostgreSQL: `postgresql+psycopg://user:password@host/name`.",
+    )
+    redis_url: str = Field(
+        pattern=r"^((redis|rediss)(\+cluster)?|unix)://",
+        description="Redis or Valkey that the gateway uses: one server, or a cluster (`redis+cluster://`).",
+    )
+    clickhouse_dsn: str = Field(
+        pattern=r"^(chdb|clickhouse|clickhouses|http|https)://",
+        description="The event store: `chdb:///directory` inside one process, `clickhouse://...` for a server.",
+    )
+    clickhouse_cluster: str = Field(
+        default="", max_length=100, description="A cluster that this ClickHouse server knows; none if empty."
+    )
+    clickhouse_insert_quorum: Literal["all", "majority"] = Field(
+        default="all", description="How many replicas must have events before they count as stored."
+    )
+    gateway_secret: SecretStr = Field(
+        description="32 characters or more, the same on every gateway; several with commas: the first signs, all verify."
+    )
+    gateway_nodes: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Addresses of Kong's Admin API, with commas: where configuration is pushed to."
+    )
+    kong_config: Path = Field(default=Path("kong.yml"), description="The base kong.yml that plugins are added to.")
+    usage_spool_path: Path = Field(
+        default=Path("/var/spool/kong-monetize/usage.log"), description="Where file-log writes on the gateways."
+    )
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8090, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    public_url: str = Field(
+        default="http://127.0.0.1:8090",
+        description="How callers reach the portal: links in 429 answers lead there.",
+    )
+    hour_lateness_seconds: int = Field(
+        default=120, ge=0, le=86_400, description="How long after its end an hour is sealed at the earliest."
+    )
+    shipper_silence_seconds: int = Field(
+        default=120, ge=1, le=86_400, description="After how long without news a shipper is called silent."
+    )
+    event_retention_days: int = Field(
+        default=MINIMUM_DAYS,
+        ge=MINIMUM_DAYS,
+        le=MAXIMUM_DAYS,
+        description="How long events are kept at least; a plan may promise more.",
+    )
+    hourly_retention_days: int = Field(
+        default=400,
+        ge=91,
+        le=36_600,
+        description="How long figures are kept by the hour; daily ones stay. Longer than KM_EVENT_RETENTION_DAYS.",
+    )
+    usage_shards: int = Field(
+        default=1, ge=1, le=256, description="Streams of usage in Redis; the same on every shipper."
+    )
+    usage_source: Literal["redis", "kafka"] = Field(
+        default="redis", description="Where usage comes from; `kafka`: from there as well as from Redis."
+    )
+    kafka_bootstrap_servers: str = Field(default="", description="Brokers, with commas: `host:9092,...`.")
+    kafka_topic: str = Field(default=DEFAULT_TOPIC, description="The topic of usage.")
+    kafka_group: str = Field(default=DEFAULT_GROUP, description="The collectors' consumer group.")
+    kafka_protocol: str = Field(
+        default="PLAINTEXT", description="`PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."
+    )
+    kafka_sasl_mechanism: str = Field(
+        default="SCRAM-SHA-512", description="`PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`."
+    )
+    kafka_username: str = Field(default="", description="For SASL.")
+    kafka_password: SecretStr = Field(default=SecretStr(""), description="For SASL.")
+    kafka_ca_file: str = Field(default="", description="Who signs the brokers' certificates.")
+    kafka_cert_file: str = Field(default="", description="Our own certificate, where brokers ask for one.")
+    kafka_key_file: str = Field(default="", description="The key of our own certificate.")
+    ingest_events_per_second: int = Field(
+        default=10_000, ge=0, le=1_000_000, description="What one token may report; 0 is no limit."
+    )
+    ingest_burst_events: int = Field(
+        default=60_000, ge=MAX_EVENTS, le=100_000_000, description="What one token may report at once."
+    )
+    export_dir: Path | None = Field(
+        default=None,
+        description="Where files of exports go, shared by all servers; beside the embedded event store if left out.",
+    )
+    export_keep_hours: int = Field(default=24, ge=1, le=24 * 90, description="How long a file of an export stays.")
+    export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10, description="Rows of one export at most.")
+    export_max_mb: int = Field(default=4096, ge=1, le=10**7, description="The size of one export at most.")
+    sink_dir: Path | None = Field(
+        default=None, description="Where sinks write files of days; beside the embedded event store if left out."
+    )
+    sink_authorizations: dict[str, SecretStr] = Field(
+        default_factory=dict, description="JSON: the Authorization header of http sinks, by the sink's name."
+    )
+    sink_allow_private: bool = Field(default=False, description="Whether sinks may be in private networks.")
 
     @field_validator("redis_url")
     @classmethod
