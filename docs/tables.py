@@ -1,4 +1,4 @@
-"""Writes tables between their marks: docs/plugins.md from the plugins' own schemas, docs/settings.md from the settings.
+"""Writes tables between their marks: plugins.md from the plugins' own schemas, settings.md from the settings.
 
 `make docs` runs it; a test says when a page is out of date.
 """  # noqa: INP001 - a folder of pages, not a package

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         default="all", description="How many replicas must have events before they count as stored."
     )
     gateway_secret: SecretStr = Field(
-        description="32 characters or more, the same on every gateway; several with commas: the first signs, all verify."
+        description="32 characters or more, as on the gateways; several with commas: the first signs, all verify."
     )
     gateway_nodes: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Addresses of Kong's Admin API, with commas: where configuration is pushed to."
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     )
     export_dir: Path | None = Field(
         default=None,
-        description="Where files of exports go, shared by all servers; beside the embedded event store if left out.",
+        description="Where exports write, shared by all servers; beside the embedded event store if left out.",
     )
     export_keep_hours: int = Field(default=24, ge=1, le=24 * 90, description="How long a file of an export stays.")
     export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10, description="Rows of one export at most.")

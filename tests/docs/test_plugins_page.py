@@ -1,4 +1,4 @@
-"""The plugins' page: its tables are those of the code, and its examples are configurations that load."""
+"""Pages with tables made from the code, and the plugins' page: its examples are configurations that load."""
 
 import importlib
 import importlib.util
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from control_plane.entrypoints.settings import Settings
 from devstack.gateway.declarative import load_configuration
 from devstack.gateway.entity_fields import UNSUPPORTED
 from devstack.gateway.plugin_catalog import PluginCatalog
@@ -52,9 +53,14 @@ def examples() -> list:
 
 
 class TestTables:
-    def test_are_up_to_date(self):
-        page = (DOCS / "plugins.md").read_text()
-        assert tables().with_tables(page) == page, "run `make docs`"
+    @pytest.mark.parametrize("name", ["plugins.md", "settings.md"])
+    def test_are_up_to_date(self, name: str):
+        text = (DOCS / name).read_text()
+        assert tables().fresh(DOCS / name, text) == text, "run `make docs`"
+
+    def test_say_what_each_setting_means(self):
+        for name, field in Settings.model_fields.items():
+            assert field.description, name
 
     def test_name_every_field_with_its_meaning(self):
         for name in plugins.ALL:
