@@ -1,6 +1,7 @@
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.period import period_containing
@@ -85,6 +86,46 @@ class TestSettleHour:
         assert found[UNITS] == 9
         assert (found[CALLS], found[hour_calls(number(past))]) == (13, 10)
         assert (await counters.read(counters.key_name))[UNITS] == 9
+
+    async def test_settles_each_account_of_an_hour_by_its_own_figures(self, shop, gateway, now, past, ada):
+        others = [
+            await shop.add_customer(now - timedelta(days=3), quota_units=100, name=name)
+            for name in ("Bob", "Cleo")
+        ]
+        counters = [Counters(gateway, customer, now) for customer in (ada, *others)]
+        for customer, units, sealed in ((ada, 6, True), (others[0], 4, True), (others[1], 2, False)):
+            await counters[(ada, *others).index(customer)].admit(past, units=10)
+            await shop.add_usage(customer, past, units=units, revision=1, sealed=sealed)
+            await shop.seal(customer, past, revision=1)
+        assert await settle(shop, gateway, now) == 3
+        # the last one's hour is open again: what was admitted stands
+        assert [(await one.read())[UNITS] for one in counters] == [6, 4, 10]
+        assert [(await one.read(one.key_name))[UNITS] for one in counters] == [6, 4, 10]
+
+    async def test_takes_what_an_amendment_adds_and_never_leaves_a_key_below_zero(
+        self, shop, gateway, now, past, ada
+    ):
+        counters = Counters(gateway, ada, now)
+        await counters.admit(past, units=10)
+        await shop.add_usage(ada, past, units=6, revision=2, sealed=True)
+        async with shop.sessions() as session, session.begin():
+            for key_id, amendment_id, units in (("", "uam_1", 9), (ada.keys[0], "uam_2", -8)):
+                await session.execute(
+                    text(
+                        "INSERT INTO usage_hourly (account_id, hour, phase_id, product, mode, key_id, endpoint, "
+                        "status, outcome, amendment_id, calls, units, billable_calls, billable_units, bytes_in, "
+                        "bytes_out, latency_ms_sum, gateway_ms_sum, revision) "
+                        "SELECT account_id, hour, phase_id, product, mode, :key_id, '', 0, 'amended', "
+                        ":amendment_id, 0, :units, 0, :units, 0, 0, 0, 0, 2 FROM usage_hourly "
+                        "WHERE hour = :hour AND amendment_id = '' AND billable_units > 0"
+                    ),
+                    {"key_id": key_id, "amendment_id": amendment_id, "units": units, "hour": past},
+                )
+        await shop.seal(ada, past, revision=2)
+        await settle(shop, gateway, now)
+        found = await counters.read()
+        assert (found[UNITS], found[CALLS]) == (7, 10)
+        assert (await counters.read(counters.key_name))[UNITS] == 0
 
     async def test_twice_is_once(self, shop, gateway, now, past, ada):
         counters = Counters(gateway, ada, now)
