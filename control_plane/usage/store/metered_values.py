@@ -8,7 +8,7 @@ from typing import Any
 from control_plane.catalog.meters import MEASURED_VALUES, PROPERTY, Aggregation, MeterFacts
 from control_plane.usage.store.events import EventStore
 
-GROUPS_PER_QUERY = 500
+SPANS_PER_QUERY = 1000
 _STATEMENT = (resources.files("control_plane.usage.store") / "metered_values.sql").read_text(encoding="utf-8")
 
 
@@ -28,7 +28,7 @@ class MeteredSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeteredValue:
-    """What a meter comes to, and of how many events. `latest_*`: the last of them, by (time, id)."""
+    """What a meter comes to, and of how many events. `latest_*`: of latest meters, the event by (time, id)."""
 
     value: int
     events: int
@@ -49,18 +49,29 @@ def metered_values(
     Spans of a group are looked at together, as one: that is what a unique meter needs. They must not overlap.
     `billed_replays` and `left_out` name events as (account, event id): see `metered_values.sql`.
     """
-    if not meters:
-        return
-    fixed = {**_meters(meters), "billed_replays": _names(billed_replays), "left_out": _names(left_out)}
-    for first in range(0, len(groups), GROUPS_PER_QUERY):
+    names = {"billed_replays": _names(billed_replays), "left_out": _names(left_out)}
+    for number, meter in enumerate(meters):
+        fixed = {**_parameters(meter), **names}
         spans = [
             (place, span)
-            for place, group in enumerate(groups[first : first + GROUPS_PER_QUERY], start=first)
+            for place, group in enumerate(groups)
             for span in group
+            if span.product == meter.api_product
         ]
-        if spans:
-            for group, meter, *figures in store.query(_STATEMENT, {**_spans(spans), **fixed}):
-                yield group, meter, _value(meters[meter].aggregation, figures)
+        for some in _batches(spans):
+            for group, *figures in store.query(_STATEMENT, {**_spans(some), **fixed}):
+                yield group, number, _value(meter.aggregation, figures)
+
+
+def _batches(spans: Sequence[tuple[int, MeteredSpan]]) -> Iterator[Sequence[tuple[int, MeteredSpan]]]:
+    """Cut spans into queries, never within a group."""
+    start = 0
+    while start < len(spans):
+        end = min(start + SPANS_PER_QUERY, len(spans))
+        while end < len(spans) and spans[end][0] == spans[end - 1][0]:
+            end += 1
+        yield spans[start:end]
+        start = end
 
 
 def _value(aggregation: Aggregation, figures: Sequence[Any]) -> MeteredValue:
@@ -88,25 +99,24 @@ def _spans(spans: Sequence[tuple[int, MeteredSpan]]) -> dict[str, Any]:
     }
 
 
-def _meters(meters: Sequence[MeterFacts]) -> dict[str, Any]:
-    kinds, names = zip(*(_kind(meter) for meter in meters), strict=True)
-    filters = [meter.filters for meter in meters]
+def _parameters(meter: MeterFacts) -> dict[str, Any]:
+    kind, name = _kind(meter)
+    filters = meter.filters
     return {
-        "m_products": [meter.api_product for meter in meters],
-        "m_events": [meter.events.value for meter in meters],
-        "m_value_kinds": list(kinds),
-        "m_value_names": list(names),
-        "m_endpoints": [list(one.endpoints) for one in filters],
-        "m_methods": [list(one.methods) for one in filters],
-        "m_lowest": [one.lowest_status for one in filters],
-        "m_highest": [one.highest_status for one in filters],
-        "m_event_types": [list(one.event_types) for one in filters],
-        "m_sources": [list(one.sources) for one in filters],
-        "m_property_names": [list(one.properties) for one in filters],
-        "m_property_values": [list(one.properties.values()) for one in filters],
-        "m_weight_endpoints": [list(meter.weights) for meter in meters],
-        "m_weights": [list(meter.weights.values()) for meter in meters],
-        "m_is_unique": [int(meter.aggregation is Aggregation.UNIQUE) for meter in meters],
+        "aggregation": meter.aggregation.value,
+        "events": meter.events.value,
+        "value_kind": kind,
+        "value_name": name,
+        "endpoints": list(filters.endpoints),
+        "methods": list(filters.methods),
+        "lowest_status": filters.lowest_status,
+        "highest_status": filters.highest_status,
+        "event_types": list(filters.event_types),
+        "sources": list(filters.sources),
+        "property_names": list(filters.properties),
+        "property_values": list(filters.properties.values()),
+        "weight_endpoints": list(meter.weights),
+        "weights": list(meter.weights.values()),
     }
 
 

@@ -1,9 +1,11 @@
--- What meters come to in groups of spans: one row for each group and meter that anything counted for. A span is a
--- part of one account's usage of one API product, [start_ms, end_ms), with the first status that is not billed in it.
+-- What one meter comes to in groups of spans: one row for each group that anything counted for. A span is a part of one
+-- account's usage of one API product, [start_ms, end_ms), with the first status that is not billed in it; the lists
+-- that describe spans (s_...) are of equal length.
 -- Every event once; live ones only, calls that were served with a billed status, and reported events. What the
 -- upstream repeated (flag `replayed`) is left out unless it is among `billed_replays`; so is all of `left_out`. Both
 -- name events as 'account event_id'.
--- The lists of meters (m_...) and of spans (s_...) are of equal length each; meters are numbered from 0.
+-- `value_kind` is '' to count, else what is looked at; conditions on it are constants, and columns that it does not name
+-- are not read. What has no such value does not count.
 WITH
     spans AS (
         SELECT
@@ -19,98 +21,82 @@ WITH
             )) AS span
         )
     ),
-    meters AS (
-        SELECT
-            meter.1 AS meter_number, meter.2 AS meter_product, meter.3 AS meter_events, meter.4 AS value_kind,
-            meter.5 AS value_name, meter.6 AS endpoints, meter.7 AS methods, meter.8 AS lowest_status,
-            meter.9 AS highest_status, meter.10 AS event_types, meter.11 AS sources, meter.12 AS property_names,
-            meter.13 AS property_values, meter.14 AS weight_endpoints, meter.15 AS weights, meter.16 AS is_unique
-        FROM (
-            SELECT arrayJoin(arrayZip(
-                range(length({m_products:Array(String)})), {m_products:Array(String)}, {m_events:Array(String)},
-                {m_value_kinds:Array(String)}, {m_value_names:Array(String)}, {m_endpoints:Array(Array(String))},
-                {m_methods:Array(Array(String))}, {m_lowest:Array(UInt16)}, {m_highest:Array(UInt16)},
-                {m_event_types:Array(Array(String))}, {m_sources:Array(Array(String))},
-                {m_property_names:Array(Array(String))}, {m_property_values:Array(Array(String))},
-                {m_weight_endpoints:Array(Array(String))}, {m_weights:Array(Array(UInt32))},
-                {m_is_unique:Array(UInt8)}
-            )) AS meter
-        )
-    ),
-    wanted AS (SELECT * FROM spans INNER JOIN meters ON span_product = meter_product),
     events AS (
         SELECT
-            account_id, hour, product, event_id, toUnixTimestamp64Milli(occurred_at) AS at_ms, outcome, status, endpoint,
-            method, path, key_id, client_ip, event_type, source, properties, dimensions, units, bytes_in, bytes_out,
-            latency_ms, gateway_ms, upstream_ms
+            account_id,
+            product,
+            hour,
+            event_id,
+            toUnixTimestamp64Milli(occurred_at) AS at_ms,
+            outcome = 'served' AS is_call,
+            status,
+            if({value_kind:String} = 'dimension', dimensions[{value_name:String}],
+            if({value_kind:String} = 'bytes_in', bytes_in,
+            if({value_kind:String} = 'bytes_out', bytes_out,
+            if({value_kind:String} = 'gateway_ms', toUInt64(gateway_ms),
+            if({value_kind:String} = 'latency_ms', toUInt64(latency_ms),
+            if({value_kind:String} = 'units', units,
+            if({value_kind:String} = 'upstream_ms', toUInt64(greatest(upstream_ms, 0)),
+            toUInt64(1)))))))) AS number,
+            if({value_kind:String} = 'property', properties[{value_name:String}],
+            if({value_kind:String} = 'key_id', toString(key_id),
+            if({value_kind:String} = 'client_ip', client_ip,
+            if({value_kind:String} = 'endpoint', toString(endpoint),
+            if({value_kind:String} = 'path', path,
+            ''))))) AS text,
+            if(
+                empty({weight_endpoints:Array(String)}) OR outcome != 'served',
+                toUInt32(1),
+                transform(toString(endpoint), {weight_endpoints:Array(String)}, {weights:Array(UInt32)}, toUInt32(1))
+            ) AS weight
         FROM usage_events FINAL
         WHERE (account_id, hour) IN (SELECT span_account, span_hour FROM spans)
             AND hour BETWEEN toDateTime(intDiv(arrayMin({s_starts_ms:Array(UInt64)}), 3600000) * 3600, 'UTC')
                 AND toDateTime(intDiv(arrayMax({s_ends_ms:Array(UInt64)}), 3600000) * 3600, 'UTC')
             AND mode = 'live'
             AND outcome IN ('served', 'reported')
+            AND ({events:String} = 'all' OR outcome = if({events:String} = 'calls', 'served', 'reported'))
             AND (
                 NOT has(flags, 'replayed')
                 OR has({billed_replays:Array(String)}, concat(account_id, ' ', event_id))
             )
-            AND NOT has({left_out:Array(String)}, concat(account_id, ' ', event_id))
-    ),
-    counted AS (
-        SELECT
-            span_group, meter_number, is_unique, value_kind, at_ms, event_id,
-            outcome = 'served' AS is_call,
-            multiIf(
-                value_kind = 'dimension', dimensions[value_name],
-                value_kind = 'bytes_in', bytes_in,
-                value_kind = 'bytes_out', bytes_out,
-                value_kind = 'gateway_ms', toUInt64(gateway_ms),
-                value_kind = 'latency_ms', toUInt64(latency_ms),
-                value_kind = 'units', units,
-                value_kind = 'upstream_ms', toUInt64(greatest(upstream_ms, 0)),
-                toUInt64(1)
-            ) AS number,
-            multiIf(
-                value_kind = 'property', properties[value_name],
-                value_kind = 'key_id', toString(key_id),
-                value_kind = 'client_ip', client_ip,
-                value_kind = 'endpoint', toString(endpoint),
-                value_kind = 'path', path,
-                ''
-            ) AS text,
-            if(
-                is_call AND has(weight_endpoints, endpoint), weights[indexOf(weight_endpoints, endpoint)], toUInt32(1)
-            ) AS weight
-        FROM events INNER JOIN wanted
-            ON account_id = span_account AND product = span_product AND hour = span_hour
-        WHERE at_ms >= start_ms
-            AND at_ms < end_ms
-            AND if(
-                outcome = 'served',
-                meter_events != 'reported' AND status < below_status
-                    AND status BETWEEN lowest_status AND highest_status
-                    AND (empty(endpoints) OR has(endpoints, endpoint))
-                    AND (empty(methods) OR has(methods, method)),
-                meter_events != 'calls'
-                    AND (empty(event_types) OR has(event_types, event_type))
-                    AND (empty(sources) OR has(sources, source))
-                    AND arrayAll((name, text) -> properties[name] = text, property_names, property_values)
+            AND (empty({left_out:Array(String)}) OR NOT has({left_out:Array(String)}, concat(account_id, ' ', event_id)))
+            AND (
+                outcome != 'served'
+                OR (
+                    status BETWEEN {lowest_status:UInt16} AND {highest_status:UInt16}
+                    AND (empty({endpoints:Array(String)}) OR has({endpoints:Array(String)}, endpoint))
+                    AND (empty({methods:Array(String)}) OR has({methods:Array(String)}, method))
+                )
             )
-            -- what has no such value does not count: a call that never reached the upstream took it no time
-            AND multiIf(
-                value_kind = '', 1,
-                value_kind = 'dimension', mapContains(dimensions, value_name),
-                value_kind = 'upstream_ms', is_call AND upstream_ms >= 0,
-                is_unique = 1, text != '',
-                is_call
+            AND (
+                outcome != 'reported'
+                OR (
+                    (empty({event_types:Array(String)}) OR has({event_types:Array(String)}, event_type))
+                    AND (empty({sources:Array(String)}) OR has({sources:Array(String)}, source))
+                    AND (
+                        empty({property_names:Array(String)})
+                        OR arrayAll(
+                            (name, wanted) -> properties[name] = wanted,
+                            {property_names:Array(String)},
+                            {property_values:Array(String)}
+                        )
+                    )
+                )
             )
+            AND if({value_kind:String} = '', 1,
+                if({value_kind:String} = 'dimension', mapContains(dimensions, {value_name:String}),
+                if({aggregation:String} = 'unique', text != '',
+                if({value_kind:String} = 'upstream_ms', outcome = 'served' AND upstream_ms >= 0,
+                outcome = 'served'))))
     )
 SELECT
     span_group,
-    meter_number,
     count() AS events,
-    sum(toUInt128(number) * weight) AS total,
-    max(number) AS greatest_number,
-    argMax((number, at_ms, event_id), (at_ms, event_id)) AS latest,
-    uniqExactIf(text, is_unique = 1) AS different
-FROM counted
-GROUP BY span_group, meter_number
+    sumIf(toUInt128(number) * weight, {aggregation:String} IN ('count', 'sum')) AS total,
+    maxIf(number, {aggregation:String} = 'max') AS greatest_number,
+    argMaxIf((number, at_ms, event_id), (at_ms, event_id), {aggregation:String} = 'latest') AS latest,
+    uniqExactIf(text, {aggregation:String} = 'unique') AS different
+FROM events INNER JOIN spans ON account_id = span_account AND product = span_product AND hour = span_hour
+WHERE at_ms >= start_ms AND at_ms < end_ms AND (NOT is_call OR status < below_status)
+GROUP BY span_group

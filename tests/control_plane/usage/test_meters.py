@@ -146,7 +146,7 @@ class TestValues:
             billed_replays=[("acc_1", "four")],
             left_out=[("acc_1", "one")],
         )
-        assert (value.value, value.latest_event_id) == (2, "two")
+        assert (value.value, value.events) == (2, 2)
 
     def test_of_latest_at_one_moment_is_the_greater_id(self, store) -> None:
         store.insert(columns([Event("b", dimensions={"tokens": 1}), Event("a", dimensions={"tokens": 2})]))
