@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ProgrammingError
 
 from control_plane.foundation.clock import EPOCH, to_ms
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate, migration_steps, steps_done
@@ -218,7 +219,12 @@ def _require_store(config: EventStoreConfig) -> None:
 
 
 def _open(config: EventStoreConfig, role: str) -> Client:
-    client = connect(replace(config, query_memory_mb=QUERY_MEMORY_MB))
+    try:
+        client = connect(replace(config, query_memory_mb=QUERY_MEMORY_MB))
+    except ProgrammingError as error:
+        if config.is_embedded:
+            raise CopyError(f"the {role} cannot be opened; is `km serve` still running? ({error})") from error
+        raise
     try:
         migrate(client, config.layout)
         newer = steps_done(client) - {number for number, _, _ in migration_steps()}

@@ -234,6 +234,19 @@ class TestOtherCommands:
         assert answer(km("usage", account, "--by", "status,endpoint", "--json"))["items"] == []
         assert answer(km("events", account, "--json")) == []
 
+    def test_the_event_store_says_what_it_holds(self, km: Km):
+        header, events, letters = km("events", "status").stdout.splitlines()
+        assert header.split("\t")[:4] == ["table", "rows", "bytes", "bytes_per_row"]
+        assert [events.split("\t")[0], letters.split("\t")[0]] == ["usage_events", "usage_dead_letters"]
+        assert [table["table"] for table in answer(km("events", "status", "--json"))["tables"]] == [
+            "usage_events",
+            "usage_dead_letters",
+        ]
+
+    def test_a_copy_that_cannot_be_made_is_one_line(self, km: Km, tmp_path: Path):
+        refused = km("events", "copy", "--from", f"chdb://{tmp_path}/none", "--to", "clickhouse://127.0.0.1:1/none")
+        assert (refused.exit_code, refused.stderr) == (1, f"km: {tmp_path}/none: there is no event store\n")
+
     def test_calls_of_nobody_are_asked_for_by_name(self, km: Km):
         assert answer(km("events", "--unattributed", "--json")) == []
         assert km("events").exit_code == 2
