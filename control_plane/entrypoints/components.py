@@ -18,7 +18,7 @@ from control_plane.subscriptions.advance import advance
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.daily.retention import HourlyRetentionConfig
 from control_plane.usage.ingest.rate_limit import RateLimit
-from control_plane.usage.ingest.writer import EventIngest
+from control_plane.usage.ingest.writer import EventIngest, IngestConfig
 from control_plane.usage.requests.exports.model import DEFAULT_DIRECTORY, ExportConfig
 from control_plane.usage.requests.exports.worker import run_exports
 from control_plane.usage.rollups.sealing import SealingConfig
@@ -95,7 +95,8 @@ def event_ingest(settings: Settings, sessions: async_sessionmaker[AsyncSession])
     async def open_store(stop: asyncio.Event) -> EventStore | None:
         return await open_store_patiently(event_store_config(settings), stop=stop, max_threads=1)
 
-    return EventIngest(sessions=sessions, open_store=open_store)
+    config = IngestConfig(event_retention_days=settings.event_retention_days)
+    return EventIngest(sessions=sessions, open_store=open_store, config=config)
 
 
 def ingest_limit(settings: Settings) -> RateLimit:

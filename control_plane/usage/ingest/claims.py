@@ -29,6 +29,7 @@ from control_plane.usage.ingest.model import (
 )
 from control_plane.usage.ingest.placing import place
 from control_plane.usage.ingest.tables import IngestBatch, IngestedId
+from control_plane.usage.retention import MINIMUM_DAYS
 
 # Sorted, so that two processes that are sent the same ids wait for each other instead of dying. Who waits sees
 # the other's rows afterwards, or takes their place if they were rolled back.
@@ -62,11 +63,16 @@ class Claimed:
 
 
 async def claim(
-    session: AsyncSession, events: Sequence[ReportedEvent], *, endpoints: EndpointNames, now: datetime
+    session: AsyncSession,
+    events: Sequence[ReportedEvent],
+    *,
+    endpoints: EndpointNames,
+    default_days: int = MINIMUM_DAYS,
+    now: datetime,
 ) -> Claimed:
     """Accept what is new and can be placed; events sent twice in one go are judged in their order.
 
-    Nothing is accepted before the session is committed.
+    Nothing is accepted before the session is committed. `default_days`: see `payload.encode`.
     """
     first = {event.event_id: event for event in reversed(events)}
     known = await _known(session, list(first))
@@ -81,7 +87,7 @@ async def claim(
     new = await _claim(session, placed, now)
     known |= await _known(session, [event_id for event_id in placed if event_id not in new])
     accepted = [found for event_id, found in placed.items() if event_id in new]
-    batch_id = await _keep(session, accepted, endpoints, now) if accepted else ""
+    batch_id = await _keep(session, accepted, endpoints, default_days, now) if accepted else ""
     verdicts = []
     for event in events:
         found = judged.get(event.event_id)
@@ -138,11 +144,15 @@ async def _claim(session: AsyncSession, placed: Mapping[str, PlacedEvent], now: 
 
 
 async def _keep(
-    session: AsyncSession, events: Sequence[PlacedEvent], endpoints: EndpointNames, now: datetime
+    session: AsyncSession,
+    events: Sequence[PlacedEvent],
+    endpoints: EndpointNames,
+    default_days: int,
+    now: datetime,
 ) -> str:
     batch = IngestBatch(
         id=new_id("ing", now),
-        payload=payload.encode(events, endpoints=endpoints, ingested_at_ms=to_ms(now)),
+        payload=payload.encode(events, endpoints=endpoints, default_days=default_days, ingested_at_ms=to_ms(now)),
         events=len(events),
         accepted_at=now,
     )

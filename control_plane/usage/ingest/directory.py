@@ -64,6 +64,7 @@ async def _subscribed(session: AsyncSession, account_ids: Collection[str]) -> di
             Plan.code,
             SubscriptionPhase.starts_at,
             SubscriptionPhase.ends_at,
+            PlanVersion.event_retention_days,
         )
         .join(ApiProduct, ApiProduct.id == Subscription.api_product_id)
         .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
@@ -73,7 +74,7 @@ async def _subscribed(session: AsyncSession, account_ids: Collection[str]) -> di
         .order_by(SubscriptionPhase.starts_at, SubscriptionPhase.id)
     )
     found: dict[str, list[Subscribed]] = defaultdict(list)
-    for account_id, product, subscription_id, plan, starts_at, ends_at in await session.execute(statement):
+    for account_id, product, subscription_id, plan, starts_at, ends_at, days in await session.execute(statement):
         end_ms = None if ends_at is None else first_ms(ends_at)
-        found[account_id].append(Subscribed(product, subscription_id, plan, first_ms(starts_at), end_ms))
+        found[account_id].append(Subscribed(product, subscription_id, plan, first_ms(starts_at), end_ms, days))
     return found

@@ -89,7 +89,10 @@ class ReportedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedEvent:
-    """A reported event with its place: whose it is, in which hour, on which plan."""
+    """A reported event with its place: whose it is, in which hour, on which plan.
+
+    `plan_days`: how long the plan promises to keep it, None where it promises nothing.
+    """
 
     event: ReportedEvent
     at_ms: int
@@ -99,6 +102,7 @@ class PlacedEvent:
     product: str
     subscription_id: str
     plan: str
+    plan_days: int | None = None
 
 
 def event_id_of(source: str, event_id: str) -> str:

@@ -10,6 +10,7 @@ from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.endpoints import EndpointNames
 from control_plane.usage.ingest.model import PlacedEvent
 from control_plane.usage.model import HourKey
+from control_plane.usage.retention import retention_days
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.outcomes import Outcome
 
@@ -54,10 +55,13 @@ def hour_of(event: PlacedEvent) -> HourKey:
     return HourKey(event.account_id, event.at_ms - event.at_ms % HOUR_MS)
 
 
-def encode(events: Sequence[PlacedEvent], *, endpoints: EndpointNames, ingested_at_ms: int) -> bytes:
+def encode(
+    events: Sequence[PlacedEvent], *, endpoints: EndpointNames, default_days: int, ingested_at_ms: int
+) -> bytes:
     """Return events as bytes that say all that the store is to hold: what is stored is decided here, once.
 
-    An event that names no endpoint stands under its type in figures by endpoint.
+    An event that names no endpoint stands under its type in figures by endpoint. `default_days`: how long events
+    are kept where their plan promises no longer.
     """
     columns: dict[str, list[Any]] = {
         "event_id": [placed.event.event_id for placed in events],
@@ -73,6 +77,9 @@ def encode(events: Sequence[PlacedEvent], *, endpoints: EndpointNames, ingested_
         "dimensions": [dict(placed.event.units) for placed in events],
         "subscription_id": [placed.subscription_id for placed in events],
         "plan": [placed.plan for placed in events],
+        "retention_days": [
+            retention_days(default_days=default_days, plan_days=placed.plan_days) for placed in events
+        ],
         "source": [placed.event.source for placed in events],
         "event_type": [placed.event.type for placed in events],
         "properties": [dict(placed.event.properties) for placed in events],

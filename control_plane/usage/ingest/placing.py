@@ -29,13 +29,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """An account was on a plan of a product for [start_ms, end_ms)."""
+    """An account was on a plan of a product for [start_ms, end_ms); events are kept `plan_days`, if it says so."""
 
     product: str
     subscription_id: str
     plan: str
     start_ms: int
     end_ms: int | None
+    plan_days: int | None = None
 
     def __contains__(self, at_ms: int) -> bool:
         return self.start_ms <= at_ms and (self.end_ms is None or at_ms < self.end_ms)
@@ -76,6 +77,7 @@ def place(event: ReportedEvent, directory: Directory, *, now: datetime) -> Place
         product=found.product,
         subscription_id=found.subscription_id,
         plan=found.plan,
+        plan_days=found.plan_days,
     )
 
 

@@ -25,6 +25,7 @@ from control_plane.usage.ingest.delivery import deliver, undelivered
 from control_plane.usage.ingest.model import IDS_KEPT, ReportedEvent, Verdict
 from control_plane.usage.ingest.payload import UnknownPayloadError
 from control_plane.usage.loops import Pauses
+from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.store import EventStore
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,8 @@ log = structlog.get_logger(__name__)
 class IngestConfig:
     """A group ends at `group_events` or after `group_seconds`; of more than `waiting_events` none are taken in.
 
-    A batch of another process is taken over after `take_over_seconds`; too early only costs work.
+    A batch of another process is taken over after `take_over_seconds`; too early only costs work. Events are kept
+    `event_retention_days` at least.
     """
 
     # judged in the event loop, which stands still meanwhile: a tenth of a second
@@ -45,6 +47,7 @@ class IngestConfig:
     take_over_seconds: float = 30.0
     housekeeping_seconds: float = 5.0
     forget_seconds: float = 3600.0
+    event_retention_days: int = MINIMUM_DAYS
 
 
 class IngestUnavailableError(KmError):
@@ -182,7 +185,13 @@ class EventIngest:
 
     async def _claim(self, events: Sequence[ReportedEvent]) -> Claimed:
         async with asyncio.timeout(self._config.commit_seconds), self._sessions() as session, session.begin():
-            return await claim(session, events, endpoints=self._endpoints, now=self._clock())
+            return await claim(
+                session,
+                events,
+                endpoints=self._endpoints,
+                default_days=self._config.event_retention_days,
+                now=self._clock(),
+            )
 
     async def _housekeep(self, store: EventStore) -> None:
         """Bring into the store what was accepted and left behind: by us lately, by others a while ago."""

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -240,6 +241,17 @@ class TestAccepting:
                 [report(number, subject="acc_2", time=moment.isoformat()) for number, moment in enumerate(moments)]
             )
         assert [verdict.code for verdict in verdicts] == [None, Code.TOO_OLD, None, Code.IN_FUTURE]
+
+    async def test_an_event_is_kept_as_long_as_the_installation_or_its_plan_says(
+        self, running, store, catalog, noon
+    ):
+        await catalog.account("acc_2")
+        version = await catalog.plan_version(event_retention_days=400)
+        await catalog.subscription(("phase_2", version, noon - HOUR, None), account="acc_2")
+        events = [report(1), report(2, subject="acc_2")]
+        async with running(config=replace(QUICK, event_retention_days=120)) as ingest:
+            await ingest.submit(events)
+        assert rows(store, "request_id, retention_days") == [("order-1", 120), ("order-2", 400)]
 
     async def test_requests_at_once_share_one_insert(self, running, store, monkeypatch):
         inserted = []
