@@ -90,36 +90,20 @@ class Attribution:
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
-        identities: list[Identity | None] = []
-        append = identities.append
-        read = self._upstream.read
-        for line in lines:
-            identity = read(line.ru) if line.ru else None
-            if identity is None or not is_same_call(line.ru, line.ra):
-                identity = self._unconfirmed(identity, line, len(identities), flags)
-            append(identity)
+        sent_texts, answer_texts = [line.ru for line in lines], [line.ra for line in lines]
+        identities = self._upstream.read(sent_texts)
+        rows = [
+            row
+            for row, (identity, sent, answered) in enumerate(
+                zip(identities, sent_texts, answer_texts, strict=True)
+            )
+            if identity is None or not is_same_call(sent, answered)
+        ]
+        if rows:
+            answers = self._answer.read([answer_texts[row] for row in rows])
+            for row, answered in zip(rows, answers, strict=True):
+                identities[row] = _unconfirmed(identities[row], answered, lines[row], row, flags)
         return identities
-
-    def _unconfirmed(
-        self, sent: Identity | None, line: UsageLine, row: int, flags: dict[int, tuple[str, ...]]
-    ) -> Identity | None:
-        """Judge a line whose receipts do not say the same; `sent` is what the request's says, if it is ours."""
-        note = parse_refusal_note(line.ra) if line.ra else None
-        answered = self._answer.read(line.ra) if line.ra and note is None else None
-        odd_answer = line.ra and note is None and answered is None
-        odd_request = line.ru and (sent is None or line.ra)
-        found = [FLAG_BAD_RECEIPT] if odd_answer or odd_request else []
-        identity = answered or (sent if note is None else None)
-        if identity is not None and identity is sent:
-            found.append(FLAG_LONE_RECEIPT)
-        if found:
-            flags[row] = tuple(found)
-        if identity is not None:
-            return identity
-        if not EARLIEST_MS <= line.at < LATEST_MS:
-            return None
-        outcome = note or Outcome.UNATTRIBUTED
-        return (line.id, line.at, "", 0, ("", "", Mode.LIVE.value, "", outcome.value, 0))
 
     def _columns(
         self,
@@ -181,6 +165,27 @@ class Attribution:
         for row, line in enumerate(lines):
             if line.rp and self._rules.is_replay(products[row], line):
                 flags[row] = (*flags.get(row, _NO_FLAGS), FLAG_REPLAYED)
+
+
+def _unconfirmed(
+    sent: Identity | None, answered: Identity | None, line: UsageLine, row: int, flags: dict[int, tuple[str, ...]]
+) -> Identity | None:
+    """Judge a line whose receipts do not say the same; `sent` and `answered` are what those of ours say."""
+    note = parse_refusal_note(line.ra) if line.ra else None
+    odd_answer = line.ra and note is None and answered is None
+    odd_request = line.ru and (sent is None or line.ra)
+    found = [FLAG_BAD_RECEIPT] if odd_answer or odd_request else []
+    identity = answered or (sent if note is None else None)
+    if identity is not None and identity is sent:
+        found.append(FLAG_LONE_RECEIPT)
+    if found:
+        flags[row] = tuple(found)
+    if identity is not None:
+        return identity
+    if not EARLIEST_MS <= line.at < LATEST_MS:
+        return None
+    outcome = note or Outcome.UNATTRIBUTED
+    return (line.id, line.at, "", 0, ("", "", Mode.LIVE.value, "", outcome.value, 0))
 
 
 def _is_unproven(line: UsageLine, identity: Identity | None) -> bool:

@@ -42,7 +42,7 @@ class CollectorConfig:
     shipper of ours makes can pass a bound. So a collector's memory is bounded whatever is waiting.
     """
 
-    max_lines: int = 20_000
+    max_lines: int = 50_000
     max_bytes: int = 32 * 1024 * 1024
     max_age_seconds: float = 0.2
     entries_per_read: int = 40

@@ -1,8 +1,8 @@
 """Events by column, as they are written to the store."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from control_plane.usage.collect.lines import UsageLine
@@ -91,8 +91,18 @@ class EventColumns:
         self.flags.update(more.flags)
 
     def slice(self, start: int, end: int) -> "EventColumns":
-        """Return some of the rows, without the remarks."""
+        """Return some of the rows, without what was noticed."""
         return EventColumns({name: column[start:end] for name, column in self.columns.items()})
+
+    def without(self, rows: Collection[int]) -> "EventColumns":
+        """Return this without some rows, but with all that was noticed."""
+        kept = [row for row in range(len(self)) if row not in rows]
+        columns: dict[str, Sequence[Any]] = {name: [column[row] for row in kept] for name, column in self.columns.items()}
+        return replace(self, columns=columns)
+
+    def only(self, *names: str) -> "EventColumns":
+        """Return this with some columns only, and with all that was noticed."""
+        return replace(self, columns={name: self.columns[name] for name in names} if self.columns else {})
 
 
 def repeated_receipts(events: EventColumns) -> int:

@@ -1,6 +1,6 @@
 """From stream entries to stored events. Blocking; the collector runs it in a thread."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -14,11 +14,13 @@ from control_plane.usage.collect.entries import EntryBatch
 from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
 from control_plane.usage.model import HourKey
 from control_plane.usage.retention import MINIMUM_DAYS
-from control_plane.usage.store import EventStore, UnstorableRowError
+from control_plane.usage.store import EventStore
+from control_plane.usage.store.event_block import EventBlock, UnstorableRowError
 
 IMPLAUSIBLE = "no receipt, and a time that cannot be"
 UNPROVEN = "a receipt of no secret known here: counted as a call of nobody"
 TOO_LATE = "too late: its hour is past retention, and is not counted again"
+NOTED_COLUMNS = ("event_id", "request_id", "account_id", "product")
 
 log = structlog.get_logger(__name__)
 
@@ -33,15 +35,19 @@ class StoredHours:
 
 @dataclass(frozen=True, slots=True)
 class ReadBatch:
-    """What a batch comes to: its events, and the lines that cannot become any."""
+    """What a batch comes to: its events as they will be stored, and the lines that cannot become any.
+
+    `noted` has what is asked of the events afterwards, and no more: texts take ten times the room of a block.
+    """
 
     batch: EntryBatch
-    events: EventColumns
+    block: EventBlock
+    noted: EventColumns
     letters: list[DeadLetter]
 
     @property
     def accounts(self) -> set[str]:
-        return {hour.account_id for hour in self.events.hours} - {""}
+        return {hour.account_id for hour in self.noted.hours} - {""}
 
 
 class EventWriter:
@@ -63,14 +69,8 @@ class EventWriter:
 
         Whatever a line holds, it ends as an event or as a dead letter.
         """
-        events, attribution = EventColumns(), self._attribution()
-        letters = [
-            dead_letter(
-                reason=f"unreadable entry: {reason}", raw=line, segment=f"entry {entry_id!r}", number=number
-            )
-            for entry_id, (reason, raw) in batch.unreadable.items()
-            for number, line in enumerate(raw.split(b"\n"))
-        ]
+        block, noted, attribution = EventBlock(), EventColumns(), self._attribution()
+        letters = list(_letters_of_entries(batch))
         for entry in batch.entries:
             lines, bad = decode_lines(
                 entry.lines, shipper_id=entry.shipper_id, segment=entry.segment, start_offset=entry.range.start
@@ -78,8 +78,11 @@ class EventWriter:
             found = attribution.events(lines, ingested_at_ms=now_ms, shipper=entry.shipper_id)
             letters += bad
             letters += letters_of_lines(found, entry.shipper_id)
-            events.extend(found)
-        return ReadBatch(batch, events, letters)
+            if len(found):
+                found, unstorable = add_what_fits(block, found)
+                letters += _letters_of_rows(unstorable, lines, entry.shipper_id)
+            noted.extend(found.only(*NOTED_COLUMNS))
+        return ReadBatch(batch, block, noted, letters)
 
     def write(self, found: ReadBatch, grants: Mapping[str, Grants], now_ms: int) -> StoredHours:
         """Store events and dead letters and return the hours they are in. Idempotent.
@@ -87,26 +90,37 @@ class EventWriter:
         Raises:
             clickhouse_connect.driver.exceptions.Error: the store failed; to be called again.
         """
-        events = found.events
-        if len(events):
-            columns = events.columns
-            columns |= enrichment_columns(columns["account_id"], columns["product"], grants, self._kept())
-        letters = [*found.letters, *self._insert(found.batch, events)]
-        self._store.insert_dead_letters(letters, received_at_ms=now_ms)
-        _count(found.batch, events, letters)
-        return StoredHours(frozenset(events.hours), frozenset(events.replay_hours))
+        noted = found.noted
+        if len(noted):
+            accounts, products = noted.columns["account_id"], noted.columns["product"]
+            self._store.insert_block(found.block, enrichment_columns(accounts, products, grants, self._kept()))
+        self._store.insert_dead_letters(found.letters, received_at_ms=now_ms)
+        _count(found.batch, noted, found.letters)
+        return StoredHours(frozenset(noted.hours), frozenset(noted.replay_hours))
 
-    def _insert(self, batch: EntryBatch, events: EventColumns) -> Iterator[DeadLetter]:
-        """Insert what can be inserted: a row that fits no column must not hold up the others."""
+
+def add_what_fits(block: EventBlock, events: EventColumns) -> tuple[EventColumns, dict[str, str]]:
+    """Add events to a block and return those added, and why others were not, by request id.
+
+    A row that fits no column must not hold up the others.
+    """
+    try:
+        block.add(events.columns)
+    except UnstorableRowError:
+        pass  # one of them: find out which
+    else:
+        return events, {}
+    reasons: dict[int, str] = {}
+    for row in range(len(events)):
         try:
-            self._store.insert(events)
+            EventBlock().add(events.slice(row, row + 1).columns)
         except UnstorableRowError as error:
-            if len(events) > 1:
-                middle = len(events) // 2
-                yield from self._insert(batch, events.slice(0, middle))
-                yield from self._insert(batch, events.slice(middle, len(events)))
-                return
-            yield _letter_of_row(batch, events, reason=f"unstorable: {error}")
+            reasons[row] = str(error)
+    kept = events.without(reasons)
+    if len(kept):
+        block.add(kept.columns)
+    request_ids = events.columns["request_id"]
+    return kept, {request_ids[row]: reason for row, reason in reasons.items()}
 
 
 def letters_of_lines(found: EventColumns, shipper_id: str) -> Iterator[DeadLetter]:
@@ -128,15 +142,21 @@ def _letter_of_line(line: UsageLine, reason: str, shipper_id: str) -> DeadLetter
     )
 
 
-def _letter_of_row(batch: EntryBatch, events: EventColumns, *, reason: str) -> DeadLetter:
-    """Return the letter of the one event here, with its line: looked for anew, since this hardly ever happens."""
-    request_id, shipper_id = events.columns["request_id"][0], events.columns["shipper"][0]
-    for entry in batch.entries:
-        lines, _ = decode_lines(entry.lines, shipper_id="", segment="", start_offset=0)
-        for line in lines:
-            if line.id == request_id and entry.shipper_id == shipper_id:
-                return _letter_of_line(line, reason, shipper_id)
-    raise LookupError(f"the line of {request_id!r} is not in its batch")
+def _letters_of_entries(batch: EntryBatch) -> Iterator[DeadLetter]:
+    """Return the lines of entries that cannot be read, one by one: they may be sound."""
+    for entry_id, (reason, raw) in batch.unreadable.items():
+        for number, line in enumerate(raw.split(b"\n")):
+            yield dead_letter(
+                reason=f"unreadable entry: {reason}", raw=line, segment=f"entry {entry_id!r}", number=number
+            )
+
+
+def _letters_of_rows(
+    reasons: Mapping[str, str], lines: Sequence[UsageLine], shipper_id: str
+) -> Iterator[DeadLetter]:
+    for line in lines:
+        if line.id in reasons:
+            yield _letter_of_line(line, f"unstorable: {reasons[line.id]}", shipper_id)
 
 
 def _count(batch: EntryBatch, events: EventColumns, letters: list[DeadLetter]) -> None:

@@ -5,6 +5,7 @@ Does not own: whose a call was (attribution), what an hour's figures mean (rollu
 """
 
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
-from control_plane.usage.store.events import EventStore, UnstorableRowError
+from control_plane.usage.store.event_block import UnstorableRowError
+from control_plane.usage.store.events import EventStore
 
 __all__ = ["EventStore", "EventStoreConfig", "UnstorableRowError", "connect", "migrate"]

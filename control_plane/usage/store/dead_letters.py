@@ -1,9 +1,10 @@
 """Reads lines that were set aside. Blocking: the caller runs it in a thread."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
+from typing import Any
 
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.usage.store.events import EventStore
@@ -70,4 +71,11 @@ def _letters(
             "page_size": limit,
         },
     )
-    return [StoredLetter(*row[:7], from_ms(row[7])) for row in rows]
+    return [_letter(row) for row in rows]
+
+
+def _letter(row: Sequence[Any]) -> StoredLetter:
+    letter_id, shipper_id, segment, start_offset, number, reason, text, received_at_ms = row
+    return StoredLetter(
+        letter_id, shipper_id, segment, start_offset, number, reason, text, from_ms(received_at_ms)
+    )

@@ -6,37 +6,16 @@ from importlib import resources
 from typing import Any, Self
 
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DataError
 
 from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.lines import DeadLetter
 from control_plane.usage.model import HourKey
 from control_plane.usage.store.client import EventStoreConfig, connect, migrate
+from control_plane.usage.store.event_block import EventBlock
 from control_plane.usage.store.layout import Layout
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 
-_COLUMN_TYPES = {
-    "occurred_at": "DateTime64(3, 'UTC')",
-    "ingested_at": "DateTime64(3, 'UTC')",
-    "status": "UInt16",
-    "units": "UInt64",
-    "dimensions": "Map(LowCardinality(String), UInt64)",
-    "bytes_in": "UInt64",
-    "bytes_out": "UInt64",
-    "latency_ms": "UInt32",
-    "gateway_ms": "UInt32",
-    "upstream_ms": "Int32",
-    "call_number": "UInt64",
-    "flags": "Array(LowCardinality(String))",
-    "event_id": "String",
-    "request_id": "String",
-    "path": "String",
-    "client_ip": "String",
-    "retention_days": "UInt16",
-    "properties": "Map(LowCardinality(String), String)",
-}
-_OTHER_COLUMN_TYPE = "LowCardinality(String)"
 INSERT_SETTINGS = {
     # answered when the rows are in a part, not when they are in a queue
     "async_insert": 0,
@@ -44,17 +23,11 @@ INSERT_SETTINGS = {
     "max_partitions_per_insert_block": 0,
     "throw_on_max_partitions_per_insert_block": 0,
     "max_insert_threads": 1,
-    # rows of one event are told apart when they are read (FINAL); doing so here as well takes as long as all the rest
+    # rows of one event are told apart when they are read (FINAL); to do so here, too, would double the time
     "optimize_on_insert": 0,
 }
 Voids = Mapping[HourKey, Collection[str]]
 """Ids of events that count nothing, by the hour they are in."""
-
-_CLIENT_SIDE_ERRORS = (DataError, ValueError, TypeError, OverflowError)
-
-
-class UnstorableRowError(Exception):
-    """Rows that no column type can hold; nothing of the batch was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +88,19 @@ class EventStore:
             UnstorableRowError: a value fits no column; none of these events is stored.
             clickhouse_connect.driver.exceptions.Error: the store failed; some of them may be stored.
         """
-        if not len(events):
+        if len(events):
+            block = EventBlock()
+            block.add(events.columns)
+            self.insert_block(block)
+
+    def insert_block(self, block: EventBlock, more: Mapping[str, Sequence[Any]] | None = None) -> None:
+        """Store a block of events, `more` columns beside its own; see `insert`."""
+        if not len(block):
             return
-        context = self._client.create_insert_context(
-            "usage_events",
-            column_names=list(events.columns),
-            column_type_names=[_COLUMN_TYPES.get(name, _OTHER_COLUMN_TYPE) for name in events.columns],
-            column_oriented=True,
-            settings=INSERT_SETTINGS,
+        names, body = block.body(more or {})
+        self._client.raw_insert(
+            "usage_events", column_names=names, insert_block=body, fmt="Native", settings=INSERT_SETTINGS
         )
-        context.data = list(events.columns.values())
-        try:
-            self._client.insert(context=context)
-        except _CLIENT_SIDE_ERRORS as error:
-            raise UnstorableRowError(str(error)) from error
 
     def insert_dead_letters(self, letters: Sequence[DeadLetter], *, received_at_ms: int) -> None:
         """Keep lines that are no events, with place and reason."""

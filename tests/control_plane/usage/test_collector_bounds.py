@@ -107,9 +107,9 @@ class TestBackpressure:
         """The shipper adds no more once the stream is full, and the spool holds the rest."""
         for _ in range(20):
             await gateway.ship(gateway.calls(3))
-        insert, attempts, away = store.insert, 0, asyncio.Event()
+        insert, attempts, away = store.insert_block, 0, asyncio.Event()
 
-        def fail(_events: Any) -> None:
+        def fail(*_block: Any) -> None:
             nonlocal attempts
             attempts += 1
             if attempts == 3:
@@ -117,7 +117,7 @@ class TestBackpressure:
             raise OperationalError("the event store is away")
 
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        monkeypatch.setattr(store, "insert", fail)
+        monkeypatch.setattr(store, "insert_block", fail)
         collector: Collector = make_collector(max_lines=1, wait_seconds=0.01)
         monkeypatch.setattr(type(collector), "_housekeep", nothing)
         running = asyncio.create_task(collector.run(stop))
@@ -125,7 +125,7 @@ class TestBackpressure:
             await asyncio.wait_for(away.wait(), 30)
             assert await redis.xlen(usage_stream(0)) == 20
             assert sum((await consumers(redis)).values()) == 1  # the batch in hand
-            monkeypatch.setattr(store, "insert", insert)
+            monkeypatch.setattr(store, "insert_block", insert)
             async with asyncio.timeout(30):
                 while await redis.xlen(usage_stream(0)):  # noqa: ASYNC110 - Redis sets no event
                     await asyncio.sleep(0.02)
