@@ -24,7 +24,7 @@ from control_plane.usage.store.digest_leaves import leaf_pages
 log = structlog.get_logger(__name__)
 
 # leaves that are read at once; a power of two, so that their roots are subtrees
-PAGE_SIZE = 65_536
+PAGE_SIZE = 262_144
 HOURS_AT_ONCE = 200
 # a seal is known by the moment it was made; the transaction that made it may commit a little later
 COMMIT_SPAN = timedelta(minutes=5)
