@@ -213,7 +213,7 @@ class TestRaces:
             return read(hours, **more)
 
         monkeypatch.setattr(store, "hour_figures", read_but_one)
-        config = AggregatorConfig(pause_seconds=0.01)
+        config = AggregatorConfig(hours_per_pass=6, pause_seconds=0.01)
         running = asyncio.create_task(
             run_aggregator(
                 config=config, sessions=sessions, store=store, stop=stop, clock=lambda: noon + timedelta(hours=1)
