@@ -23,7 +23,7 @@ from control_plane.usage.tables import TouchedHour, UnmatchedReplay, UsageHour, 
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from tests.control_plane.admin_api.conftest import NOW
-from tests.control_plane.usage.requests.conftest import an_event, keep_events
+from tests.control_plane.usage.requests.conftest import an_event, keep_events, one_event_store
 
 ClientOf = Callable[[str], httpx.AsyncClient]
 REPOSITORY = Path(__file__).parents[3]
@@ -41,11 +41,23 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
+@pytest.fixture(scope="module")
+def shared_event_store(event_store_directory: Path) -> Iterator[tuple[str, EventStore]]:
+    with one_event_store(event_store_directory) as found:
+        yield found
+
+
 @pytest.fixture
-def store(clickhouse_dsn: str) -> Iterator[EventStore]:
-    store = EventStore.open(EventStoreConfig(dsn=clickhouse_dsn))
-    yield store
-    store.close()
+def clickhouse_dsn(shared_event_store: tuple[str, EventStore]) -> str:
+    """The module's store, emptied."""
+    dsn, store = shared_event_store
+    store._client.command("TRUNCATE TABLE usage_events")
+    return dsn
+
+
+@pytest.fixture
+def store(shared_event_store: tuple[str, EventStore], clickhouse_dsn: str) -> EventStore:
+    return shared_event_store[1]
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """Events written straight into the store: how they get there is tested elsewhere."""
 
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
+import clickhouse_connect
 import pytest
 
 from control_plane.foundation.clock import from_ms, to_ms
-from control_plane.usage.store import EventStore
+from control_plane.usage.store import EventStore, EventStoreConfig
+from devstack.stores.event_store import event_store_dsn
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from gateway_contract.usage_events import UsageEvent
@@ -56,6 +61,41 @@ def keep_events(store: EventStore, events: Iterable[UsageEvent]) -> None:
     ]
     if rows:
         store._client.insert("usage_events", rows, column_names=["occurred_at", *names])
+
+
+@contextmanager
+def one_event_store(directory: Path) -> Iterator[tuple[str, EventStore]]:
+    """A database of the event store for many tests: making one takes longer than most of them."""
+    dsn = event_store_dsn(directory)
+    name = f"shared_{secrets.token_hex(6)}"
+    client = clickhouse_connect.get_client(dsn=dsn)
+    client.command(f"CREATE DATABASE {name}")
+    own_dsn = event_store_dsn(directory, database=name)
+    store = EventStore.open(EventStoreConfig(dsn=own_dsn))
+    store._client.command("SYSTEM STOP TTL MERGES usage_events")
+    yield own_dsn, store
+    store.close()
+    client.command(f"DROP DATABASE {name}")
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def shared_event_store(event_store_directory: Path) -> Iterator[tuple[str, EventStore]]:
+    with one_event_store(event_store_directory) as found:
+        yield found
+
+
+@pytest.fixture
+def clickhouse_dsn(shared_event_store: tuple[str, EventStore]) -> str:
+    """The module's store, emptied."""
+    dsn, store = shared_event_store
+    store._client.command("TRUNCATE TABLE usage_events")
+    return dsn
+
+
+@pytest.fixture
+def store(shared_event_store: tuple[str, EventStore], clickhouse_dsn: str) -> EventStore:
+    return shared_event_store[1]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import from_ms
@@ -236,33 +237,30 @@ class TestCase:
 
 
 class TestTheDatabase:
-    @pytest.mark.parametrize(
-        "statement",
-        [
+    async def test_refuses_to_change_trail_and_evidence(self, session, opened):
+        await opened()
+        await session.commit()
+        for statement in (
             "UPDATE dispute_steps SET text = 'otherwise'",
             "DELETE FROM dispute_steps",
             "TRUNCATE dispute_steps",
             "UPDATE disputed_requests SET event = '{}'",
             "DELETE FROM disputed_requests",
+            "TRUNCATE disputed_requests",
             "DELETE FROM disputes",
-        ],
-    )
-    async def test_refuses_to_change_trail_and_evidence(self, session, opened, statement):
-        await opened()
-        await session.commit()
-        with pytest.raises(Exception, match=r"never changed|violates foreign key"):
-            await session.execute(text(statement))
+        ):
+            with pytest.raises(DBAPIError, match="never changed"):
+                await session.execute(text(statement))
+            await session.rollback()
 
-    @pytest.mark.parametrize(
-        "statement",
-        ["UPDATE disputes SET status = 'under_review'", "UPDATE disputes SET steps = 2"],
-    )
-    async def test_refuses_a_change_without_an_entry_in_the_trail(self, session, opened, statement):
+    async def test_refuses_a_change_without_an_entry_in_the_trail(self, session, opened):
         await opened()
         await session.commit()
-        await session.execute(text(statement))
-        with pytest.raises(Exception, match="without an entry in its trail"):
-            await session.commit()
+        for statement in ("UPDATE disputes SET status = 'under_review'", "UPDATE disputes SET steps = 2"):
+            await session.execute(text(statement))
+            with pytest.raises(DBAPIError, match="without an entry in its trail"):
+                await session.commit()
+            await session.rollback()
 
 
 class TestDecision:

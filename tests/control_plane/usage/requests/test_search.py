@@ -13,7 +13,14 @@ from control_plane.foundation.clock import from_ms
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage.requests.history import SearchTooBroadError, event_search, stretches
 from control_plane.usage.requests.model import EventFilters, EventSpan, parse_statuses
-from control_plane.usage.store.event_reads import QueryTooLargeError, count_slices, search_events
+from control_plane.usage.store import EventStore, EventStoreConfig
+from control_plane.usage.store.event_reads import (
+    FileFormat,
+    QueryTooLargeError,
+    count_slices,
+    search_events,
+    write_rows,
+)
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from tests.control_plane.usage.requests.conftest import NOON, an_event
@@ -110,7 +117,7 @@ class TestSearch:
             newest_first=st.booleans(),
             limit=st.sampled_from([3, 50, 200]),
         )
-        @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=35, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         def check(*, filters, account_id, start, hours, newest_first, limit):
             wanted = {"account_id": account_id, "start": start, "end": start + hours * HOUR, "filters": filters}
             found = asyncio.run(every_page(store, limit=limit, newest_first=newest_first, **wanted))
@@ -149,18 +156,29 @@ class TestSearch:
         )
         assert [event.event_id for event in page.items] == ["node-900"]
 
-    async def test_a_search_that_takes_too_long_is_given_up_with_words(self, store, keep):
+    async def test_a_search_that_takes_too_much_is_given_up_with_words(self, keep, clickhouse_dsn):
         keep(*EVENTS)
-        store._client.set_client_setting("max_memory_usage", 1)
+        small = EventStore.open(EventStoreConfig(dsn=clickhouse_dsn))
+        small._client.set_client_setting("max_memory_usage", 1)
         with pytest.raises(SearchTooBroadError) as refused:
-            await event_search(store, account_id=None, start=NOON - DAY, end=NOON + 9 * DAY)
+            await event_search(small, account_id=None, start=NOON - DAY, end=NOON + 9 * DAY)
+        small.close()
         assert refused.value.code == "search_too_broad"
 
+    def test_a_query_ends_at_its_limit_and_not_before(self, clickhouse_dsn):
+        slow = EventStore.open(EventStoreConfig(dsn=clickhouse_dsn))
+        assert slow.query("SELECT sleep(0.2)", {})
+        slow.limit(seconds=1)
+        with pytest.raises(Exception, match="TIMEOUT_EXCEEDED"):
+            slow.query("SELECT sleepEachRow(0.05) FROM numbers(1200) SETTINGS max_block_size = 20", {})
+        slow.close()
+
     def test_other_failures_stay_what_they_are(self, store):
-        store._client.command("DROP TABLE usage_events")
-        with pytest.raises(Exception, match="usage_events") as failed:
-            search_events(store, EventSpan(account_id=None, start=NOON, end=NOON + HOUR), EventFilters(), limit=1)
+        span = EventSpan(account_id=None, start=NOON, end=NOON + HOUR)
+        with pytest.raises(Exception, match="UNKNOWN_IDENTIFIER") as failed:
+            write_rows(store, "SELECT nothing", {}, file_format=FileFormat.CSV, with_names=True)
         assert not isinstance(failed.value, QueryTooLargeError)
+        assert search_events(store, span, EventFilters(), limit=1) == []
 
     @pytest.mark.parametrize("cursor", ["zzz", "WzEsMiwzXQ", "WzkwMDcxOTkyNTQ3NDA5OTEsIiIsIiJd"])
     async def test_refuses_cursors_that_it_has_not_given_out(self, store, cursor):
