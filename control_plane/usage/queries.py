@@ -113,7 +113,8 @@ async def billable_units(
             starts_at=phase.starts_at,
             ends_at=phase.ends_at,
             calls=calls.get(phase.id, 0),
-            units=units[phase.id],
+            # an amendment of a declared meter may have taken more than is left of it since
+            units={meter: max(0, amount) for meter, amount in units[phase.id].items()},
         )
         for phase in phases
     ]
