@@ -86,7 +86,7 @@ def fresh(store: EventStore) -> Callable[[], EventStore]:
 
 
 class TestValues:
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(events=st.lists(calls | reports, max_size=30, unique_by=lambda event: event.id), below=st.just(500))
     def test_are_those_of_a_plain_computation(self, events: list[Event], below: int, fresh) -> None:
         store = fresh()
