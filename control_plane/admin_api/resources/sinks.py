@@ -22,6 +22,7 @@ SinkName = Annotated[
     StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,47}$"),
     Field(description="The sink's name.", examples=["warehouse"]),
 ]
+Url = Annotated[str, StringConstraints(max_length=2000), PrintableText]
 SinkPath = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,47}$", alias="sink", description="The sink's name.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most.")]
 
@@ -35,9 +36,7 @@ class CreateSink(StrictBody):
     kind: SinkKind
     content: SinkContent
     url: Annotated[
-        str | None,
-        StringConstraints(max_length=2000),
-        PrintableText,
+        Url | None,
         Field(description="Where CloudEvents are posted to.", examples=["https://billing.example.com/usage"]),
     ] = None
     file_format: FileFormat | None = None
