@@ -12,6 +12,7 @@ from control_plane.catalog.model import REQUESTS_METER
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.db import is_any_of
 from control_plane.gateway_sync.fitting_plans import DEMAND_DAYS, Demand
+from control_plane.usage.meters.demand import units_of_accounts
 from control_plane.usage.queries import MEASURED_METERS
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.modes import Mode
@@ -39,12 +40,13 @@ async def demands(
     dimensions: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
     for account_id, product, dimension, amount in await session.execute(_dimensions(account_ids, now)):
         dimensions[account_id, product][dimension] = amount
+    declared = await units_of_accounts(session, account_ids, start=demand_from(now), end=now)
     found = {}
     for row in await session.execute(_calls(account_ids, now)):
         of = row.account_id, row.product
         measured = {meter: getattr(row, meter) for meter in MEASURED_METERS if getattr(row, meter)}
         found[of] = Demand(
-            units={REQUESTS_METER: row.served + row.refused, **dimensions[of], **measured},
+            units={REQUESTS_METER: row.served + row.refused, **dimensions[of], **measured, **declared.get(of, {})},
             refused_calls=row.refused,
             rate_limited_calls=row.rate_limited,
             peak_hour_calls=row.peak_calls,

@@ -24,6 +24,7 @@ from control_plane.usage.meters.backfills import (
     start_backfill,
     take_backfill_step,
 )
+from control_plane.usage.meters.demand import units_of_accounts
 from control_plane.usage.meters.hourly import derive_meters
 from control_plane.usage.meters.periods import PeriodsConfig, count_due_periods
 from control_plane.usage.meters.reports import MeterFilter, hour_values, period_values
@@ -707,6 +708,22 @@ class TestBackfills:
 async def _hours(world: World) -> list[UsageHour]:
     async with world.sessions() as session:
         return list(await session.scalars(select(UsageHour)))
+
+
+class TestDemand:
+    async def test_is_what_meters_came_to_in_the_span(self, world) -> None:
+        await subscribed(world)
+        await world.declare(*ALL)
+        await world.deliver(
+            *(an_event(n, NOON - n * DAY, dimensions={"tokens": n, "seats": n}) for n in range(3)),
+            *(a_report(n, NOON - n * DAY, user=f"user-{n % 2}") for n in range(3)),
+            an_event(9, NOON - 3 * DAY, dimensions={"tokens": 99}),
+        )
+        await world.count()
+        async with world.sessions() as session:
+            found = await units_of_accounts(session, ["acc_1", "acc_2"], start=NOON - 2 * DAY, end=NOW)
+        expected = {"calls": 9, "sum-tokens": 3, "most-tokens": 2, "seats": 0, "users": 2, "keys": 1}
+        assert found == {("acc_1", "weather"): expected}
 
 
 class TestReports:
