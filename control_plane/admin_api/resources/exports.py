@@ -12,7 +12,7 @@ from control_plane.accounts.queries import account
 from control_plane.admin_api.access import READERS_OF_REQUESTS, Authenticated, Caller, RoleNotAllowedError, allows
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import Answer, Moment, PageAnswer, PageQuery, page_answer
-from control_plane.admin_api.resources.requests import STATUS_TEXT, AccountIdText
+from control_plane.admin_api.request_forms import STATUS_TEXT, AccountIdText
 from control_plane.admin_api.resources.usage import SpanQuery, Word
 from control_plane.admin_api.services import Given, Now
 from control_plane.foundation.errors import ValidationFailedError

@@ -8,30 +8,25 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
 from control_plane.foundation.audit import record_change
-from control_plane.foundation.clock import from_ms
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
+from control_plane.usage.requests.disputes.evidence import chosen_requests, copy_events
 from control_plane.usage.requests.disputes.model import (
-    MAX_REQUESTS,
     Decision,
     DisputeFacts,
     DisputeStatus,
     NoSuchRequestsError,
     Step,
-    TooManyDisputedRequestsError,
     status_after,
 )
-from control_plane.usage.requests.disputes.tables import Dispute, DisputedRequest, DisputeStep
+from control_plane.usage.requests.disputes.tables import Dispute, DisputeStep
 from control_plane.usage.requests.disputes.voiding import void_requests
 from control_plane.usage.store import EventStore
 from gateway_contract.usage_events import UsageEvent
-
-INSERTED_AT_ONCE = 1_000
 
 
 async def open_dispute(
@@ -71,7 +66,7 @@ async def open_dispute(
     )
     session.add(dispute)
     await session.flush()
-    added = await _copy(session, dispute, events, step=1)
+    added = await copy_events(session, dispute, events, step=1)
     details = {"selection": dict(selection), "requests": added} if events else {}
     _add_step(session, dispute, Step.OPENED, before=None, text=facts.reason, details=details, actor=actor, now=now)
     await _record(
@@ -99,7 +94,7 @@ async def add_requests(
     """
     dispute = await locked_dispute(session, dispute_id)
     status_after(dispute.status, Step.REQUESTS_ADDED)
-    added = await _copy(session, dispute, events, step=dispute.steps + 1)
+    added = await copy_events(session, dispute, events, step=dispute.steps + 1)
     if not added:
         raise NoSuchRequestsError
     details = {"selection": dict(selection), "requests": added}
@@ -151,7 +146,7 @@ async def decide(
     details = {"decision": decision.value, "void_requests": void_in is not None}
     await _step(session, dispute, Step.DECIDED, text=explanation, details=details, actor=actor, now=now)
     if void_in is not None:
-        requests = await _chosen(session, dispute, void_only)
+        requests = await chosen_requests(session, dispute, void_only)
         voided = await void_requests(session, void_in, dispute=dispute, requests=requests, actor=actor, now=now)
         await _step(session, dispute, Step.REQUESTS_VOIDED, details=voided.as_dict(), actor=actor, now=now)
     return dispute
@@ -184,43 +179,6 @@ async def locked_dispute(session: AsyncSession, dispute_id: str) -> Dispute:
     if dispute is None:
         raise NotFoundError("dispute", dispute_id)
     return dispute
-
-
-async def _copy(session: AsyncSession, dispute: Dispute, events: Sequence[UsageEvent], *, step: int) -> int:
-    """Keep copies of events and return how many are new to the case."""
-    wrong = next((event for event in events if event.account_id != dispute.account_id), None)
-    if wrong is not None:
-        raise NotFoundError("request", wrong.event_id)
-    added = 0
-    for start in range(0, len(events), INSERTED_AT_ONCE):
-        rows = [
-            {
-                "dispute_id": dispute.id,
-                "event_id": event.event_id,
-                "occurred_at": from_ms(event.occurred_at_ms),
-                "event": event.as_dict(),
-                "added_in_step": step,
-            }
-            for event in events[start : start + INSERTED_AT_ONCE]
-        ]
-        statement = insert(DisputedRequest).on_conflict_do_nothing().returning(DisputedRequest.event_id)
-        added += len((await session.scalars(statement, rows)).all())
-    if dispute.request_count + added > MAX_REQUESTS:
-        raise TooManyDisputedRequestsError
-    dispute.request_count += added
-    return added
-
-
-async def _chosen(session: AsyncSession, dispute: Dispute, wanted: Collection[str]) -> list[DisputedRequest]:
-    statement = (
-        select(DisputedRequest)
-        .where(DisputedRequest.dispute_id == dispute.id)
-        .order_by(DisputedRequest.occurred_at, DisputedRequest.event_id)
-    )
-    requests = {row.event_id: row for row in await session.scalars(statement)}
-    if unknown := sorted(set(wanted) - requests.keys()):
-        raise ValidationFailedError("void_only", f"{unknown[0]} is not in the dispute")
-    return [row for event_id, row in requests.items() if not wanted or event_id in wanted]
 
 
 async def _step(

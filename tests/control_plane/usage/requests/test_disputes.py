@@ -152,7 +152,7 @@ class TestCase:
             await operations.add_requests(session, events=[an_event(9, account_id="acc_2")], **arguments)
 
     async def test_too_many_requests_are_refused(self, session, opened, monkeypatch):
-        monkeypatch.setattr(operations, "MAX_REQUESTS", 4)
+        monkeypatch.setattr("control_plane.usage.requests.disputes.evidence.MAX_REQUESTS", 4)
         assert MAX_REQUESTS == 10_000
         dispute = await opened()
         events = [an_event(number, account_id=dispute.account_id) for number in range(6)]
