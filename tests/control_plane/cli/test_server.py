@@ -71,9 +71,11 @@ class TestRunning:
                     "event_store": "ok",
                     "worker_usage": "ok",
                     "worker_exports": "ok",
+                    "worker_sinks": "ok",
                     "worker_projector": "ok",
                     "worker_subscriptions": "ok",
                     "worker_upgrade_hints": "ok",
+                    "worker_ingest": "ok",
                 },
             },
         )
