@@ -20,7 +20,7 @@ GROUPS = {
         "coalescing",
         "million_keys",
     ],
-    "pipeline": ["shipper", "collector", "pipeline", "freshness", "chart", "pipeline_memory"],
+    "pipeline": ["shipper", "collector", "ingest", "pipeline", "freshness", "chart", "pipeline_memory"],
 }
 
 
