@@ -70,6 +70,17 @@ class TestACompleteHour:
         await checks.run(noon + LATER)
         assert (await checks.row()).state == "complete"
 
+    async def test_is_counted_by_the_check_where_it_ended_long_before_the_first_round(
+        self, gateway, ship, checks, counter, noon
+    ):
+        calls = gateway.calls(20)
+        await counter.admit([*calls, *gateway.calls(3, noon + 5 * HOUR)])
+        await ship(calls, noon=noon)
+        await checks.seal(noon + 40 * HOUR)
+        await checks.run(noon + 40 * HOUR)
+        row = await checks.row()
+        assert (row.state, row.numbers) == ("complete", [{"first": 1, "last": 20}])
+
 
 class TestAMissingCall:
     async def test_is_named_with_its_number_the_time_and_the_node(self, gateway, ship, checks, counter, noon):
@@ -102,11 +113,11 @@ class TestAMissingCall:
         await counter.admit(calls)
         await ship(calls[1:], noon=noon)
         await checks.seal(noon + LATER)
-        await checks.run(noon + LATER)
+        await checks.run(noon + LATER + 20 * MINUTE)  # by now the next look is an hour away
         assert (await checks.row()).state == "missing"
         await ship(calls[:1], noon=noon, up_to=4 * HOUR)
-        await checks.seal(noon + LATER + MINUTE)
-        await checks.run(noon + LATER + MINUTE)
+        await checks.seal(noon + LATER + 21 * MINUTE)
+        await checks.run(noon + LATER + 21 * MINUTE)
         row = await checks.row()
         assert (row.state, row.stored, row.missing) == ("complete", 5, [])
 
