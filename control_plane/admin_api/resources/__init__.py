@@ -36,6 +36,7 @@ RESOURCES: tuple[APIRouter, ...] = (
     key_imports.router,
     products.router,
     plan_files.router,
+    plan_files.exports,
     plans.router,
     subscriptions.router,
     spend_caps.router,

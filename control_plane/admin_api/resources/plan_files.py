@@ -16,11 +16,14 @@ from control_plane.admin_api.problems import validation_failure
 from control_plane.admin_api.services import Given, Now, Services
 from control_plane.billing.operations import require_caps_kept
 from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
+from control_plane.catalog.plan_export import plan_file_text, read_catalog
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
 from control_plane.foundation.errors import Problem, ValidationFailedError
 from control_plane.gateway_sync.queries import concurrency_unsupported
 
 router = APIRouter(prefix="/plans", tags=["plans"])
+# beside /plans/{code}: a plan may have any code
+exports = APIRouter(prefix="/plan-file", tags=["plans"])
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 MAX_DOCUMENTS = 50
 # one at a time, and not among the threads in which the event store is asked
@@ -46,7 +49,7 @@ class FieldChangeAnswer(BaseModel):
 
 class ChangeAnswer(BaseModel):
     kind: str = Field(description="`create`, `update` or `new_version`.")
-    entity_type: str = Field(description="`api_product` or `plan`.")
+    entity_type: str = Field(description="`api_product`, `meter` or `plan`.")
     code: str
     fields: list[FieldChangeAnswer] = Field(description="What differs, by path.")
     text: str = Field(description="The change in one line.")
@@ -111,6 +114,16 @@ def answer(diff: PlanDiff) -> PlanDiffAnswer:
         for change in diff.changes
     ]
     return PlanDiffAnswer(changes=changes, left_alone=list(diff.left_alone))
+
+
+class PlanFileAnswer(BaseModel):
+    plan_file: str = Field(description="Text of a plan file, YAML.")
+
+
+@exports.get("")
+async def export_plans(session: Database) -> PlanFileAnswer:
+    """Return what is on sale as a plan file: applying it changes nothing. Endpoints stand in it one by one."""
+    return PlanFileAnswer(plan_file=plan_file_text(await read_catalog(session)))
 
 
 @router.post("/diff", openapi_extra=_BODY)

@@ -40,6 +40,12 @@ def apply(file: PlanFileArgument, *, as_json: AsJson = False) -> None:
     _print_changes(post("/plans/apply", _read(file)), nothing="Nothing changed.", as_json=as_json)
 
 
+@app.command("export")
+def export() -> None:
+    """Print what is on sale as a plan file; applying it changes nothing."""
+    typer.echo(get("/plan-file")["plan_file"], nl=False)
+
+
 @app.command("list")
 def list_(
     *,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,10 +33,12 @@ from control_plane.catalog.meters import (
     check_meter,
 )
 from control_plane.catalog.model import Endpoint, PriceTerms, ProductFacts
-from control_plane.catalog.operations import create_api_product, update_api_product
-from control_plane.catalog.plan_changes import apply_plan_file, diff_plan_file
+from control_plane.catalog.operations import archive_plan, create_api_product, update_api_product
+from control_plane.catalog.plan_changes import PlanDiff, apply_plan_file, diff_plan_file
+from control_plane.catalog.plan_export import LimitNotExpressibleError, plan_file_text, read_catalog
 from control_plane.catalog.plan_file import parse_plan_file
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
+from gateway_contract.records import Window
 from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, audit_of
 
 PRODUCT = ProductFacts(
@@ -347,3 +350,71 @@ class TestPlanFiles:
         with pytest.raises(ValidationFailedError) as caught:
             parse_plan_file(FILE.replace(old, new))
         assert any(problem in str(one) for one in caught.value.problems), caught.value.problems
+
+
+EVERYTHING = """
+api_products:
+  - code: weather
+    name: Weather
+    description: All of it
+    service: weather
+    routes: [weather, bulk]
+    endpoints: ["GET /v1/cities/{city}"]
+    route_units: { bulk: 5 }
+    unit_headers: { tokens: x-tokens }
+    unit_maximums: { "*": { tokens: 8000 } }
+    replay_header: x-replayed
+  - { code: maps, name: Maps, service: maps, routes: [maps] }
+plans:
+  - code: pro
+    name: "Pro: yes"
+    api_product: weather
+    position: 3
+    recommended: true
+    visibility: hidden
+    interval: year
+    currency: EUR
+    quota: { units: 500, on_exceed: charge, cap: 900 }
+    limits: [{ limit: 5, per: second }, { limit: 99, per: day }]
+    concurrency: { limit: 20, lease_seconds: 90 }
+    entitlements: [history]
+    redis_down: closed
+    on_past_due: refuse
+    billable_statuses: { below: 400 }
+    event_retention_days: 400
+    prices:
+      - { model: flat, amount: 49 }
+      - { model: overage, unit_amount: 0.0015, description: Beyond the quota }
+      - model: graduated
+        meter: tokens
+        tiers: [{ up_to: 10, unit_amount: "0" }, { up_to: null, unit_amount: "1" }]
+  - { code: quote, name: Quote, api_product: maps, by_quote: true }
+"""
+
+
+class TestExport:
+    @pytest.mark.parametrize(
+        "text", [FILE, EVERYTHING, (Path(__file__).parents[3] / "plans.yml").read_text(encoding="utf-8")]
+    )
+    async def test_applied_again_changes_nothing_and_says_all(self, text, session, now) -> None:
+        file = parse_plan_file(text)
+        await apply_plan_file(session, file, actor=ACTOR, now=now)
+        exported = parse_plan_file(plan_file_text(await read_catalog(session)))
+        assert (await diff_plan_file(session, exported)) == PlanDiff((), ())
+        assert {product.code: product for product in exported.products} == {
+            product.code: product for product in file.products
+        }
+        assert {offer.facts.code: offer for offer in exported.plans} == {
+            offer.facts.code: offer for offer in file.plans
+        }
+        assert {one.code: one for one in exported.meters} == {one.code: one for one in file.meters}
+
+    async def test_leaves_out_what_is_archived(self, session, now) -> None:
+        await apply_plan_file(session, parse_plan_file(FILE), actor=ACTOR, now=now)
+        await archive_plan(session, code="starter", actor=ACTOR, now=now)
+        assert parse_plan_file(plan_file_text(await read_catalog(session))).plans == ()
+
+    async def test_names_a_limit_that_a_file_cannot_say(self, session, now) -> None:
+        await a_published_plan(session, now=now, windows=(Window(limit=5, window_ms=1500),))
+        with pytest.raises(LimitNotExpressibleError, match="1500 ms"):
+            plan_file_text(await read_catalog(session))

@@ -244,7 +244,9 @@ class TestOtherCommands:
         ]
 
     def test_a_copy_that_cannot_be_made_is_one_line(self, km: Km, tmp_path: Path):
-        refused = km("events", "copy", "--from", f"chdb://{tmp_path}/none", "--to", "clickhouse://127.0.0.1:1/none")
+        refused = km(
+            "events", "copy", "--from", f"chdb://{tmp_path}/none", "--to", "clickhouse://127.0.0.1:1/none"
+        )
         assert (refused.exit_code, refused.stderr) == (1, f"km: {tmp_path}/none: there is no event store\n")
 
     def test_calls_of_nobody_are_asked_for_by_name(self, km: Km):
@@ -416,6 +418,9 @@ class TestMeters:
         assert "by-job\t1\tpublished\tper_unit" in km("meters", "show", "jobs").stdout
         assert "0 of 0" in km("meters", "backfill", "jobs").stdout
         assert km("meters", "backfills", "jobs").stdout.count("mbf_") == 1
+        exported = km("plans", "export").stdout
+        assert "  code: jobs\n" in exported.replace("- code", "  code")
+        assert km("plans", "diff", "-", stdin=exported).stdout == "Nothing would change.\n"
         account = an_account(km)
         km("subscriptions", "create", account, "by-job")
         assert answer(km("meters", "values", "--account", account, "--json")) == []
