@@ -1,8 +1,10 @@
 """The collector: usage stream to event store, against clickhouse-connect inserting the same rows alone.
 
 Real Valkey and PostgreSQL beside it, the event store embedded. "One core" is measured as CPU time of this process,
-the embedded event store's threads included: a second of it is a second of one core. The collector's row covers all
-it does: reading, decoding, checking receipts, naming endpoints, storing, committing, publishing, acknowledging.
+the embedded event store's threads and what it merges meanwhile included: a second of it is a second of one core.
+The collector's row covers all it does: reading, decoding, checking receipts, naming endpoints, looking up plans,
+storing, committing, publishing, acknowledging. clickhouse-connect inserts whole columns in batches of the same
+size, once with the store's default settings and once with those that the collector uses.
 Prints a table, writes JSON to benchmarks/results/collector.json.
 """
 
@@ -16,6 +18,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import clickhouse_connect
 from redis.asyncio import Redis
@@ -27,11 +30,13 @@ from control_plane.usage.collect.batch_attribution import Attribution
 from control_plane.usage.collect.collector import Collector, CollectorConfig
 from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.endpoints import EndpointNames, Template
+from control_plane.usage.collect.enrichment import AccountCache
 from control_plane.usage.collect.lines import decode_lines
 from control_plane.usage.collect.storing import EventWriter
 from control_plane.usage.collect.stream import StreamSource
 from control_plane.usage.rollups.aggregator import aggregate_touched
 from control_plane.usage.store import EventStore, EventStoreConfig
+from control_plane.usage.store.events import INSERT_SETTINGS
 from control_plane.usage.workers import READ_BYTES
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.postgres import EmbeddedPostgres
@@ -40,10 +45,12 @@ from gateway_contract import usage_lines
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
 from gateway_contract.receipts import Place, Receipt, sign_receipt
-from gateway_contract.redis_names import COLLECTOR_GROUP, usage_stream
+from gateway_contract.records import AccountRecord, AccountStatus, ProductGrant, Quota, Window, encode_record
+from gateway_contract.redis_names import COLLECTOR_GROUP, account_record, usage_stream
 
 SECRET = b"benchmark-" * 4
 ACCOUNTS = 200
+ENTRIES_PER_BATCH = CollectorConfig().max_lines // usage_lines.MAX_LINES_PER_ENTRY
 LINES_PER_ENTRY = usage_lines.MAX_LINES_PER_ENTRY
 CITIES = ("oslo", "lima", "cairo", "quito", "hanoi", "paris", "delhi", "accra")
 
@@ -58,7 +65,7 @@ class Result:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "collector.json")
     options = parser.parse_args()
     # a worker process of ours does the same: batches are garbage as a whole, and hold no cycles
@@ -77,8 +84,9 @@ def main() -> None:
             valkey.stop()
     for result in results:
         print(f"{result.what:<52}{result.per_second:>12,.0f} /s{result.per_core_second:>12,.0f} /s and core")
-    share = results[1].per_core_second / results[0].per_core_second
-    print(f"{'the collector against the insert alone':<52}{share:>12.0%}")
+    for alone in results[:2]:
+        share = results[2].per_core_second / alone.per_core_second
+        print(f"{'the collector against ' + alone.what.partition(':')[0]:<52}{share:>12.0%}")
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
 
@@ -98,16 +106,24 @@ async def measure(events_directory: Path, redis_url: str, database_url: str, eve
         "weather": (Template("GET", "/weather/v1/current/{city}"), Template("GET", "/weather/v1/forecast"))
     }
     attribution = Attribution(secrets=(SECRET,), endpoints=EndpointNames(templates))
-    rounds = max(1, events // (LINES_PER_ENTRY * 40))
-    entries = [make_entry(number) for number in range(rounds * 40)]
-    total = len(entries) * LINES_PER_ENTRY
-    alone = await asyncio.to_thread(insert_alone, other, attribution, entries)
+    entries = [make_entry(number) for number in range(max(1, events // LINES_PER_ENTRY))]
+    expected = len(entries) * LINES_PER_ENTRY
+    alone = [
+        await asyncio.to_thread(insert_alone, other, attribution, entries, settings=settings, what=what)
+        for what, settings in (
+            ("default insert: clickhouse-connect alone", {}),
+            ("our settings: clickhouse-connect alone", INSERT_SETTINGS),
+        )
+    ]
     collector = Collector(
         config=CollectorConfig(),
         source=StreamSource(redis, shard=0),
         sessions=sessions,
         writer=EventWriter(store=store, attribution=lambda: attribution),
+        accounts=AccountCache(redis),
     )
+    for number in range(ACCOUNTS):
+        await redis.set(account_record(f"acc_{number:026d}"), make_record(number))
     await redis.xgroup_create(usage_stream(0), COLLECTOR_GROUP, id="0", mkstream=True)
     position = 0
     for lines in entries:
@@ -124,39 +140,68 @@ async def measure(events_directory: Path, redis_url: str, database_url: str, eve
     wall, cpu = time.perf_counter(), time.process_time()
     while await collector.collect():
         pass
-    collected = result("collector: stream to event store", total, wall, cpu)
-    assert store.count_events() == total
+    collected = result("collector: stream to event store", expected, wall, cpu)
+    assert store.count_events() == expected
     reader = EventStore.open(EventStoreConfig(dsn=dsn))
     wall, cpu = time.perf_counter(), time.process_time()
     hours = 0
     while done := await aggregate_touched(sessions, reader, now=datetime.now(UTC)):
         hours += done
-    aggregated = result(f"aggregator: {hours} hours recomputed, in events", total, wall, cpu)
+    aggregated = result(f"aggregator: {hours} hours recomputed, in events", expected, wall, cpu)
     for opened in (reader, store, other):
         opened.close()
     await redis.aclose()
     await engine.dispose()
-    return [alone, collected, aggregated]
+    return [*alone, collected, aggregated]
 
 
-def insert_alone(store: EventStore, attribution: Attribution, entries: list[bytes]) -> Result:
+def insert_alone(
+    store: EventStore, attribution: Attribution, entries: list[bytes], *, settings: dict[str, int], what: str
+) -> Result:
     """Insert the same rows in the same batches, with nothing else to do."""
     batches = []
-    for first in range(0, len(entries), 40):
+    for first in range(0, len(entries), ENTRIES_PER_BATCH):
         batch = EventColumns()
-        for raw in entries[first : first + 40]:
+        for raw in entries[first : first + ENTRIES_PER_BATCH]:
             lines, _ = decode_lines(raw, shipper_id="", segment="", start_offset=0)
             batch.extend(attribution.events(lines, ingested_at_ms=to_ms(datetime.now(UTC))))
-        batches.append(batch)
-    store.insert(batches[0])
+        batches.append(batch.columns)
+    client = store._client  # noqa: SLF001 - nothing of ours between
+    names = list(batches[0])
+    described = {row[0]: row[1] for row in client.query("DESCRIBE TABLE usage_events").result_rows}
+
+    def insert(columns: dict[str, Any]) -> None:
+        client.insert(
+            "usage_events",
+            list(columns.values()),
+            column_names=names,
+            column_type_names=[described[name] for name in names],
+            column_oriented=True,
+            settings=settings,
+        )
+
+    insert(batches[0])
     wall, cpu = time.perf_counter(), time.process_time()
     for batch in batches:
-        store.insert(batch)
-    return result("clickhouse-connect: the same rows inserted alone", sum(map(len, batches)), wall, cpu)
+        insert(batch)
+    done = result(what, total(batches), wall, cpu)
+    client.command("TRUNCATE TABLE usage_events")  # and what is still to be merged of it
+    return done
+
+
+def total(batches: list[dict[str, Any]]) -> int:
+    return sum(len(batch["event_id"]) for batch in batches)
 
 
 def result(what: str, events: int, wall: float, cpu: float) -> Result:
     return Result(what, events, events / (time.perf_counter() - wall), events / (time.process_time() - cpu))
+
+
+def make_record(number: int) -> str:
+    windows, quota = (Window(50, 1000),), Quota(500_000, hard=False)
+    grant = ProductGrant(f"sub_{number}", "growth", "Growth", 1, windows, quota, ())
+    account_id = f"acc_{number:026d}"
+    return encode_record(AccountRecord(account_id, "Bench", AccountStatus.ACTIVE, 1, {"weather": grant}))
 
 
 def make_entry(number: int) -> bytes:

@@ -12,6 +12,7 @@ another plugin may have cleared the answer's, and flagged: it gives way to any o
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from control_plane.usage.collect.endpoints import EndpointNames
@@ -46,6 +47,7 @@ from gateway_contract.usage_events import UsageEvent
 
 MAX_METHOD_LENGTH = 16
 MAX_DIMENSIONS = 16
+_MOST_DIGITS = len(str(MAX_UNITS))
 _DIMENSION = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -164,7 +166,7 @@ def judge_dimensions(
     units: dict[str, int] = {}
     flags: list[str] = []
     for name, value in sorted(found.items())[:MAX_DIMENSIONS]:
-        if not _DIMENSION.fullmatch(name):
+        if not _is_dimension(name):
             flags.append(FLAG_BAD_UNITS)
             continue
         amount = _unit_amount(value, maximums.get(name, MAX_UNITS))
@@ -176,10 +178,15 @@ def judge_dimensions(
     return units, tuple(dict.fromkeys(flags))
 
 
+@lru_cache(maxsize=1024)
+def _is_dimension(name: str) -> bool:
+    return _DIMENSION.fullmatch(name) is not None
+
+
 def _unit_amount(value: Any, most: int) -> int | None:
     if isinstance(value, str):
         text = value.strip()
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_UNITS))):
+        if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
             return None
         value = int(text)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= min(most, MAX_UNITS):

@@ -5,14 +5,16 @@ A property test holds both to the same answer.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Any
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, cast
+
+from msgspec.structs import astuple
 
 from control_plane.foundation.clock import from_ms
 from control_plane.usage.collect.attribution import (
     MAX_METHOD_LENGTH,
     NUMBERS,
-    is_same_call,
     is_shaped_like_receipt,
     judge_dimensions,
     judge_numbers,
@@ -34,11 +36,10 @@ from control_plane.usage.retention import countable_from_ms
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.receipts import Place, parse_refusal_note
+from gateway_contract.receipts import MAC_TEXT_LENGTH, Place, parse_refusal_note
 
 _NO_FLAGS: tuple[str, ...] = ()
 _NO_DIMENSIONS: dict[str, int] = {}
-_line_fields = attrgetter("id", "sv", "rt", "m", "p", "ip", "rp", *(source for source, _, _ in NUMBERS.values()))
 
 
 class Attribution:
@@ -63,7 +64,7 @@ class Attribution:
         implausible: list[UsageLine] = []
         expired: list[UsageLine] = []
         first_ms = countable_from_ms(from_ms(ingested_at_ms))
-        if any(identity is None or identity[1] < first_ms for identity in identities):
+        if None in identities or _earliest_ms(identities) < first_ms:
             pairs = list(zip(lines, identities, strict=True))
             implausible = [line for line, identity in pairs if identity is None]
             expired = [line for line, identity in pairs if identity is not None and identity[1] < first_ms]
@@ -79,14 +80,9 @@ class Attribution:
         ]
         columns = self._columns(lines, identities, flags, ingested_at_ms)
         columns["shipper"] = [shipper] * len(lines)
-        hours = {
-            (account_id, at_ms - at_ms % HOUR_MS)
-            for account_id, at_ms in zip(columns["account_id"], columns["occurred_at"], strict=True)
-        }
         counted = Counter(flag for row in flags.values() for flag in row)
         replay_hours = _replay_hours(columns, flags) if counted[FLAG_REPLAYED] else set()
-        named = {HourKey(*hour) for hour in hours}
-        return EventColumns(columns, named, replay_hours, implausible, expired, unproven, counted)
+        return EventColumns(columns, _hours(columns), replay_hours, implausible, expired, unproven, counted)
 
     def _identities(self, lines: Sequence[UsageLine], flags: dict[int, tuple[str, ...]]) -> list[Identity | None]:
         """Return what the receipts say, line by line; None for a line that has no hour. Fills `flags` by row."""
@@ -97,7 +93,8 @@ class Attribution:
             for row, (identity, sent, answered) in enumerate(
                 zip(identities, sent_texts, answer_texts, strict=True)
             )
-            if identity is None or not is_same_call(sent, answered)
+            # as `attribution.is_same_call` says
+            if identity is None or sent[:-MAC_TEXT_LENGTH] != answered[:-MAC_TEXT_LENGTH]
         ]
         if rows:
             answers = self._answer.read([answer_texts[row] for row in rows])
@@ -114,33 +111,32 @@ class Attribution:
     ) -> dict[str, Sequence[Any]]:
         event_ids, times, emitters, numbers, subjects = zip(*identities, strict=True)
         accounts, keys, modes, products, outcomes, units = zip(*subjects, strict=True)
-        fields = zip(*map(_line_fields, lines), strict=True)
-        ids, services, routes, methods, paths, addresses, replays, *figures = fields
-        name = self._endpoints.name
+        given = dict(zip(UsageLine.__struct_fields__, zip(*map(astuple, lines), strict=True), strict=True))
+        routes, methods, paths = given["rt"], given["m"], given["p"]
         columns: dict[str, Sequence[Any]] = {
             "event_id": event_ids,
-            "request_id": ids,
+            "request_id": given["id"],
             "occurred_at": times,
             "account_id": accounts,
             "key_id": keys,
             "mode": modes,
             "product": products,
-            "service": services,
+            "service": given["sv"],
             "route": routes,
-            "endpoint": list(map(name, products, methods, routes, paths)),
+            "endpoint": list(map(self._endpoints.name, products, methods, routes, paths)),
             "method": _cut(methods, MAX_METHOD_LENGTH),
             "path": _cut(paths, MAX_PATH_LENGTH),
             "outcome": outcomes,
             "units": units,
-            "dimensions": self._dimensions(lines, products, flags),
-            "client_ip": addresses,
+            "dimensions": self._dimensions(given["u"], products, routes, flags),
+            "client_ip": given["ip"],
             "emitter": emitters,
             "call_number": numbers,
             "ingested_at": [ingested_at_ms] * len(lines),
         }
-        columns.update(zip(NUMBERS, figures, strict=True))
+        columns |= {name: given[source] for name, (source, _, _) in NUMBERS.items()}
         _bound_numbers(lines, columns, flags)
-        if any(replays):
+        if any(given["rp"]):
             self._note_replays(lines, products, flags)
         rows: list[tuple[str, ...]] = [_NO_FLAGS] * len(lines)
         for row, found in flags.items():
@@ -149,15 +145,19 @@ class Attribution:
         return columns
 
     def _dimensions(
-        self, lines: Sequence[UsageLine], products: Sequence[str], flags: dict[int, tuple[str, ...]]
+        self,
+        units_found: Sequence[Mapping[str, Any]],
+        products: Sequence[str],
+        routes: Sequence[str],
+        flags: dict[int, tuple[str, ...]],
     ) -> list[dict[str, int]]:
-        found = [_NO_DIMENSIONS] * len(lines)
-        for row, line in enumerate(lines):
-            if line.u:
-                found[row], bad = judge_dimensions(line.u, self._rules.maximums(products[row], line.rt))
+        judged = [_NO_DIMENSIONS] * len(units_found)
+        for row, found in enumerate(units_found):
+            if found:
+                judged[row], bad = judge_dimensions(found, self._rules.maximums(products[row], routes[row]))
                 if bad:
                     flags[row] = flags.get(row, _NO_FLAGS) + bad
-        return found
+        return judged
 
     def _note_replays(
         self, lines: Sequence[UsageLine], products: Sequence[str], flags: dict[int, tuple[str, ...]]
@@ -198,6 +198,20 @@ def _is_unproven(line: UsageLine, identity: Identity | None) -> bool:
 
 def _cut(texts: Sequence[str], length: int) -> Sequence[str]:
     return [text[:length] for text in texts] if max(map(len, texts)) > length else texts
+
+
+def _earliest_ms(identities: Sequence[Identity | None]) -> int:
+    """Return the first moment, of none the last there is; there is no None among them."""
+    return min(map(itemgetter(1), cast("Sequence[Identity]", identities)), default=LATEST_MS)
+
+
+def _hours(columns: Mapping[str, Sequence[Any]]) -> set[HourKey]:
+    accounts, times = columns["account_id"], columns["occurred_at"]
+    first, last = min(times) // HOUR_MS, max(times) // HOUR_MS
+    if first == last:
+        return set(map(HourKey._make, zip(set(accounts), repeat(first * HOUR_MS), strict=False)))
+    hours = {(account_id, at_ms // HOUR_MS) for account_id, at_ms in zip(accounts, times, strict=True)}
+    return {HourKey(account_id, hour * HOUR_MS) for account_id, hour in hours}
 
 
 def _replay_hours(columns: Mapping[str, Sequence[Any]], flags: Mapping[int, tuple[str, ...]]) -> set[HourKey]:

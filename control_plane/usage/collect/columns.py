@@ -97,7 +97,9 @@ class EventColumns:
     def without(self, rows: Collection[int]) -> "EventColumns":
         """Return this without some rows, but with all that was noticed."""
         kept = [row for row in range(len(self)) if row not in rows]
-        columns: dict[str, Sequence[Any]] = {name: [column[row] for row in kept] for name, column in self.columns.items()}
+        columns: dict[str, Sequence[Any]] = {
+            name: [column[row] for row in kept] for name, column in self.columns.items()
+        }
         return replace(self, columns=columns)
 
     def only(self, *names: str) -> "EventColumns":

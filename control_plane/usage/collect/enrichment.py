@@ -6,7 +6,7 @@ process keeps them for a minute. It is never a ground for billing, so it is left
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -169,14 +169,31 @@ def enrichment_columns(
     accounts: Sequence[str], products: Sequence[str], grants: Mapping[str, Grants], kept: KeptDays
 ) -> dict[str, Sequence[Any]]:
     """Return the columns to add to events of these accounts and products, row by row."""
-    subjects = list(zip(accounts, products, strict=True))
+    only = products[0] if products else ""
+    if products.count(only) == len(products):  # mostly, and then the account alone says it all
+        by_account = _added(((account_id, only) for account_id in set(accounts)), grants, kept)
+        found = {account_id: row for (account_id, _), row in by_account.items()}
+        rows = list(map(found.__getitem__, accounts))
+    else:
+        subjects = list(zip(accounts, products, strict=True))
+        rows = list(map(_added(set(subjects), grants, kept).__getitem__, subjects))
+    if not rows:
+        return {}
+    subscriptions, plans, days = zip(*rows, strict=True)
+    return {"subscription_id": subscriptions, "plan": plans, "retention_days": days}
+
+
+def _added(
+    subjects: Iterable[tuple[str, str]], grants: Mapping[str, Grants], kept: KeptDays
+) -> dict[tuple[str, str], tuple[str, str, int]]:
+    """Return subscription, plan and days to keep by account and product.
+
+    Of one whose record is not known an event is kept as long as any plan promises.
+    """
     added: dict[tuple[str, str], tuple[str, str, int]] = {}
-    for account_id, product in set(subjects):
+    for account_id, product in subjects:
         known = grants.get(account_id)
         grant = known.get(product, NO_GRANT) if known else NO_GRANT
         days = kept.days(grant) if known or not account_id else kept.days_if_unknown()
         added[account_id, product] = (grant.subscription_id, grant.plan, days)
-    if not added:
-        return {}
-    subscriptions, plans, all_days = zip(*map(added.__getitem__, subjects), strict=True)
-    return {"subscription_id": subscriptions, "plan": plans, "retention_days": all_days}
+    return added

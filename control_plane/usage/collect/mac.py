@@ -60,8 +60,11 @@ class ReceiptReader:
             bodies = [texts[row][:-_MAC_END] for row in rows]
             given = [texts[row][-MAC_TEXT_LENGTH:] for row in rows]
             true = _which_hold(bodies, given, *copies)
+            left: list[int] = []
             if true is None:
-                identities, left = self._identify_all(bodies), []
+                identities = self._identify_all(bodies)
+                if len(rows) == len(texts):
+                    return list(identities)
             else:
                 identities = self._identify_all([body for body, holds in zip(bodies, true, strict=True) if holds])
                 left = [row for row, holds in zip(rows, true, strict=True) if not holds]
