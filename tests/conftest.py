@@ -33,7 +33,12 @@ def pytest_configure() -> None:
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """Name tests alike in every process: keys that are drawn anew in each are left out of the names."""
+    """Name tests alike in every process: keys that are drawn anew in each are left out of the names.
+
+    So are bytes: a compressed text holds the moment at which it was made.
+    """
+    if isinstance(val, bytes):
+        return f"{len(val)} bytes"
     if not isinstance(val, str) or not LONG_WORD.search(val):
         return None
     return LONG_WORD.sub("LONG", val.encode("unicode_escape").decode())
