@@ -1,7 +1,9 @@
 """The collector: usage stream to event store, against clickhouse-connect inserting the same rows alone.
 
 Real Valkey and PostgreSQL beside it, the event store embedded. "One core" is measured as CPU time of this process,
-the embedded event store's threads and what it merges meanwhile included: a second of it is a second of one core.
+the embedded event store's threads included: a second of it is a second of one core. What the store merges in the
+background is left out unless --merge asks for it: a server does that elsewhere, and how much of it falls into a
+short run is chance.
 The collector's row covers all it does: reading, decoding, checking receipts, naming endpoints, looking up plans,
 storing, committing, publishing, acknowledging. clickhouse-connect inserts whole columns in batches of the same
 size, once with the store's default settings and once with those that the collector uses.
@@ -67,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "collector.json")
+    parser.add_argument("--merge", action="store_true", help="count what the store merges meanwhile, too")
     options = parser.parse_args()
     # a worker process of ours does the same: batches are garbage as a whole, and hold no cycles
     gc.set_threshold(100_000, 50, 100)
@@ -78,7 +81,9 @@ def main() -> None:
         try:
             url = postgres.create_database("bench").replace("postgresql://", "postgresql+psycopg://", 1)
             migrations.upgrade(url)
-            results = asyncio.run(measure(Path(directory) / "events", valkey.url, url, options.events))
+            results = asyncio.run(
+                measure(Path(directory) / "events", valkey.url, url, options.events, merge=options.merge)
+            )
         finally:
             postgres.destroy()
             valkey.stop()
@@ -91,7 +96,9 @@ def main() -> None:
     options.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
 
 
-async def measure(events_directory: Path, redis_url: str, database_url: str, events: int) -> list[Result]:
+async def measure(
+    events_directory: Path, redis_url: str, database_url: str, events: int, *, merge: bool
+) -> list[Result]:
     engine = create_engine(database_url)
     redis = Redis.from_url(redis_url, socket_timeout=60, socket_read_size=READ_BYTES)
     sessions = session_factory(engine)
@@ -102,6 +109,8 @@ async def measure(events_directory: Path, redis_url: str, database_url: str, eve
         EventStoreConfig(dsn=event_store_dsn(events_directory, database="alone")), max_threads=1
     )
     store = EventStore.open(EventStoreConfig(dsn=dsn), max_threads=1)
+    if not merge:
+        store._client.command("SYSTEM STOP MERGES")  # noqa: SLF001 - of all tables
     templates = {
         "weather": (Template("GET", "/weather/v1/current/{city}"), Template("GET", "/weather/v1/forecast"))
     }

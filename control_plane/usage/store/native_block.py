@@ -8,7 +8,7 @@ have them; the packages that this needs are made for no others.
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 _LONGEST_SHORT = 127
 _SHORT_LENGTHS = [chr(length) for length in range(_LONGEST_SHORT + 1)]
@@ -18,6 +18,9 @@ _OWN_KEYS = 1 << 9 | 1 << 10
 _NUMBERS = {"UInt16": "H", "UInt32": "I", "Int32": "i", "UInt64": "Q", "Int64": "q", "DateTime64(3, 'UTC')": "q"}
 # indexes of four bytes, however few keys: made so, they need not be made again
 _WIDE_INDEX = 2
+
+
+Piece: TypeAlias = "bytes | array[int]"
 
 
 class Encoded(Protocol):
@@ -39,8 +42,8 @@ class Column(Protocol):
         """
         ...
 
-    def write(self, out: bytearray) -> None:
-        """Write what was kept."""
+    def write(self, out: list[Piece]) -> None:
+        """Add the pieces of what was kept."""
         ...
 
 
@@ -56,8 +59,8 @@ class Numbers:
         made = array(self._code, values)
         return lambda: self._values.extend(made)
 
-    def write(self, out: bytearray) -> None:
-        out += self._values.tobytes()
+    def write(self, out: list[Piece]) -> None:
+        out.append(self._values)
 
 
 class Texts:
@@ -66,18 +69,14 @@ class Texts:
     type_name = "String"
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._pieces: list[Piece] = []
 
     def encode(self, values: Sequence[str]) -> Encoded:
         made = texts_bytes(values)
+        return lambda: self._pieces.append(made)
 
-        def keep() -> None:
-            self._bytes += made
-
-        return keep
-
-    def write(self, out: bytearray) -> None:
-        out += self._bytes
+    def write(self, out: list[Piece]) -> None:
+        out += self._pieces
 
 
 class Words:
@@ -110,19 +109,20 @@ class Words:
             code = self._known[word] = len(self._known)
         return code
 
-    def write(self, out: bytearray) -> None:
-        out += _LOW_CARDINALITY_VERSION
+    def write(self, out: list[Piece]) -> None:
+        out.append(_LOW_CARDINALITY_VERSION)
         self.write_data(out, self._codes)
 
-    def write_data(self, out: bytearray, codes: "array[int]") -> None:
-        """Write words and codes; nothing at all where there are no codes."""
-        if not codes:
-            return
-        out += (_OWN_KEYS | _WIDE_INDEX).to_bytes(8, "little")
-        out += len(self._known).to_bytes(8, "little")
-        out += texts_bytes(list(self._known))
-        out += len(codes).to_bytes(8, "little")
-        out += codes.tobytes()
+    def write_data(self, out: list[Piece], codes: "array[int]") -> None:
+        """Add words and codes; nothing at all where there are no codes."""
+        if codes:
+            out += (
+                (_OWN_KEYS | _WIDE_INDEX).to_bytes(8, "little"),
+                len(self._known).to_bytes(8, "little"),
+                texts_bytes(list(self._known)),
+                len(codes).to_bytes(8, "little"),
+                codes,
+            )
 
 
 class WordLists:
@@ -145,9 +145,8 @@ class WordLists:
 
         return keep
 
-    def write(self, out: bytearray) -> None:
-        out += _LOW_CARDINALITY_VERSION
-        out += array("Q", accumulate(self._lengths)).tobytes()
+    def write(self, out: list[Piece]) -> None:
+        out += (_LOW_CARDINALITY_VERSION, array("Q", accumulate(self._lengths)))
         self._words.write_data(out, self._codes)
 
 
@@ -174,9 +173,8 @@ class Maps:
 
         return keep
 
-    def write(self, out: bytearray) -> None:
-        out += _LOW_CARDINALITY_VERSION
-        out += array("Q", accumulate(self._lengths)).tobytes()
+    def write(self, out: list[Piece]) -> None:
+        out += (_LOW_CARDINALITY_VERSION, array("Q", accumulate(self._lengths)))
         self._words.write_data(out, self._codes)
         self._values.write(out)
 
@@ -237,16 +235,12 @@ def _encode(name: str, column: Column, values: Sequence[Any]) -> Encoded:
 
 
 def _block_bytes(rows: int, columns: Mapping[str, Column]) -> bytes:
-    out = bytearray()
-    _write_length(out, len(columns))
-    _write_length(out, rows)
+    out: list[Piece] = [_length(len(columns)), _length(rows)]
     for name, column in columns.items():
-        for text in (name, column.type_name):
-            _write_length(out, len(text))
-            out += text.encode()
+        out += (_length(len(name)), name.encode(), _length(len(column.type_name)), column.type_name.encode())
         if rows:
             column.write(out)
-    return bytes(out)
+    return b"".join(out)
 
 
 def _column_of(type_name: str) -> Column:
@@ -276,16 +270,15 @@ def texts_bytes(texts: Sequence[str]) -> bytes:
         joined = ""
     if joined and joined.isascii():
         return joined.encode()
+    found = [text.encode() for text in texts]
+    return b"".join(chain.from_iterable(zip(map(_length, map(len, found)), found, strict=True)))
+
+
+def _length(length: int) -> bytes:
+    """Return a length in groups of seven bits, the lowest first."""
     out = bytearray()
-    for text in texts:
-        raw = text.encode()
-        _write_length(out, len(raw))
-        out += raw
-    return bytes(out)
-
-
-def _write_length(out: bytearray, length: int) -> None:
     while length > _LONGEST_SHORT:
         out.append(length & _LONGEST_SHORT | 128)
         length >>= 7
     out.append(length)
+    return bytes(out)
