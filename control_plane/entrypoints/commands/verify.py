@@ -68,7 +68,10 @@ def verify(
         fail(f"{receipts}: {error}")
     if save is not None:
         save.write_text(evidence.as_json(), encoding="utf-8")
-    verdict = verify_receipts(kept, evidence, trusted=anchor)
+    try:
+        verdict = verify_receipts(kept, evidence, trusted=anchor)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        fail("what the server said, or the file holds, has another form than it should")
     for line in _lines(kept, verdict):
         typer.echo(line)
     if not verdict.is_sound:
@@ -143,6 +146,8 @@ def _lines(kept: Sequence[SavedReceipt], verdict: Verdict) -> Iterator[str]:
         yield f"  {verdict.voided:,} of these were voided: they count nothing"
     if verdict.pending:
         yield f"  {verdict.pending:,} of hours that are not sealed yet: check them later"
+    if verdict.reopened:
+        yield f"  {verdict.reopened:,} of these were sealed before, and are said to be open again"
     yield f"  {verdict.events_without_receipt:,} events in these hours without a receipt of yours"
     for title, lines in (
         ("not in usage, though their hours are sealed", verdict.missing),

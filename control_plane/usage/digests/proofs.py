@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import from_ms
@@ -16,9 +17,11 @@ from control_plane.usage.digests.making import PAGE_SIZE
 from control_plane.usage.digests.merkle import path_of, root_of
 from control_plane.usage.digests.queries import latest_digests
 from control_plane.usage.digests.tables import UsageDigest
+from control_plane.usage.hours import is_one_of
 from control_plane.usage.model import EARLIEST_MS, LATEST_MS, HourKey
 from control_plane.usage.store import EventStore
 from control_plane.usage.store.digest_leaves import leaf_pages, leaves_of_events
+from control_plane.usage.tables import TouchedHour, UsageHour
 from gateway_contract.counters import HOUR_MS
 from gateway_contract.receipts import read_receipt
 
@@ -28,7 +31,10 @@ MAX_HOURS = 48
 
 
 class Absence(StrEnum):
-    """Why there is no proof. `not_sealed`: the hour can still change. `not_stored`: it was sealed without it."""
+    """Why there is no proof.
+
+    `not_sealed`: the hour can still change, or was opened again. `not_stored`: it was sealed without it.
+    """
 
     NOT_SEALED = "not_sealed"
     NOT_STORED = "not_stored"
@@ -111,8 +117,8 @@ async def prove_events(
     if len(by_hour) > MAX_HOURS:
         raise ValidationFailedError("", f"asks for events of more than {MAX_HOURS} hours: ask in parts")
     hours = {hour_ms: from_ms(hour_ms) for hour_ms in by_hour}
-    made = await latest_digests(session, account_id=account_id, hours=hours.values())
     keys = [HourKey(account_id, hour_ms) for hour_ms in by_hour]
+    made = await _standing_digests(session, account_id=account_id, keys=keys)
     voids = await voids_of_hours(session, keys) if keys else {}
     found: list[EventProof] = []
     absent: list[EventAbsence] = []
@@ -133,6 +139,21 @@ async def prove_events(
         tuple(sorted(found, key=lambda proof: proof.event_id)),
         tuple(sorted(absent, key=lambda event: event.event_id)),
     )
+
+
+async def _standing_digests(
+    session: AsyncSession, *, account_id: str, keys: Sequence[HourKey]
+) -> dict[datetime, UsageDigest]:
+    """Return the last digests of hours, without those of hours that were opened since and have none anew yet."""
+    made = await latest_digests(session, account_id=account_id, hours=[from_ms(key.hour_ms) for key in keys])
+    opened = set(await session.scalars(select(TouchedHour.hour).where(is_one_of(TouchedHour, keys))))
+    rows = await session.execute(
+        select(UsageHour.hour, UsageHour.revision, UsageHour.sealed_at).where(is_one_of(UsageHour, keys))
+    )
+    for hour, revision, sealed_at in rows:
+        if hour in made and (sealed_at is None or revision != made[hour].revision):
+            opened.add(hour)
+    return {hour: digest for hour, digest in made.items() if hour not in opened}
 
 
 def prove_in_hour(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
-from control_plane.foundation.clock import from_ms, to_ms
+from control_plane.foundation.clock import floor_hour, from_ms, to_ms
 from control_plane.usage.digests.chain import NO_DIGEST, Digest, hash_digest
 from control_plane.usage.digests.leaf import LeafError, decode_leaf, differences_from_receipt, hash_leaf
 from control_plane.usage.digests.merkle import root_by_path
@@ -31,6 +31,11 @@ class SavedReceipt:
     text: str
     receipt: Receipt
     status: int | None = None
+
+    @property
+    def hour(self) -> datetime:
+        """Return the hour that the call counts in."""
+        return floor_hour(from_ms(self.receipt.decided_at_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,14 @@ class TrustedDigest:
 
 @dataclass(slots=True)
 class Verdict:
-    """What came out. Every list holds lines for people."""
+    """What came out. Every list holds lines for people.
+
+    `pending`: the server says that the hour is not sealed; `reopened` of these had a digest before, all the same.
+    """
 
     verified: int = 0
     pending: int = 0
+    reopened: int = 0
     voided: int = 0
     missing: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -117,7 +126,8 @@ def verify(
 ) -> Verdict:
     """Check receipts against what the server says of them, and its chain against a link kept from before."""
     verdict = Verdict()
-    roots = _check_chain(evidence.digests, verdict)
+    links = _check_chain(evidence.digests, verdict)
+    newest = _newest(links.values())
     if trusted is not None:
         _check_trusted(evidence.digests, trusted, verdict)
     matched: dict[str, int] = {}
@@ -125,7 +135,7 @@ def verify(
         event_id = saved.receipt.event_id
         proof = evidence.proofs.get(event_id)
         if proof is not None:
-            problems = _check_proof(saved, proof, roots)
+            problems = _check_proof(saved, proof, links, newest)
             verdict.wrong += [f"{event_id}: {problem}" for problem in problems]
             if not problems:
                 verdict.verified += 1
@@ -134,6 +144,7 @@ def verify(
             matched[digest] = matched.get(digest, 0) + 1
         elif evidence.absent.get(event_id) == "not_sealed":
             verdict.pending += 1
+            verdict.reopened += saved.hour in newest
         else:
             verdict.missing.append(f"{event_id}: call of {_moment(saved.receipt)}, not in usage")
     verdict.events_without_receipt = sum(
@@ -148,9 +159,9 @@ def _check_trusted(links: Sequence[Mapping[str, Any]], trusted: TrustedDigest, v
         verdict.chain.append(f"digest {trusted.sequence}: is not the one that you kept")
 
 
-def _check_chain(links: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[str, str]:
-    """Check each link, and that each names the one before; return root by digest of those that are sound."""
-    roots: dict[str, str] = {}
+def _check_chain(links: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[str, Digest]:
+    """Check each link, and that each names the one before; return those that are sound by their hashes."""
+    sound: dict[str, Digest] = {}
     before: Digest | None = None
     before_hash = ""
     for raw in sorted(links, key=lambda link: int(link["sequence"])):
@@ -159,21 +170,34 @@ def _check_chain(links: Sequence[Mapping[str, Any]], verdict: Verdict) -> dict[s
         if hash_digest(link) != raw["digest"]:
             verdict.chain.append(f"{name}: is not the hash of what it says")
             continue
+        if before is not None and link.account_id != before.account_id:
+            verdict.chain.append(f"{name}: is of another account")
+            continue
+        if before is not None and link.sequence == before.sequence:
+            verdict.chain.append(f"{name}: there are two with this number")
+            continue
         if link.sequence == 1 and link.previous != NO_DIGEST:
             verdict.chain.append(f"{name}: is the first, but names another before it")
         if before is not None and link.sequence == before.sequence + 1 and link.previous != before_hash:
             verdict.chain.append(f"{name}: does not name the digest before it")
         if before is not None and link.sequence > before.sequence + 1:
             verdict.chain.append(f"{name}: the {link.sequence - before.sequence - 1} before it are left out")
-        roots[str(raw["digest"])] = link.root
+        sound[str(raw["digest"])] = link
         before, before_hash = link, str(raw["digest"])
-    verdict.digests = len(roots)
+    verdict.digests = len(sound)
     verdict.last_digest = before_hash
     verdict.last_sequence = before.sequence if before else 0
-    return roots
+    return sound
 
 
-def _check_proof(saved: SavedReceipt, proof: Mapping[str, Any], roots: Mapping[str, str]) -> list[str]:
+def _newest(links: Iterable[Digest]) -> dict[datetime, Digest]:
+    """Return the link of the highest revision of each hour: what counts of it."""
+    return {link.hour: link for link in sorted(links, key=lambda one: one.revision)}
+
+
+def _check_proof(
+    saved: SavedReceipt, proof: Mapping[str, Any], links: Mapping[str, Digest], newest: Mapping[datetime, Digest]
+) -> list[str]:
     try:
         leaf = decode_leaf(proof["leaf"])
         path = [bytes.fromhex(part) for part in proof["path"]]
@@ -182,11 +206,16 @@ def _check_proof(saved: SavedReceipt, proof: Mapping[str, Any], roots: Mapping[s
     problems = differences_from_receipt(leaf, saved.receipt)
     if saved.status is not None and leaf.status != saved.status:
         problems.append(f"status: {saved.status} by the answer, {leaf.status} in usage")
-    root = roots.get(str(proof["digest"]["digest"]))
-    if root is None:
+    link, size = links.get(str(proof["digest"]["digest"])), int(proof["size"])
+    if link is None:
         problems.append("its digest is not in the chain")
-    found = root_by_path(hash_leaf(proof["leaf"]), index=int(proof["index"]), size=int(proof["size"]), path=path)
-    if found is None or (root is not None and found.hex() != root):
+    elif (link.account_id, link.hour) != (leaf.account, saved.hour):
+        problems.append("its digest is of another account or hour")
+    elif link is not newest[link.hour]:
+        newer = newest[link.hour].revision
+        problems.append(f"its proof is of revision {link.revision}, but revision {newer} counts: ask again")
+    found = root_by_path(hash_leaf(proof["leaf"]), index=int(proof["index"]), size=size, path=path)
+    if found is None or (link is not None and (found.hex(), size) != (link.root, link.events)):
         problems.append("its path does not lead to the sealed root: usage was changed after it was sealed")
     return problems
 

@@ -14,6 +14,7 @@ from control_plane.foundation.clock import to_ms
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage.collect.columns import COLUMN_NAMES, EventColumns
 from control_plane.usage.corrections.tables import UsageVoid
+from control_plane.usage.digests.chain import Digest, hash_digest
 from control_plane.usage.digests.leaf import decode_leaf
 from control_plane.usage.digests.making import make_digests, tree_of_hour
 from control_plane.usage.digests.merkle import root_of
@@ -89,6 +90,14 @@ def evidence(sessions, store, digests):
         )
 
     return gather
+
+
+def vars_of(link):
+    """A link's values, whether it is one or came as JSON."""
+    read = link.__getitem__ if isinstance(link, dict) else lambda name: getattr(link, name)
+    values = {name: read(name) for name in ("account_id", "sequence", "revision", "events", "root", "previous")}
+    hour = read("hour")
+    return values | {"hour": hour if isinstance(hour, str) else hour.isoformat()}
 
 
 def _as_json(row):
@@ -324,6 +333,77 @@ class TestVerify:
         left_out = [found.digests[0], found.digests[2]]
         verdict = verify([], Evidence(left_out, {}, {}))
         assert "the 1 before it are left out" in verdict.chain[0]
+
+    async def test_fails_where_a_proof_is_of_a_revision_that_does_not_count_any_more(
+        self, gateway, seal, make, receipts, evidence, noon
+    ):
+        calls = gateway.calls(3)
+        await seal(calls)
+        await make()
+        lines = receipts(calls)
+        old = await evidence(lines)
+        await seal(gateway.calls(1), now=noon + 5 * HOUR)
+        await make(noon + 5 * HOUR)
+        new = await evidence(lines)
+        assert verify(read_receipts(lines), new).verified == 3
+        verdict = verify(read_receipts(lines), Evidence(new.digests, old.proofs, {}))
+        assert len(verdict.wrong) == 3
+        assert "revision 1, but revision 2 counts" in verdict.wrong[0]
+
+    async def test_fails_where_the_chain_is_forked(self, gateway, seal, make, receipts, evidence, noon):
+        calls = [call for hour in range(2) for call in gateway.calls(2, noon - hour * HOUR)]
+        await seal(calls)
+        await make()
+        lines = receipts(calls)
+        found = await evidence(lines)
+        last = found.digests[-1]
+        other = Digest(
+            account_id="acc_1",
+            sequence=last["sequence"],
+            hour=noon + 9 * HOUR,
+            revision=1,
+            events=0,
+            root="ab" * 32,
+            previous=last["previous"],
+        )
+        beside = {**vars_of(other), "digest": hash_digest(other)}
+        for links in ([*found.digests, beside], [beside, *found.digests]):
+            verdict = verify(read_receipts(lines), Evidence(links, found.proofs, {}))
+            assert not verdict.is_sound
+            assert "there are two with this number" in verdict.chain[0]
+
+    async def test_fails_where_a_tree_of_another_hour_is_shown(
+        self, gateway, seal, make, receipts, evidence, noon
+    ):
+        calls = gateway.calls(2)
+        await seal(calls)
+        await make()
+        lines = receipts(calls)
+        found = await evidence(lines)
+        (link,) = found.digests
+        moved = Digest(**(vars_of(link) | {"hour": noon + HOUR}))
+        link = {**vars_of(moved), "digest": hash_digest(moved)}
+        proofs = {event_id: {**proof, "digest": link} for event_id, proof in found.proofs.items()}
+        verdict = verify(read_receipts(lines), Evidence([link], proofs, {}))
+        assert [problem.split(": ")[1] for problem in verdict.wrong] == [
+            "its digest is of another account or hour"
+        ] * 2
+
+    async def test_waits_for_an_hour_that_was_opened_again(
+        self, gateway, seal, make, collect, aggregate, receipts, evidence, noon
+    ):
+        """A late event is no fault of anybody's: its hour can be proved once it is sealed and digested again."""
+        calls = gateway.calls(3)
+        await seal(calls)
+        await make()
+        lines = receipts(calls)
+        await gateway.ship(gateway.calls(1))
+        await collect(now=noon + 2 * HOUR)
+        for step in (None, aggregate):  # marked, then recomputed
+            if step is not None:
+                await step(noon + 2 * HOUR)
+            verdict = verify(read_receipts(lines), await evidence(lines))
+            assert (verdict.is_sound, verdict.verified, verdict.pending, verdict.reopened) == (True, 0, 3, 3)
 
     async def test_waits_for_hours_that_are_not_sealed(self, gateway, receipts, evidence):
         lines = receipts(gateway.calls(2))
