@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -83,14 +82,13 @@ async def lock_hour(session: AsyncSession, *, account_id: str, hour: datetime) -
     Raises:
         HourKeptByDayError.
     """
-    row = {"account_id": account_id, "hour": hour, "revision": 0}
-    await session.execute(insert(UsageHour).values(row).on_conflict_do_nothing())
+    row = insert(UsageHour).values(account_id=account_id, hour=hour, revision=0)
+    # in one statement: the aggregator may take away a row without figures while somebody waits for its lock
     await session.execute(
-        select(UsageHour.revision)
-        .where(UsageHour.account_id == account_id, UsageHour.hour == hour)
-        .with_for_update()
+        row.on_conflict_do_update(
+            index_elements=[UsageHour.account_id, UsageHour.hour], set_={"revision": UsageHour.revision}
+        )
     )
-    # under the lock that dropping hours takes, too
     if await hours_were_dropped(session, account_id=account_id, hour=hour):
         raise HourKeptByDayError
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.clock import MILLISECOND
 from control_plane.usage.corrections.model import Amendment
 from control_plane.usage.corrections.queries import amendments_of_hours, voids_of_hours
+from control_plane.usage.daily.retention import of_dropped_days
 from control_plane.usage.model import HourKey
 from control_plane.usage.reads import phases_of_hours
 from control_plane.usage.rollups.derived import Derive, RecomputedHours
@@ -77,7 +78,9 @@ class HoursInHand:
     async def _amend(
         self, past: Sequence[HourKey], amendments: Mapping[HourKey, Sequence[Amendment]]
     ) -> list[HourKey]:
-        known = [key for key in past if self.revisions[key] or key in amendments]
+        # without its rows an hour would come to its amendments alone
+        dropped = await of_dropped_days(self.session, past)
+        known = [key for key in past if key not in dropped and (self.revisions[key] or key in amendments)]
         changed = await write_hours(
             self.session,
             known,

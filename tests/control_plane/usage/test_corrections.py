@@ -2,6 +2,7 @@
 
 # ruff: noqa: PLR0917 - fixtures are arguments
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,9 @@ from control_plane.usage.corrections.amounts import BelowZeroError
 from control_plane.usage.corrections.hours import HourTooOldError
 from control_plane.usage.corrections.queries import list_amendments, list_voids, voided_events
 from control_plane.usage.corrections.voiding import void_event, withdraw_void
+from control_plane.usage.daily.retention import HourlyRetentionConfig, drop_old_hours
+from control_plane.usage.daily.rollup import DailyConfig, roll_up_days
+from control_plane.usage.operations import touch_hours
 from control_plane.usage.queries import billable_units
 from control_plane.usage.requests.history import event_search
 from control_plane.usage.rollups import metrics
@@ -337,6 +341,17 @@ class TestAmending:
         assert await desk.billable() == {"calls": 4, "requests": 4}
 
 
+async def waits_for_a_lock(sessions: Sessions) -> None:
+    """Return once somebody waits; each look is a transaction, which would see the same as long as it lasts."""
+    waiting = """SELECT count(*) FROM pg_stat_activity, pg_sleep(0.02)
+        WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    found = 0
+    async with asyncio.timeout(30):
+        while not found:
+            async with sessions() as session:
+                found = await session.scalar(text(waiting))
+
+
 class TestRecords:
     async def test_are_never_changed(self, shipped, desk, sessions):
         (only,) = await shipped(1)
@@ -370,6 +385,52 @@ class TestRecords:
         for take_back in (desk.unvoid, desk.unamend):
             with pytest.raises(NotFoundError):
                 await take_back("nothing")
+
+    async def test_of_hours_kept_by_day_stand_with_the_rest(self, shipped, desk, seal, sessions, store, noon):
+        """Without the hour's rows its amendments are not its figures: the ledger would take back all else."""
+        await shipped(3)
+        await desk.amend(calls=2, meters={"requests": 2})
+        await seal()
+        before, much_later = await desk.deltas(), noon + timedelta(days=500)
+        async with sessions() as session, session.begin():
+            await roll_up_days(session, config=DailyConfig(), now=much_later)
+            assert await drop_old_hours(session, config=HourlyRetentionConfig(), now=much_later) == 1
+        async with sessions() as session, session.begin():
+            await touch_hours(session, account_id="acc_1", start=noon, end=noon + HOUR, now=much_later)
+        assert await aggregate_touched(sessions, store, now=much_later) == 1
+        async with sessions() as session, session.begin():
+            await session.execute(text("UPDATE shippers SET shipped_up_to_ms = 4000000000000"))
+            await seal_hours(session, config=SealingConfig(), now=much_later)
+            assert await session.scalar(text("SELECT count(*) FROM usage_hourly")) == 0
+            assert await session.scalar(text("SELECT count(*) FROM touched_hours")) == 0
+        assert await desk.deltas() == before
+
+    async def test_wait_for_the_day_that_is_losing_its_hours(self, desk, sessions, noon):
+        """An hour without usage has no row that dropping could lock: the day's row is what both look at."""
+        day = {"day": noon.replace(hour=0)}
+        async with sessions() as session, session.begin():
+            insert = "INSERT INTO usage_days (account_id, day, rolled_up_at) VALUES ('acc_1', :day, :day)"
+            await session.execute(text(insert), day)
+        async with sessions() as session, session.begin():
+            await session.execute(text("UPDATE usage_days SET hours_dropped_at = :day"), day)
+            amending = asyncio.create_task(desk.amend(calls=1))
+            await waits_for_a_lock(sessions)
+        with pytest.raises(ConflictError, match="only the day's figures"):
+            await amending
+
+    async def test_keep_their_hour_whatever_becomes_of_its_row(self, desk, sessions, noon):
+        """An old hour without figures loses its row to the aggregator, while a correction waits for it."""
+        async with sessions() as session, session.begin():
+            insert = "INSERT INTO usage_hours (account_id, hour) VALUES ('acc_1', :hour)"
+            await session.execute(text(insert), {"hour": noon})
+        async with sessions() as session, session.begin():
+            await session.execute(text("SELECT 1 FROM usage_hours FOR UPDATE"))
+            amending = asyncio.create_task(desk.amend(calls=1))
+            await waits_for_a_lock(sessions)
+            await session.execute(text("DELETE FROM usage_hours"))
+        await amending
+        async with sessions() as session:
+            assert await session.scalar(text("SELECT count(*) FROM touched_hours")) == 1
 
     async def test_of_hours_kept_by_day_are_refused(self, shipped, desk, sessions, noon):
         await shipped(1)

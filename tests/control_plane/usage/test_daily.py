@@ -5,8 +5,9 @@ from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, event, func, insert, select, text, update
 
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.errors import ValidationFailedError
@@ -303,6 +304,30 @@ class TestDropOldHours:
         await roll_up()
         await put(row(MIDNIGHT - DAY))
         assert await drop(MIDNIGHT + 500 * DAY) == 0
+        assert await count(sessions, UsageHourly) == 2
+
+    async def test_leaves_a_day_alone_that_changes_between_choosing_and_locking(
+        self, put, roll_up, engine, sessions
+    ):
+        """Without rows an hour that is open, or marked, would be sealed with nothing: all would be taken back."""
+        await put(row(MIDNIGHT), row(MIDNIGHT + DAY))
+        await roll_up()
+        changes = {
+            MIDNIGHT: "UPDATE usage_hours SET sealed_at = NULL WHERE hour = %(hour)s",
+            MIDNIGHT
+            + DAY: "INSERT INTO touched_hours (account_id, hour, touched_at) VALUES ('acc_1', :hour, :hour)",
+        }
+        url = engine.url.render_as_string(hide_password=False)
+
+        def change(_connection, _cursor, statement, *_more):
+            if "NOWAIT" in statement:
+                with psycopg.connect(url) as other:
+                    for hour, sql in changes.items():
+                        other.execute(sql, {"hour": hour})
+
+        event.listen(engine.sync_engine, "before_cursor_execute", change)
+        async with sessions() as session, session.begin():
+            assert await drop_old_hours(session, config=HourlyRetentionConfig(), now=MIDNIGHT + 500 * DAY) == 0
         assert await count(sessions, UsageHourly) == 2
 
     async def test_a_day_that_is_touched_afterwards_keeps_its_figures(self, put, roll_up, drop, sessions):
