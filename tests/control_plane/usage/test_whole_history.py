@@ -190,6 +190,7 @@ async def begin(world: SimpleNamespace) -> WholeHistory:
 
 
 class TestWholeHistory:
+    @pytest.mark.timeout(120 + 30 * HISTORIES)
     @settings(
         max_examples=HISTORIES,
         deadline=None,
