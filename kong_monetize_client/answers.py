@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 _TAKEN = frozenset({"accepted", "duplicate"})
 _NOT_TAKEN = frozenset({"rejected", "conflict"})
+# what reading a text that is none of our server's may end in
+_UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 _MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
@@ -57,7 +59,7 @@ def _results(body: bytes, sent: int) -> dict[int, tuple[str, str]] | None:
             int(result["index"]): (str(result["result"]), str(result["code"]), str(result["message"]))
             for result in results
         }
-    except (ValueError, TypeError, KeyError):
+    except _UNREADABLE:
         return None
     whole = len(results) == sent and set(found) == set(range(sent))
     if not whole or not {result for result, _, _ in found.values()} <= _TAKEN | _NOT_TAKEN:
@@ -70,7 +72,7 @@ def _problem(body: bytes) -> tuple[str, str]:
     try:
         found: Any = json.loads(body)
         return str(found["code"]), str(found["detail"])
-    except (ValueError, TypeError, KeyError):
+    except _UNREADABLE:
         return "", ""
 
 
@@ -80,6 +82,6 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> float:
         return min(_MAX_RETRY_AFTER_SECONDS, float(text))
     try:
         seconds = (parsedate_to_datetime(text) - now).total_seconds()
-    except (ValueError, TypeError):
+    except _UNREADABLE:
         return 0.0
     return min(_MAX_RETRY_AFTER_SECONDS, max(0.0, seconds))

@@ -120,6 +120,8 @@ class Client:
         In a directory they stay for the next client; in memory they are lost. Closing again changes nothing.
         """
         atexit.unregister(self.close)
+        if self._reports.has_forked:
+            return self._sender.waiting  # the thread, and what it may have locked, stayed with the parent
         with self._changed:
             self._close_by = min(self._close_by, clock.monotonic() + timeout)
             self._changed.notify_all()

@@ -8,6 +8,7 @@
 `sent` may be behind (after a kill): then events are sent again, and the server knows their ids.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -109,14 +110,24 @@ class DiskBuffer:
             self._leave_segment()
         self._save_position()
         for number in [number for number in self._sizes if number < self._read_segment]:
-            self._path(number).unlink(missing_ok=True)
-            del self._sizes[number]
+            try:
+                self._path(number).unlink(missing_ok=True)
+            except OSError as error:
+                # it is sent all the same; the next time it may go
+                log.warning("cannot delete a segment that is sent: %s", error.strerror)
+            else:
+                del self._sizes[number]
 
     def keep_rejected(self, lines: Sequence[bytes]) -> None:
         """Append to the rejects file. Raises OSError where it cannot: then they stay in the buffer."""
         descriptor = os.open(self._directory / REJECTED, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _MODE)
+        size = os.fstat(descriptor).st_size
         try:
             _write(descriptor, b"".join(line + b"\n" for line in lines), fsync=self._fsync)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
         finally:
             os.close(descriptor)
             self._rejected_bytes = self._size_of(REJECTED)
@@ -177,9 +188,15 @@ class DiskBuffer:
 
     def _new_segment(self, number: int) -> int:
         descriptor = os.open(self._path(number), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, _MODE)
-        self._sizes[number] = 0
         if self._fsync:
-            _sync_directory(self._directory)
+            try:
+                _sync_directory(self._directory)
+            except OSError:
+                os.close(descriptor)
+                with contextlib.suppress(OSError):  # else the next attempt finds it there, for ever
+                    self._path(number).unlink()
+                raise
+        self._sizes[number] = 0
         return descriptor
 
     def _cut_off(self) -> None:

@@ -23,6 +23,11 @@ class Reports:
         self._process_id = os.getpid()
         self.encode("probe", subject="probe")
 
+    @property
+    def has_forked(self) -> bool:
+        """Whether this is another process than the one that made the client."""
+        return os.getpid() != self._process_id
+
     def encode(
         self,
         event_type: str,
@@ -43,7 +48,7 @@ class Reports:
             EventError: the server would not take it.
             ClosedError: the process has forked since; only one of the two may have the buffer.
         """
-        if os.getpid() != self._process_id:
+        if self.has_forked:
             raise ClosedError("make the client after the process has forked")
         now = datetime.now(UTC)
         event_id = new_id(now) if id is None else id

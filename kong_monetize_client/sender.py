@@ -93,14 +93,18 @@ class Sender:
 
     def next(self, now: float, *, at_once: bool = False) -> Request | float:
         """Return a request to send, or the seconds to wait for one; `at_once`: however few events wait."""
-        with self._guard:
-            if self._closed or not self._buffer.count:
-                return inf
-            due_at = -inf if at_once or self._is_full() else self._oldest_at + self._options.max_age_seconds
-            due_at = max(due_at, self._not_before)
-            if due_at > now:
-                return due_at - now
-            entries = self._buffer.peek(max_events=self._events_at_once, max_bytes=self._options.max_bytes)
+        try:
+            with self._guard:
+                if self._closed or not self._buffer.count:
+                    return inf
+                due_at = -inf if at_once or self._is_full() else self._oldest_at + self._options.max_age_seconds
+                due_at = max(due_at, self._not_before)
+                if due_at > now:
+                    return due_at - now
+                entries = self._buffer.peek(max_events=self._events_at_once, max_bytes=self._options.max_bytes)
+        except OSError as error:  # too many open files, say: it passes
+            self._again(TryAgain(f"the buffer's disk: {error.strerror}"), now)
+            return self._not_before - now
         if not entries:
             return inf
         body = gzip.compress(b"[" + b",".join(entry.line for entry in entries) + b"]", compresslevel=5, mtime=0)

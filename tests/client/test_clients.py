@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from kong_monetize_client import (
     Options,
     Rejected,
 )
+from kong_monetize_client.disk_buffer import DiskBuffer
 from tests.client.conftest import DROP_AFTER, DROP_BEFORE, TOKEN, Server
 
 WITHIN_SECONDS = 30
@@ -242,6 +244,33 @@ class TestFailures:
 
 
 class TestEnds:
+    @pytest.mark.parametrize(
+        "body",
+        [b'{"results": [{"index": 1e999, "result": "accepted", "code": "", "message": ""}]}', b"[" * 100_000],
+        ids=["numbers that are none", "nested too deeply"],
+    )
+    def test_an_answer_that_makes_no_sense_stops_nothing(self, make, server, body):
+        server.plan += [(200, {}, body), (400, {}, body)]
+        client = make()
+        event_id = client.report("sold", subject="acc_1")
+        client.flush(WITHIN_SECONDS)
+        assert (server.ids, server.plan) == ([event_id], [])
+
+    def test_a_disk_that_cannot_be_read_for_a_while_stops_nothing(self, make, server, tmp_path, monkeypatch):
+        failed = threading.Event()
+        with monkeypatch.context() as broken:
+
+            def cannot(*_: object, **__: object) -> None:
+                failed.set()
+                raise OSError(24, "Too many open files")
+
+            broken.setattr(DiskBuffer, "_lines", cannot)
+            client = make(directory=tmp_path / "buffer")
+            event_id = client.report("sold", subject="acc_1")
+            assert failed.wait(WITHIN_SECONDS)
+        client.flush(WITHIN_SECONDS)
+        assert server.ids == [event_id]
+
     def test_flush_says_what_is_left_when_it_takes_too_long(self, make, server):
         server.gate.clear()
         client = make()
@@ -319,6 +348,36 @@ class TestEnds:
         assert os.waitpid(child, 0)[1] == 0
         client.close()
         assert server.ids == []
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_forked_child_ends_though_the_sending_thread_was_busy(self, server):
+        """It closes the client when it ends, as every process does that has one."""
+        client = Client(server.url, TOKEN, source="/shop", options=Options(**QUICK))
+        held, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with client._changed:
+                held.set()
+                done.wait(WITHIN_SECONDS)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        assert held.wait(WITHIN_SECONDS)
+        child = os.fork()
+        if child == 0:
+            client.close()
+            os._exit(0)
+        try:
+            until(lambda: os.waitpid(child, os.WNOHANG)[0])
+        except AssertionError:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise
+        finally:
+            done.set()
+            holder.join()
+            client.close()
 
 
 class TestManners:

@@ -215,6 +215,58 @@ class TestTrouble:
         assert lines(buffer) == [b"before", b"after"]
         buffer.close()
 
+    def test_a_segment_that_cannot_be_deleted_holds_up_nothing(self, opened, monkeypatch, tmp_path):
+        opened().close()
+        buffer = opened()
+        buffer.append(b"event")
+        (entry,) = buffer.peek(max_events=9, max_bytes=LARGE)
+
+        def cannot(_path: Path, **_options: bool) -> None:
+            raise OSError(30, "Read-only file system")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(Path, "unlink", cannot)
+            buffer.drop([entry])
+        assert (buffer.count, len(segments(tmp_path))) == (0, 2)
+        buffer.drop([entry])
+        assert len(segments(tmp_path)) == 1
+        buffer.close()
+
+    def test_a_new_segment_that_fails_once_is_made_the_next_time(self, opened, monkeypatch):
+        buffer = opened(fsync="always")
+        buffer.append(b"before")
+        monkeypatch.setattr(disk_buffer, "SEGMENT_BYTES", 1)
+
+        def cannot(_directory: Path) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(disk_buffer, "_sync_directory", cannot)
+            with pytest.raises(BufferFullError):
+                buffer.append(b"refused")
+        buffer.append(b"after")
+        assert lines(buffer) == [b"before", b"after"]
+        buffer.close()
+
+    def test_rejected_events_are_written_whole_or_not_at_all(self, opened, monkeypatch, tmp_path):
+        buffer = opened()
+        buffer.keep_rejected([b"first"])
+        real = os.write
+        taken = iter([5])
+
+        def full(descriptor: int, data: bytes) -> int:
+            if (some := next(taken, None)) is not None:
+                return real(descriptor, bytes(data)[:some])
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(disk_buffer.os, "write", full)
+            with pytest.raises(OSError, match="No space"):
+                buffer.keep_rejected([b"second"])
+        buffer.keep_rejected([b"second"])
+        assert (tmp_path / "buffer" / "rejected.jsonl").read_bytes() == b"first\nsecond\n"
+        buffer.close()
+
     def test_always_syncs_each_event(self, opened, monkeypatch):
         synced = []
         monkeypatch.setattr(disk_buffer.os, "fsync", synced.append)
