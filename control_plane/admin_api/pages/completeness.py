@@ -10,7 +10,7 @@ from pydantic import Field
 
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import PageQuery
-from control_plane.admin_api.history import HistoryUnavailableError
+from control_plane.admin_api.history import HistoryBusyError, HistoryUnavailableError
 from control_plane.admin_api.pages.access import Reader
 from control_plane.admin_api.pages.rendering import render
 from control_plane.admin_api.resources.completeness import AccountIdField, StateFilter
@@ -84,11 +84,11 @@ async def completeness_page(
 
 
 async def _open_dead_letters(session: Database, services: Given) -> str | None:
-    """Return how many there are, in words; None while the event store is away."""
+    """Return how many there are, in words; None while the event store is away, or busy with searches."""
     try:
         async with services.history.store() as store:
             page = await list_letters(session, store, state=LetterState.OPEN, limit=MOST_LETTERS)
-    except HistoryUnavailableError:
+    except (HistoryUnavailableError, HistoryBusyError):
         return None
     return f"{len(page.items):,}{'+' if page.next_cursor else ''}"
 

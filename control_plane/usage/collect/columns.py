@@ -101,18 +101,3 @@ class EventColumns:
             name: [column[row] for row in kept] for name, column in self.columns.items()
         }
         return replace(self, columns=columns)
-
-    def only(self, *names: str) -> "EventColumns":
-        """Return this with some columns only, and with all that was noticed."""
-        return replace(self, columns={name: self.columns[name] for name in names} if self.columns else {})
-
-
-def repeated_receipts(events: EventColumns) -> int:
-    """Count receipts that came under more than one request id."""
-    if not len(events):
-        return 0
-    event_ids, request_ids = events.columns["event_id"], events.columns["request_id"]
-    distinct = len(set(event_ids))
-    if distinct == len(event_ids):
-        return 0
-    return len(set(zip(event_ids, request_ids, strict=True))) - distinct

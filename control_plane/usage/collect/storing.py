@@ -1,14 +1,16 @@
 """From stream entries to stored events. Blocking; the collector runs it in a thread."""
 
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from zlib import crc32
 
 import structlog
 
 from control_plane.usage import metrics
 from control_plane.usage.collect.batch_attribution import Attribution
-from control_plane.usage.collect.columns import EventColumns, repeated_receipts
+from control_plane.usage.collect.columns import EventColumns
 from control_plane.usage.collect.enrichment import Grants, KeptDays, enrichment_columns
 from control_plane.usage.collect.entries import EntryBatch
 from control_plane.usage.collect.lines import DeadLetter, UsageLine, dead_letter, decode_lines, encode_line
@@ -20,7 +22,6 @@ from control_plane.usage.store.event_block import EventBlock, UnstorableRowError
 IMPLAUSIBLE = "no receipt, and a time that cannot be"
 UNPROVEN = "a receipt of no secret known here: counted as a call of nobody"
 TOO_LATE = "too late: its hour is past retention, and is not counted again"
-NOTED_COLUMNS = ("event_id", "request_id", "account_id", "product")
 
 log = structlog.get_logger(__name__)
 
@@ -33,16 +34,51 @@ class StoredHours:
     with_replays: frozenset[HourKey] = frozenset()
 
 
+@dataclass(slots=True)
+class Noted:
+    """What is asked of a batch's events once they are bytes, and no more: their texts take four times the room.
+
+    `accounts` and `products` are by row; of the ids there are hashes, enough to tell them apart.
+    """
+
+    accounts: list[str] = field(default_factory=list)
+    products: list[str] = field(default_factory=list)
+    event_ids: "array[int]" = field(default_factory=lambda: array("q"))
+    request_ids: "array[int]" = field(default_factory=lambda: array("q"))
+    hours: set[HourKey] = field(default_factory=set)
+    replay_hours: set[HourKey] = field(default_factory=set)
+    flags: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.accounts)
+
+    def add(self, events: EventColumns) -> None:
+        """Note events that were added to the block."""
+        if len(events):
+            columns = events.columns
+            self.accounts += columns["account_id"]
+            self.products += columns["product"]
+            self.event_ids.extend(map(hash, columns["event_id"]))
+            self.request_ids.extend(map(hash, columns["request_id"]))
+        self.hours |= events.hours
+        self.replay_hours |= events.replay_hours
+        self.flags.update(events.flags)
+
+    def repeated_receipts(self) -> int:
+        """Count receipts that came under more than one request id."""
+        distinct = len(set(self.event_ids))
+        if distinct == len(self.event_ids):
+            return 0
+        return len(set(zip(self.event_ids, self.request_ids, strict=True))) - distinct
+
+
 @dataclass(frozen=True, slots=True)
 class ReadBatch:
-    """What a batch comes to: its events as they will be stored, and the lines that cannot become any.
-
-    `noted` has what is asked of the events afterwards, and no more: texts take ten times the room of a block.
-    """
+    """What a batch comes to: its events as they will be stored, and the lines that cannot become any."""
 
     batch: EntryBatch
     block: EventBlock
-    noted: EventColumns
+    noted: Noted
     letters: list[DeadLetter]
 
     @property
@@ -69,7 +105,7 @@ class EventWriter:
 
         Whatever a line holds, it ends as an event or as a dead letter.
         """
-        block, noted, attribution = EventBlock(), EventColumns(), self._attribution()
+        block, noted, attribution = EventBlock(), Noted(), self._attribution()
         letters = list(_letters_of_entries(batch))
         for entry in batch.entries:
             lines, bad = decode_lines(
@@ -81,7 +117,7 @@ class EventWriter:
             if len(found):
                 found, unstorable = add_what_fits(block, found)
                 letters += _letters_of_rows(unstorable, lines, entry.shipper_id)
-            noted.extend(found.only(*NOTED_COLUMNS))
+            noted.add(found)
         return ReadBatch(batch, block, noted, letters)
 
     def write(self, found: ReadBatch, grants: Mapping[str, Grants], now_ms: int) -> StoredHours:
@@ -92,8 +128,8 @@ class EventWriter:
         """
         noted = found.noted
         if len(noted):
-            accounts, products = noted.columns["account_id"], noted.columns["product"]
-            self._store.insert_block(found.block, enrichment_columns(accounts, products, grants, self._kept()))
+            added = enrichment_columns(noted.accounts, noted.products, grants, self._kept())
+            self._store.insert_block(found.block, added)
         self._store.insert_dead_letters(found.letters, received_at_ms=now_ms)
         _count(found.batch, noted, found.letters)
         return StoredHours(frozenset(noted.hours), frozenset(noted.replay_hours))
@@ -159,12 +195,12 @@ def _letters_of_rows(
             yield _letter_of_line(line, f"unstorable: {reasons[line.id]}", shipper_id)
 
 
-def _count(batch: EntryBatch, events: EventColumns, letters: list[DeadLetter]) -> None:
+def _count(batch: EntryBatch, events: Noted, letters: list[DeadLetter]) -> None:
     metrics.EVENTS.inc(len(events))
     metrics.DROPPED.inc(batch.dropped)
     for flag, number in events.flags.items():
         metrics.FLAGGED.labels(metrics.flag_label(flag)).inc(number)
-    if repeated := repeated_receipts(events):
+    if repeated := events.repeated_receipts():
         metrics.REPEATED_RECEIPTS.inc(repeated)
         log.warning("one receipt under several request ids", receipts=repeated)
     if letters:

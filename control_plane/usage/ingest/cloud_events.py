@@ -120,7 +120,8 @@ def judge(event: _CloudEvent) -> ReportedEvent | Verdict:
     """Return the event, or what forbids it though its form is right."""
     data = event.data or _NO_DATA
     texts = [event.id, event.source, event.type, event.subject, data.endpoint or ""]
-    every_text = " ".join([*texts, *data.properties, *data.properties.values()])
+    # names, too: a pattern's $ lets a line feed pass at the end
+    every_text = " ".join([*texts, data.product or "", *data.units, *data.properties, *data.properties.values()])
     if _SECRET.search(every_text):
         return rejected(
             Code.HOLDS_A_KEY, "It holds an API key or a token, which must never be stored. Name keys by their id."

@@ -1,7 +1,5 @@
 """What queries read of the store, that an index changes no answer, and that Distributed tables do."""
 
-
-
 import re
 from collections.abc import Iterator
 from datetime import timedelta
