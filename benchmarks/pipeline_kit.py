@@ -156,8 +156,16 @@ def running_shipper(stores: Stores) -> Iterator[tuple[subprocess.Popen, Path]]:
         yield process, spool
 
 
+@dataclass(frozen=True)
+class Server:
+    """A `km serve` that answers."""
+
+    pid: int
+    url: str
+
+
 @contextlib.contextmanager
-def running_server(stores: Stores) -> Iterator[subprocess.Popen]:
+def running_server(stores: Stores) -> Iterator[Server]:
     """Yield a `km serve` with all its workers."""
     environment = {
         "PATH": os.environ["PATH"],
@@ -175,7 +183,7 @@ def running_server(stores: Stores) -> Iterator[subprocess.Popen]:
     ):
         url = process.stdout.readline().removeprefix("listening on ").strip()
         until_answering(f"{url}/readyz")
-        yield process
+        yield Server(process.pid, url)
 
 
 @contextlib.contextmanager
