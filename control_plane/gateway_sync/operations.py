@@ -166,9 +166,17 @@ async def _record_push(
 ) -> None:
     if push.succeeded:
         node.status, node.pushed_at = "in_sync", now
+    elif push.outcome in NO_JUDGEMENT:
+        # it is tried again when a check finds it back
+        node.status = "unreachable"
+    elif push.outcome is PushOutcome.NOT_VERIFIED and (node.status, node.config_hash) != (
+        "drifted",
+        rendered.hash,
+    ):
+        # it may have restarted just then: the next check gives it to the node once more, and no more than that
+        node.status = "unknown"
     else:
-        # a node in trouble is tried again when a check finds it back
-        node.status = "unreachable" if push.outcome in NO_JUDGEMENT else "drifted"
+        node.status = "drifted"
     # what it should run, also when it did not take it: so it counts as drifted until it does
     node.config_hash, node.detail, node.checked_at = rendered.hash, push.detail, now
     await session.flush()

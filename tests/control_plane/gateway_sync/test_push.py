@@ -43,6 +43,7 @@ class FakeKong:
         self.document = None
         self.pushes = 0
         self.refusal: tuple[int, dict] | None = None
+        self.restarts_after_pushes = 0
         self.url = ""
 
     def app(self) -> web.Application:
@@ -69,6 +70,9 @@ class FakeKong:
         if request.query.get("check_hash") == "1" and digest == self.hash:
             return web.Response(status=304)
         self.hash, self.document = digest, yaml.safe_load(text)
+        if self.restarts_after_pushes:
+            self.restarts_after_pushes -= 1
+            self.restart_with(BASE)
         return web.json_response({}, status=201)
 
 
@@ -207,7 +211,14 @@ class TestPushConfig:
         kongs[0].refusal = (201, {})  # says yes and does nothing
         report = await push(shop, config, now)
         assert report.nodes[0].push.outcome is PushOutcome.NOT_VERIFIED
+        # it may have restarted just then: a check that finds it so tells of it
+        assert await statuses(shop, config) == ["unknown", "in_sync"]
+        async with shop.sessions() as session, session.begin():
+            assert await check_nodes(session, config=config, now=now) == [kongs[0].url]
+        await push(shop, config, now)
         assert await statuses(shop, config) == ["drifted", "in_sync"]
+        async with shop.sessions() as session, session.begin():
+            assert await check_nodes(session, config=config, now=now) == []
 
     async def test_an_address_that_is_no_admin_api_is_told(self, shop, kongs, config, now):
         app = web.Application()
@@ -368,6 +379,21 @@ class TestRunConfigSync:
             wanted = kongs[0].hash
             kongs[0].restart_with(BASE)
             await eventually(lambda: kongs[0].hash == wanted)
+
+    async def test_a_node_that_restarts_right_after_a_push_is_repaired(self, shop, kongs, config, eventually):
+        kongs[0].restarts_after_pushes = 1
+        async with self.running(shop, config):
+            await eventually(lambda: kongs[1].document and kongs[0].hash == kongs[1].hash)
+
+    async def test_a_node_that_never_shows_what_it_took_is_not_pushed_to_forever(
+        self, shop, kongs, config, eventually
+    ):
+        kongs[0].restarts_after_pushes = 1000
+        async with self.running(shop, config):
+            await eventually(lambda: kongs[0].pushes == 2)
+            # rounds enough for more
+            await asyncio.sleep(5 * config.check_seconds)
+            assert kongs[0].pushes == 2
 
     async def test_issuing_and_revoking_keys_pushes_nothing(self, shop, kongs, config, eventually, now):
         async with self.running(shop, config):

@@ -314,10 +314,11 @@ class TestDropOldHours:
         await roll_up()
         changes = {
             MIDNIGHT: "UPDATE usage_hours SET sealed_at = NULL WHERE hour = %(hour)s",
-            MIDNIGHT
-            + DAY: "INSERT INTO touched_hours (account_id, hour, touched_at) VALUES ('acc_1', :hour, :hour)",
+            MIDNIGHT + DAY: (
+                "INSERT INTO touched_hours (account_id, hour, touched_at) VALUES ('acc_1', %(hour)s, %(hour)s)"
+            ),
         }
-        url = engine.url.render_as_string(hide_password=False)
+        url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
 
         def change(_connection, _cursor, statement, *_more):
             if "NOWAIT" in statement:

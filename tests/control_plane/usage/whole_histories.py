@@ -90,7 +90,8 @@ class WholeHistory(History):
         await super().redis_loses_the_oldest()
 
     async def redis_loses_its_group(self) -> None:
-        await self.world.redis.xgroup_destroy(usage_stream(0), COLLECTOR_GROUP)
+        if await self.world.redis.exists(usage_stream(0)):
+            await self.world.redis.xgroup_destroy(usage_stream(0), COLLECTOR_GROUP)
 
     async def collect(self, crash: Crash = None) -> None:
         if crash is None:
