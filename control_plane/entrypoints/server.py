@@ -220,6 +220,9 @@ def _listen(settings: Settings) -> socket.socket:
         raise StartError(
             f"KM_HOST, KM_PORT: cannot listen on {settings.host}:{settings.port}: {error.strerror}"
         ) from error
+    # Connections inherit it; asyncio sets it only where the socket names its protocol. An answer leaves in two
+    # pieces: the second would wait until the client acknowledges the first, 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setblocking(False)
     return listener
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,8 @@ import psycopg
 import pytest
 import redis
 
+from control_plane.entrypoints.server import _listen
+from control_plane.entrypoints.settings import Settings
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.valkey import EmbeddedValkey
 from gateway_contract import usage_lines
@@ -57,6 +60,16 @@ class TestStart:
         done = run_km("serve", "--port", port, env=server.env)
         assert done.returncode == 1
         assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+class TestListening:
+    def test_an_answer_in_pieces_waits_for_no_acknowledgement(self):
+        settings = Settings.model_construct(host="127.0.0.1", port=0)
+        with _listen(settings) as listener, socket.create_connection(listener.getsockname()):
+            listener.settimeout(STARTS_WITHIN_SECONDS)
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 class TestRunning:
