@@ -20,6 +20,8 @@ from control_plane.foundation.errors import ValidationFailedError
 MAX_URL = 2_000
 MAX_ANSWER_BYTES = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
+# outside of it there is nothing that the internet could reach, whatever `ipaddress` knows of it
+_IPV6_INTERNET = ipaddress.ip_network("2000::/3")
 
 
 class OutgoingError(Exception):
@@ -52,6 +54,8 @@ def check_url(url: str, *, field: str = "url") -> str:
         raise ValidationFailedError(field, "must be a URL") from error
     if parts.scheme not in _PORTS or not parts.hostname or not port_is_fine or len(url) > MAX_URL:
         raise ValidationFailedError(field, "must be an http or https URL")
+    if not all(0 < len(label) < 64 for label in parts.hostname.removesuffix(".").split(".")):  # noqa: PLR2004 - DNS
+        raise ValidationFailedError(field, "must hold a name whose parts have 1 to 63 characters")
     if parts.username is not None or parts.password is not None:
         raise ValidationFailedError(field, "must not hold a name or a password")
     if parts.fragment or not url.isascii() or not url.isprintable() or " " in url:
@@ -69,6 +73,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if parsed in ipaddress.ip_network("64:ff9b::/96"):
             return is_public(str(ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)))
+        if parsed not in _IPV6_INTERNET:
+            return False
     return parsed.is_global and not parsed.is_multicast
 
 
@@ -81,8 +87,8 @@ class OutgoingClient:
     def __init__(self, *, allow_private: bool = False, timeout_seconds: float = 30.0) -> None:
         self._allow_private = allow_private
         self._timeout_seconds = timeout_seconds
-        # neither a proxy nor a .netrc of the environment: what was judged is what is reached
-        self._client = httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False, trust_env=False)
+        self._certificates = httpx.create_ssl_context(trust_env=False)
+        self._clients: dict[str, httpx.AsyncClient] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,7 +96,19 @@ class OutgoingClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _client(self, host: str) -> httpx.AsyncClient:
+        """Return a name's own connections: two names at one address must not share one, whose certificate was
+        judged by the other's name. Names are as few as the addresses that people type in.
+        """
+        if host not in self._clients:
+            # neither a proxy nor a .netrc of the environment: what was judged is what is reached
+            self._clients[host] = httpx.AsyncClient(
+                verify=self._certificates, timeout=self._timeout_seconds, follow_redirects=False, trust_env=False
+            )
+        return self._clients[host]
 
     async def post(self, url: str, *, content: bytes, headers: Mapping[str, str]) -> OutgoingAnswer:
         """Send a body and return the answer, whatever its status.
@@ -107,14 +125,15 @@ class OutgoingClient:
                 return await self._send(url, address, host, content, headers)
         except TimeoutError as error:
             raise OutgoingError(f"no answer within {self._timeout_seconds:g} seconds") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise OutgoingError(type(error).__name__) from error
 
     async def _address(self, host: str, port: int) -> str:
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # the latter where it is no name that could be asked for
             raise OutgoingError("the name cannot be resolved") from error
         addresses = [str(entry[4][0]) for entry in found]
         if not self._allow_private and not all(map(is_public, addresses)):
@@ -125,7 +144,8 @@ class OutgoingClient:
         self, url: str, address: str, host: str, content: bytes, headers: Mapping[str, str]
     ) -> OutgoingAnswer:
         target = httpx.URL(url)
-        request = self._client.build_request(
+        client = self._client(host)
+        request = client.build_request(
             "POST",
             target.copy_with(host=address),
             content=content,
@@ -133,7 +153,7 @@ class OutgoingClient:
             # certificates are judged by the name
             extensions={"sni_hostname": host},
         )
-        answer = await self._client.send(request, stream=True)
+        answer = await client.send(request, stream=True)
         try:
             body = b""
             async for piece in answer.aiter_bytes():

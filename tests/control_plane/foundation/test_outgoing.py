@@ -43,6 +43,9 @@ class TestCheckUrl:
             "https://example.com/\r\nHost: other",
             "https://[::1",
             f"https://example.com/{'x' * 2_000}",
+            f"https://{'x' * 64}.example.com/",
+            "https://billing..example.com/",
+            "https://.../",
         ],
     )
     def test_refuses_everything_else(self, url):
@@ -77,6 +80,10 @@ class TestIsPublic:
             "::ffff:169.254.169.254",
             "2002:7f00:1::",  # 6to4 of 127.0.0.1
             "64:ff9b::a9fe:a9fe",  # NAT64 of 169.254.169.254
+            "64:ff9b:1::7f00:1",  # a network's own NAT64
+            "::127.0.0.1",
+            "::ffff:0:127.0.0.1",
+            "fec0::1",
         ],
     )
     def test_networks_of_ours_are_not(self, address):
@@ -89,6 +96,7 @@ async def server():
     asked: list[web.Request] = []
 
     async def answer(request: web.Request) -> web.Response:
+        request["peer"] = request.transport.get_extra_info("peername")
         asked.append(request)
         await request.read()
         if request.path == "/redirect":
@@ -146,6 +154,31 @@ class TestPost:
         async with OutgoingClient() as client:
             with pytest.raises(ForbiddenAddressError):
                 await client.post("http://billing.example.com/usage", content=b"", headers={})
+
+    async def test_keeps_names_at_one_address_on_connections_of_their_own(self, server, monkeypatch):
+        """A certificate is judged once, when the connection is made, and by the name it was made for."""
+
+        async def resolve(_self, _host, port, **_more):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+        monkeypatch.setattr(asyncio.get_running_loop().__class__, "getaddrinfo", resolve)
+        async with OutgoingClient(allow_private=True) as client:
+            for name in ("one", "other", "one"):
+                await client.post(f"http://{name}.example.com:{server.port}/usage", content=b"", headers={})
+        one, other, again = (asked["peer"] for asked in server.asked)
+        assert one == again != other
+
+    @pytest.mark.parametrize("host", ["a" * 64 + ".example.com", "billing..example.com"])
+    async def test_says_that_there_is_no_such_name(self, host):
+        """Also of one that no name server can be asked for."""
+        async with OutgoingClient() as client:
+            with pytest.raises(OutgoingError, match="cannot be resolved"):
+                await client.post(f"https://{host}/usage", content=b"", headers={})
+
+    async def test_says_that_a_header_cannot_be_sent(self, server):
+        async with OutgoingClient(allow_private=True) as client:
+            with pytest.raises(OutgoingError):
+                await client.post(str(server.make_url("/")), content=b"", headers={"Authorization": "Bearer ä"})
 
     async def test_follows_no_redirect(self, server):
         async with OutgoingClient(allow_private=True) as client:
