@@ -86,16 +86,19 @@ async def count_hours(
 
 async def keep_counted(session: AsyncSession, rows: Sequence[dict[str, Any]]) -> None:
     """Write what counters say, where it is more than stands there: Redis may have lost its memory meanwhile."""
-    if rows:
-        statement = insert(CountedUsage).values(list(rows))
-        new = {name: statement.excluded[name] for name in ("admitted", "not_counted", "numbers", "counted_at")}
-        await session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["hour", "subscription_id", "mode"],
-                set_=new,
-                where=CountedUsage.admitted < statement.excluded.admitted,
-            )
-        )
+    if not rows:
+        return
+    statement = insert(CountedUsage)
+    new = {name: statement.excluded[name] for name in ("admitted", "not_counted", "numbers", "counted_at")}
+    # row by row: after an absence there are more of them than one statement may have parameters for
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["hour", "subscription_id", "mode"],
+            set_=new,
+            where=CountedUsage.admitted < statement.excluded.admitted,
+        ),
+        list(rows),
+    )
 
 
 async def subscriptions_of(

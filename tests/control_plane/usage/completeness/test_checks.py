@@ -5,9 +5,11 @@
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import func, select, update
 
 from control_plane.foundation.clock import to_ms
+from control_plane.usage.completeness.counting import keep_counted
+from control_plane.usage.completeness.tables import CountedUsage
 from control_plane.usage.tables import TouchedHour, UsageHourly
 from gateway_contract.counters import SKIPPED, hour_calls, hour_not_counted, hour_number, hour_revision
 from gateway_contract.outcomes import Outcome
@@ -251,6 +253,21 @@ class TestSettledHours:
         assert (await checks.hour()).settled == settled
         reasons = [alert["reason"] for alert in await checks.alerts()]
         assert reasons == (["wrongly_settled"] if settled == "differs" else [])
+
+
+class TestCountedHours:
+    async def test_are_kept_however_many_there_are(self, sessions, noon):
+        """A day's hours of a page of busy subscriptions: more than the parameters of one statement."""
+        number = {"admitted": 1, "not_counted": 0, "numbers": [], "counted_at": noon, "period_start": noon}
+        owner = {"account_id": "acc_1", "product": "weather", "mode": "live"}
+        rows = [
+            {**number, **owner, "hour": noon - hour * HOUR, "subscription_id": f"sub_{subscription}"}
+            for subscription in range(300)
+            for hour in range(24)
+        ]
+        async with sessions() as session, session.begin():
+            await keep_counted(session, rows)
+            assert await session.scalar(select(func.sum(CountedUsage.admitted))) == len(rows)
 
 
 class TestARound:
