@@ -1,14 +1,18 @@
 """Stores shared by all tests: real ones, started once, clean for each test."""
 
 import importlib
+import os
 import re
 import resource
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import psutil
 import pytest
 import redis
 
@@ -20,6 +24,8 @@ from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
 from gateway_contract.kafka import KafkaAddress
 
 TEMPLATE = "km_template"
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 2 << 30
 DESCRIPTORS = 16_384
 LONG_WORD = re.compile(r"[A-Za-z0-9]{12,}")
 
@@ -49,9 +55,34 @@ def sqlalchemy_url(dsn: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def store_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where stores keep their files: in memory where there is room, since each test copies a whole database.
+
+    On a disk that takes ten times as long. What a killed run has left there is removed.
+    """
+    if not has_room_in_memory():
+        yield tmp_path_factory.mktemp("stores")
+        return
+    for left in MEMORY.glob("km-tests-*"):
+        if not psutil.pid_exists(int(left.name.split("-")[2])):
+            shutil.rmtree(left, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"km-tests-{os.getpid()}-", dir=MEMORY))
+    directory.chmod(0o755)  # PostgreSQL runs as nobody where we are root
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def has_room_in_memory() -> bool:
+    if not (MEMORY.is_dir() and os.access(MEMORY, os.W_OK)):
+        return False
+    runs_programs = not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC
+    return runs_programs and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+
+
+@pytest.fixture(scope="session")
+def postgres_server(store_directory: Path) -> Iterator[EmbeddedPostgres]:
     """One server for all tests; never kill this one, use `own_postgres`."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres") / "data", fast=True)
+    server = EmbeddedPostgres(store_directory / "postgres", fast=True)
     server.start()
     yield server
     server.destroy()
@@ -83,12 +114,13 @@ def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_postgres(tmp_path: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
+def own_postgres(store_directory: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
     """Makes started PostgreSQL servers that the test may kill."""
     servers: list[EmbeddedPostgres] = []
 
     def start() -> EmbeddedPostgres:
-        servers.append(EmbeddedPostgres(tmp_path / f"postgres-{len(servers)}", fast=True))
+        directory = store_directory / f"postgres-{secrets.token_hex(6)}"
+        servers.append(EmbeddedPostgres(directory, fast=True))
         servers[-1].start()
         return servers[-1]
 
@@ -98,9 +130,9 @@ def own_postgres(tmp_path: Path) -> Iterator[Callable[[], EmbeddedPostgres]]:
 
 
 @pytest.fixture(scope="session")
-def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+def valkey_server(store_directory: Path) -> Iterator[EmbeddedValkey]:
     """One server for all tests; never kill or pause this one, use `own_valkey`."""
-    server = EmbeddedValkey(tmp_path_factory.mktemp("valkey"))
+    server = EmbeddedValkey(store_directory / "valkey")
     server.start()
     yield server
     server.stop()
@@ -193,9 +225,9 @@ def own_kafka(tmp_path: Path) -> Iterator[Callable[..., EmbeddedKafka]]:
 
 
 @pytest.fixture(scope="session")
-def event_store_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def event_store_directory(store_directory: Path) -> Path:
     """chDB lets a process open one directory at a time, so all tests share this one."""
-    return tmp_path_factory.mktemp("events")
+    return store_directory / "events"
 
 
 @pytest.fixture
