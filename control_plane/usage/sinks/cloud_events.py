@@ -1,7 +1,8 @@
 """Usage as CloudEvents 1.0 (https://github.com/cloudevents/spec, JSON format and batch). Pure.
 
 Ids stay the same however often something is sent: (source, id) is what a receiver tells repetitions by. An hour
-that changed after it was sealed is sent again whole, under its new revision (extension `hourrevision`).
+that changed after it was sealed is sent again whole, under its new revision (extension `hourrevision`): of the
+same event the highest holds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

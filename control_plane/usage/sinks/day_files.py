@@ -20,11 +20,13 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.foundation.clock import floor_day
+from control_plane.foundation.clock import floor_day, from_ms
+from control_plane.usage.daily.rows import hours_kept_from
 from control_plane.usage.requests.exports.files import CountedFile, writer_of
 from control_plane.usage.requests.exports.model import ExportConfig, ExportKind, ExportWish
 from control_plane.usage.requests.exports.sources import event_pieces, rollup_pieces
 from control_plane.usage.requests.model import EventSpan
+from control_plane.usage.retention import countable_from_ms
 from control_plane.usage.sinks.model import SinkContent, SinksConfig
 from control_plane.usage.sinks.tables import Sink, SinkDay
 from control_plane.usage.store import EventStore
@@ -45,7 +47,8 @@ FROM sinks CROSS JOIN LATERAL (
         )) AS fingerprint,
         bool_and(sealed_at IS NOT NULL) AS is_sealed
     FROM usage_hours
-    WHERE hour >= greatest(date_trunc('day', sinks.since, 'UTC'), CAST(:from_day AS timestamptz))
+    WHERE hour >= greatest(date_trunc('day', sinks.since, 'UTC'), CAST(
+            CASE sinks.content WHEN 'events' THEN :events_from ELSE :rollups_from END AS timestamptz))
         AND hour < CAST(:until_day AS timestamptz)
     GROUP BY 1
 ) AS days
@@ -81,13 +84,19 @@ class DayFiles:
         )
 
     async def due_day(self, now: datetime, *, look_back: timedelta) -> DueDay | None:
-        """Return a day that must be written, the oldest first. Days further back than `look_back` stand."""
-        limits = {
-            "now": now,
-            "from_day": floor_day(now - look_back),
-            "until_day": floor_day(now - self._config.after_its_end),
-        }
+        """Return a day that must be written, the oldest first.
+
+        Days further back than `look_back` stand, and so do those of which something may be gone by now: a file
+        that was written while it was there says more.
+        """
+        from_day = floor_day(now - look_back)
         async with self._sessions() as session:
+            limits = {
+                "now": now,
+                "events_from": max(from_day, _next_day(from_ms(countable_from_ms(now)))),
+                "rollups_from": max(from_day, await hours_kept_from(session) or from_day),
+                "until_day": floor_day(now - self._config.after_its_end),
+            }
             row = (await session.execute(_DUE, limits)).one_or_none()
         return None if row is None else DueDay(row.sink_id, row.day, row.fingerprint, row.revision + 1)
 
@@ -167,6 +176,12 @@ class DayFiles:
             statement = select(SinkDay).where(SinkDay.sink_id == sink.id).order_by(SinkDay.day)
             days = list(await session.scalars(statement))
         await asyncio.to_thread(_write_manifest, sink, days, directory)
+
+
+def _next_day(moment: datetime) -> datetime:
+    """Return the first day that begins at a moment or later."""
+    day = floor_day(moment)
+    return day if day == moment else day + DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.outgoing import OutgoingClient
@@ -32,6 +32,7 @@ from control_plane.usage.sinks.model import (
 from control_plane.usage.sinks.sender import Sender
 from control_plane.usage.sinks.tables import SinkHour
 from control_plane.usage.store.event_reads import FileFormat
+from control_plane.usage.tables import UsageHour
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LATER = datetime(2026, 3, 18, 1, tzinfo=UTC)
@@ -475,6 +476,18 @@ class TestDayFiles:
             "2026-03-17.r2.csv",
             "manifest.json",
         ]
+
+    @pytest.mark.parametrize(("content", "revision"), [(SinkContent.EVENTS, None), (SinkContent.ROLLUPS, 2)])
+    async def test_stand_once_events_of_their_day_may_have_expired(
+        self, sealed, make_sink, write_due, sessions, content, revision
+    ):
+        """An amendment gives an hour a new revision long after: rollups show it, events would be fewer."""
+        await make_sink("daily", content, kind=SinkKind.FILES, url=None, file_format=FileFormat.CSV)
+        await write_due()
+        async with sessions() as session, session.begin():
+            await session.execute(update(UsageHour).values(revision=UsageHour.revision + 1))
+        found = await write_due(LATER + 90 * DAY)
+        assert [day.revision for day in found] == ([revision] if revision else [])
 
     async def test_are_for_their_owner_only(self, sealed, make_sink, write_due, config):
         await make_sink("daily", kind=SinkKind.FILES, url=None, file_format=FileFormat.CSV)
