@@ -17,6 +17,7 @@ from gateway_contract.usage_lines import (
 
 MAX_NAME_LENGTH = 200
 _BIGGEST = 2**63 - 1
+_MOST_DIGITS = len(str(_BIGGEST))
 
 
 class SegmentKey(NamedTuple):
@@ -153,6 +154,7 @@ def _number(fields: Mapping[bytes, bytes], name: str) -> int:
     raw = fields.get(name.encode())
     if raw is None:
         raise EntryError(f"{name}: missing")
-    if not raw.isdigit() or int(raw) > _BIGGEST:
+    # by length first: Python refuses to read numbers of thousands of digits with another error
+    if not raw.isdigit() or len(raw) > _MOST_DIGITS or int(raw) > _BIGGEST:
         raise EntryError(f"{name}: not a number")
     return int(raw)

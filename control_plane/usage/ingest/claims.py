@@ -74,25 +74,27 @@ async def claim(
 
     Nothing is accepted before the session is committed. `default_days`: see `payload.encode`.
     """
-    first = {event.event_id: event for event in reversed(events)}
-    known = await _known(session, list(first))
-    directory = await read_directory(
-        session, {event.subject for event_id, event in first.items() if event_id not in known}
-    )
-    # a known id is judged by what it is known for, even if its account is gone or its time has become too old
-    judged = {
-        event_id: place(event, directory, now=now) for event_id, event in first.items() if event_id not in known
-    }
-    placed = {event_id: found for event_id, found in judged.items() if isinstance(found, PlacedEvent)}
+    known = await _known(session, list({event.event_id for event in events}))
+    directory = await read_directory(session, {event.subject for event in events if event.event_id not in known})
+    placed: dict[str, PlacedEvent] = {}
+    refused: dict[int, Verdict] = {}
+    for number, event in enumerate(events):
+        # a known id is judged by what it is known for, even if its account is gone or its time has become too old;
+        # one that could not be placed is not known: somebody else may send it as it should be
+        if event.event_id not in known and event.event_id not in placed:
+            found = place(event, directory, now=now)
+            if isinstance(found, Verdict):
+                refused[number] = found
+            else:
+                placed[event.event_id] = found
     new = await _claim(session, placed, now)
     known |= await _known(session, [event_id for event_id in placed if event_id not in new])
     accepted = [found for event_id, found in placed.items() if event_id in new]
     batch_id = await _keep(session, accepted, endpoints, default_days, now) if accepted else ""
     verdicts = []
-    for event in events:
-        found = judged.get(event.event_id)
-        if isinstance(found, Verdict):
-            verdicts.append(found)
+    for number, event in enumerate(events):
+        if number in refused:
+            verdicts.append(refused[number])
         elif event.event_id in known:
             verdicts.append(_verdict_on_known(event, known[event.event_id]))
         elif event.event_id in new:

@@ -392,10 +392,11 @@ class TestPoison:
     async def test_entries_nobody_can_read_are_kept_and_stop_nothing(self, gateway, collect, store, redis):
         await redis.xadd(usage_stream(0), {"shipper": "node_a"})
         await redis.xadd(usage_stream(0), {"shipper": b"\xff", "segment": "s"})
+        await redis.xadd(usage_stream(0), {"shipper": "node_a", "segment": "s", "start": "1" * 5000})
         await gateway.ship(gateway.calls(2))
         await collect()
         assert store.count_events() == 2
-        assert len(store.dead_letters()) == 2
+        assert len(store.dead_letters()) == 3
         assert await waiting(redis) == 0
 
     async def test_a_time_that_cannot_be_is_set_aside(self, gateway, collect, store):

@@ -308,6 +308,17 @@ class TestKnownIds:
             assert "2026-03-17T12:00Z" in conflict.message
         assert rows(store, FIELDS) == before
 
+    async def test_a_refused_event_leaves_its_id_to_whoever_sends_it_right_at_the_same_moment(
+        self, running, store
+    ):
+        wrong, right = report(subject="nobody"), report()
+        async with running(config=replace(QUICK, group_seconds=0.3)) as ingest:
+            answers = await asyncio.gather(*[ingest.submit([event]) for event in (wrong, right, wrong, right)])
+        assert [outcomes(answer) for answer in answers] == [
+            ["rejected"], ["accepted"], ["conflict"], ["duplicate"],
+        ]  # fmt: skip
+        assert len(rows(store)) == 1
+
     async def test_an_event_without_a_time_that_is_sent_again_hours_later_counts_once(self, running, store, noon):
         async with running() as ingest:
             await ingest.submit([report()])
