@@ -72,8 +72,9 @@ class SinksConfig:
     """How sinks are served.
 
     `authorizations`: the Authorization header of http sinks, by name; secrets stay in the environment. A batch
-    ends at `batch_events` or about `batch_bytes`. A day's file is written when `after_its_end` has passed and
-    every hour of the day is sealed.
+    ends at `batch_events` or about `batch_bytes`. A sink is sent up to `hours_per_claim` hours, or for
+    `turn_seconds`, before all sinks are looked at again; an hour may take several turns. A day's file is written
+    when `after_its_end` has passed and every hour of the day is sealed.
     """
 
     directory: Path
@@ -84,6 +85,7 @@ class SinksConfig:
     timeout_seconds: float = 30.0
     lease: timedelta = timedelta(minutes=2)
     hours_per_claim: int = 20
+    turn_seconds: float = 20.0
     after_its_end: timedelta = timedelta(minutes=15)
     pause_seconds: float = 2.0
     fill_seconds: float = 10.0

@@ -33,13 +33,17 @@ WHERE sink_hours.revision < excluded.revision
 _CLAIM = text("""
 UPDATE sink_hours AS taken SET leased_until = :leased_until
 FROM (
-    SELECT waiting.sink_id, waiting.account_id, waiting.hour
-    FROM sink_hours AS waiting JOIN sinks ON sinks.id = waiting.sink_id
-    WHERE waiting.state = 'waiting' AND (waiting.leased_until IS NULL OR waiting.leased_until <= :now)
-        AND sinks.removed_at IS NULL AND sinks.paused_at IS NULL AND sinks.due_at <= :now
-    ORDER BY waiting.hour, waiting.account_id
-    LIMIT :limit
-    FOR UPDATE OF waiting SKIP LOCKED
+    SELECT oldest.sink_id, oldest.account_id, oldest.hour
+    FROM sinks CROSS JOIN LATERAL (
+        SELECT waiting.sink_id, waiting.account_id, waiting.hour
+        FROM sink_hours AS waiting
+        WHERE waiting.sink_id = sinks.id AND waiting.state = 'waiting'
+            AND (waiting.leased_until IS NULL OR waiting.leased_until <= :now)
+        ORDER BY waiting.hour, waiting.account_id
+        LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ) AS oldest
+    WHERE sinks.removed_at IS NULL AND sinks.paused_at IS NULL AND sinks.due_at <= :now
 ) AS free
 WHERE taken.sink_id = free.sink_id AND taken.account_id = free.account_id AND taken.hour = free.hour
 RETURNING taken.sink_id, taken.account_id, taken.hour, taken.revision, taken.after_ms, taken.after_id
@@ -77,7 +81,7 @@ class SinkQueue:
             await session.execute(_FILL, {"sealed_after": sealed_after and sealed_after - OVERLAP})
 
     async def claim(self, now: datetime, *, limit: int) -> list[WaitingHour]:
-        """Take over up to `limit` hours, the oldest first; they are free again when the lease is over."""
+        """Take over up to `limit` hours of each sink, its oldest; they are free again when the lease is over."""
         async with self._sessions() as session, session.begin():
             rows = (
                 await session.execute(_CLAIM, {"now": now, "leased_until": now + self._lease, "limit": limit})

@@ -1,8 +1,10 @@
 """Sends sealed hours to http sinks: at least once, in batches, from where the last one was taken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import structlog
@@ -40,6 +42,21 @@ class _RefusedError(Exception):
     """The other side will never take this as it is."""
 
 
+class _TurnOverError(Exception):
+    """Others come first now; the hour goes on later, where it was."""
+
+
+class _Turn:
+    """How long a sink is served before all are looked at again; over at once where the process stops."""
+
+    def __init__(self, stop: asyncio.Event, seconds: float) -> None:
+        self._stop = stop
+        self._until = time.monotonic() + seconds
+
+    def is_over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() >= self._until
+
+
 class Sender:
     """Sends what waits. `store` is a client of its own."""
 
@@ -57,39 +74,56 @@ class Sender:
         self._store = store
         self._client = client
         self._clock = clock
+        # a client of the store does one thing at a time
+        self._reading = asyncio.Lock()
         self.queue = SinkQueue(sessions, lease=config.lease)
 
     async def work(self, stop: asyncio.Event) -> int:
-        """Send up to a claim's worth of hours and return how many were claimed; what a failure stops goes back."""
+        """Send up to a claim's worth of hours to each sink and return how many were claimed.
+
+        Sinks are served side by side, each for one turn: what a failure stops, or is not done by then, goes back.
+        """
         hours = await self.queue.claim(self._clock(), limit=self._config.hours_per_claim)
         left = list(hours)
-        put_off: set[str] = set()
+        turn = _Turn(stop, self._config.turn_seconds)
+        by_sink = [list(found) for _, found in groupby(hours, key=lambda hour: hour.sink_id)]
         try:
-            for hour in hours:
-                if stop.is_set():
-                    break
-                if hour.sink_id in put_off:
-                    continue
-                try:
-                    await self._send(hour)
-                except LostHourError:
-                    log.info("an hour was sealed anew while it was sent", sink=hour.sink_name, hour=str(hour.hour))
-                except _RefusedError as error:
-                    REFUSED.labels(hour.sink_name).inc()
-                    log.warning(
-                        "a sink refuses an hour", sink=hour.sink_name, hour=str(hour.hour), error=str(error)
-                    )
-                    await self.queue.refuse(hour, str(error), now=self._clock())
-                except _PutOffError as error:
-                    put_off.add(hour.sink_id)
-                    await self._put_off(hour, error)
-                    continue
-                left.remove(hour)
+            # all end before the first failure is told: none is left reading in a store that is closed then
+            ends = await asyncio.gather(
+                *(self._serve(found, left, turn) for found in by_sink), return_exceptions=True
+            )
+            for end in ends:
+                if isinstance(end, BaseException):
+                    raise end
         finally:
             await self.queue.give_back(left)
         return len(hours)
 
-    async def _send(self, hour: WaitingHour) -> None:
+    async def _serve(self, hours: Sequence[WaitingHour], left: list[WaitingHour], turn: "_Turn") -> None:
+        """Send hours to their sink, and strike those off `left` that are done with."""
+        for hour in hours:
+            if hour is not hours[0] and turn.is_over():
+                return
+            try:
+                await self._send(hour, turn)
+            except LostHourError:
+                log.info("an hour was sealed anew while it was sent", sink=hour.sink_name, hour=str(hour.hour))
+            except _PutOffError as error:
+                await self._put_off(hour, error)
+                return
+            except _TurnOverError:
+                return
+            left.remove(hour)
+
+    async def _send(self, hour: WaitingHour, turn: "_Turn") -> None:
+        try:
+            await self._send_pages(hour, turn)
+        except _RefusedError as error:
+            REFUSED.labels(hour.sink_name).inc()
+            log.warning("a sink refuses an hour", sink=hour.sink_name, hour=str(hour.hour), error=str(error))
+            await self.queue.refuse(hour, str(error), now=self._clock())
+
+    async def _send_pages(self, hour: WaitingHour, turn: "_Turn") -> None:
         if hour.content is SinkContent.ROLLUPS:
             await self._post(hour, [await self._rollup(hour)])
             await self.queue.finish(hour, records=1, now=self._clock())
@@ -100,6 +134,8 @@ class Sender:
                 await self.queue.finish(hour, records=records, now=self._clock())
             else:
                 await self.queue.advance(hour, after=page.end, records=records, now=self._clock())
+                if turn.is_over():
+                    raise _TurnOverError
 
     async def _post(self, hour: WaitingHour, envelopes: list[dict[str, Any]]) -> int:
         """Post all of it and return how many were taken."""
@@ -128,9 +164,10 @@ class Sender:
         span = EventSpan(account_id=hour.account_id, start=hour.hour, end=hour.hour + HOUR)
         most, after = self._config.batch_events, hour.after
         while True:
-            events = await asyncio.to_thread(
-                search_events, self._store, span, NO_FILTERS, newest_first=False, after=after, limit=most
-            )
+            async with self._reading:
+                events = await asyncio.to_thread(
+                    search_events, self._store, span, NO_FILTERS, newest_first=False, after=after, limit=most
+                )
             async with self._sessions() as session:
                 voided = await voided_events(
                     session, account_id=hour.account_id, event_ids=[event.event_id for event in events]

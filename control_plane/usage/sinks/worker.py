@@ -87,7 +87,7 @@ class _Server:
         """Do what there is to do and say whether there was any."""
         await self._fill()
         sent = await self._sender.work(stop)
-        return await self._write_day() or sent == self._config.hours_per_claim
+        return await self._write_day() or sent >= self._config.hours_per_claim
 
     async def _fill(self) -> None:
         """Look for hours that were sealed, mostly only for new seals."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -107,7 +108,8 @@ def send(config, sessions, store):
 
     async def run(now=LATER, rounds=20, **changes):
         async with OutgoingClient(allow_private=config.allow_private, timeout_seconds=10) as client:
-            sender = Sender(config=config, sessions=sessions, store=store, client=client, clock=lambda: now)
+            asked = replace(config, **changes)
+            sender = Sender(config=asked, sessions=sessions, store=store, client=client, clock=lambda: now)
             await sender.queue.fill(sealed_after=None)
             for _ in range(rounds):
                 if not await sender.work(asyncio.Event()):
@@ -273,6 +275,35 @@ class TestFailures:
         await send()
         assert set(receiver.by_id().values()) == {1}
         assert await states(sessions) == {"sent": 3, "waiting": 3}
+
+    async def test_a_sink_that_takes_long_keeps_none_waiting(self, sealed, make_sink, send, receiver, sessions):
+        await make_sink("slow", url=receiver.url + "?slow")
+        await make_sink()
+        others_are_done = asyncio.Event()
+
+        async def hold():
+            if receiver.requests[-1].query_string:
+                await others_are_done.wait()
+
+        receiver.before_answer = hold
+        working = asyncio.create_task(send())
+        async with asyncio.timeout(30):
+            while (await states(sessions)).get("sent") != 3:
+                assert not working.done()
+                await asyncio.sleep(0.02)
+            others_are_done.set()
+            await working
+        assert await states(sessions) == {"sent": 6}
+
+    async def test_an_hour_of_several_turns_goes_on_where_it_was(
+        self, sealed, make_sink, send, receiver, sessions, config
+    ):
+        await make_sink()
+        await send(rounds=1, turn_seconds=0)
+        assert (len(receiver.taken), await states(sessions)) == (config.batch_events, {"waiting": 3})
+        await send(turn_seconds=0)
+        assert set(receiver.by_id().values()) == {1}
+        assert (len(receiver.taken), await states(sessions)) == (len(sealed), {"sent": 3})
 
     async def test_a_process_that_dies_leaves_its_hours_to_another(
         self, sealed, make_sink, send, receiver, config
