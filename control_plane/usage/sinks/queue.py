@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, text, update
+from sqlalchemy import Update, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.usage.sinks.model import DeliveryState, SinkContent
+from control_plane.usage.sinks.model import DeliveryState, SinkContent, SinkKind
 from control_plane.usage.sinks.tables import Sink, SinkHour
 from control_plane.usage.store.event_reads import Place
 
@@ -79,6 +79,12 @@ class SinkQueue:
         """Enter hours that were sealed since (None: ever), at their newest revision. Idempotent."""
         async with self._sessions() as session, session.begin():
             await session.execute(_FILL, {"sealed_after": sealed_after and sealed_after - OVERLAP})
+
+    async def sinks(self) -> set[str]:
+        """Return the ids of all http sinks that were not removed."""
+        statement = select(Sink.id).where(Sink.kind == SinkKind.HTTP.value, Sink.removed_at.is_(None))
+        async with self._sessions() as session:
+            return set(await session.scalars(statement))
 
     async def claim(self, now: datetime, *, limit: int) -> list[WaitingHour]:
         """Take over up to `limit` hours of each sink, its oldest; they are free again when the lease is over."""

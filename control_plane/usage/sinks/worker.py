@@ -26,6 +26,8 @@ _LOCK = text("SELECT pg_try_advisory_xact_lock(4242013)")
 # late events are rare behind this; looking through every hour ever sealed would take long
 LOOK_BACK = timedelta(days=92)
 LOOK_THROUGH_ALL_SECONDS = 3600.0
+# looking for days may take one part in so many of the database's time
+SELDOM = 30
 
 
 async def run_sinks(
@@ -47,7 +49,7 @@ async def run_sinks(
                 try:
                     if store is None:
                         store = await asyncio.to_thread(EventStore.open, event_store, max_threads=1)
-                        server = _Server(config, sessions, store, client, clock)
+                        server = SinkServer(config, sessions, store, client, clock)
                     did_something = await server.round(stop)
                     pauses.reset()
                 except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
@@ -65,7 +67,9 @@ async def run_sinks(
                 await asyncio.to_thread(store.close)
 
 
-class _Server:
+class SinkServer:
+    """Rounds of sending and writing."""
+
     def __init__(
         self,
         config: SinksConfig,
@@ -82,6 +86,8 @@ class _Server:
         self._filled_at = 0.0
         self._looked_through_at: float | None = None
         self._sealed_after: datetime | None = None
+        self._known_sinks: set[str] = set()
+        self._look_for_days_at = 0.0
 
     async def round(self, stop: asyncio.Event) -> bool:
         """Do what there is to do and say whether there was any."""
@@ -90,25 +96,34 @@ class _Server:
         return await self._write_day() or sent >= self._config.hours_per_claim
 
     async def _fill(self) -> None:
-        """Look for hours that were sealed, mostly only for new seals."""
+        """Look for hours that were sealed, mostly only for new seals; for a new sink, for all it asks for."""
         now = time.monotonic()
         if now - self._filled_at < self._config.fill_seconds:
             return
         began = self._clock()
+        sinks = await self._sender.queue.sinks()
         look_through_all = (
-            self._looked_through_at is None or now - self._looked_through_at > LOOK_THROUGH_ALL_SECONDS
+            self._looked_through_at is None
+            or now - self._looked_through_at > LOOK_THROUGH_ALL_SECONDS
+            or not sinks <= self._known_sinks
         )
         await self._sender.queue.fill(sealed_after=None if look_through_all else self._sealed_after)
-        self._filled_at, self._sealed_after = now, began
+        self._filled_at, self._sealed_after, self._known_sinks = now, began, sinks
         if look_through_all:
             self._looked_through_at = now
 
     async def _write_day(self) -> bool:
+        began = time.monotonic()
+        if began < self._look_for_days_at:
+            return False
         async with self._file_lock() as is_ours:
             if not is_ours:
                 return False
             due = await self._files.due_day(self._clock(), look_back=LOOK_BACK)
             if due is None:
+                # it looks through months of hours, and days are over seldom
+                took = time.monotonic() - began
+                self._look_for_days_at = began + max(self._config.fill_seconds, SELDOM * took)
                 return False
             try:
                 await self._files.write(due, now=self._clock())

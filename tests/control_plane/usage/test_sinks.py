@@ -32,6 +32,7 @@ from control_plane.usage.sinks.model import (
 )
 from control_plane.usage.sinks.sender import Sender
 from control_plane.usage.sinks.tables import SinkHour
+from control_plane.usage.sinks.worker import SinkServer
 from control_plane.usage.store.event_reads import FileFormat
 from control_plane.usage.tables import UsageHour
 
@@ -107,7 +108,7 @@ def send(config, sessions, store):
     """Fills the queue and sends until nothing waits that is due; returns the sender."""
 
     async def run(now=LATER, rounds=20, **changes):
-        async with OutgoingClient(allow_private=config.allow_private, timeout_seconds=10) as client:
+        async with OutgoingClient(allow_private=config.allow_private, timeout_seconds=60) as client:
             asked = replace(config, **changes)
             sender = Sender(config=asked, sessions=sessions, store=store, client=client, clock=lambda: now)
             await sender.queue.fill(sealed_after=None)
@@ -536,3 +537,16 @@ async def test_progress_counts_what_waits(sealed, make_sink, send, sessions, rec
         waiting = await session.scalar(select(func.count()).select_from(SinkHour))
     assert (found.waiting_hours, found.failed_hours, found.sent_hours, waiting) == (3, 0, 0, 3)
     assert found.oldest_waiting == datetime(2026, 3, 17, 12, tzinfo=UTC)
+
+
+class TestTheWorker:
+    async def test_sends_what_was_sealed_before_to_a_new_sink_at_once(
+        self, sealed, make_sink, config, sessions, receiver, store
+    ):
+        asked = replace(config, fill_seconds=0)
+        async with OutgoingClient(allow_private=True) as client:
+            server = SinkServer(asked, sessions, store, client, lambda: LATER + DAY)
+            await server.round(asyncio.Event())
+            await make_sink()
+            await server.round(asyncio.Event())
+        assert len(receiver.taken) == len(sealed)
