@@ -36,7 +36,10 @@ class ExportQueue:
         self._config = config
 
     async def claim(self, now: datetime) -> ExportJob | None:
-        """Take on the job that waits longest, or one whose worker has not been heard of for its lease."""
+        """Take on the job that waits longest, or one whose worker has not been heard of for its lease.
+
+        One that has lost its workers as often as it may be tried is given up: it may be what ended them.
+        """
         async with self._sessions() as session, session.begin():
             job = await session.scalar(
                 select(ExportJob)
@@ -51,6 +54,10 @@ class ExportQueue:
                 .with_for_update(skip_locked=True)
             )
             if job is None:
+                return None
+            if job.status == ExportStatus.RUNNING.value and job.attempt >= self._config.attempts:
+                job.status, job.lease_until, job.finished_at = ExportStatus.FAILED.value, None, now
+                job.error = f"Given up after {job.attempt} attempts; the last worker was not heard of again."
                 return None
             job.status = ExportStatus.RUNNING.value
             job.attempt += 1

@@ -336,6 +336,19 @@ class TestQueue:
         await later.housekeep()
         assert exports.files() == [path.name]
 
+    async def test_a_job_that_ends_all_its_workers_is_given_up(self, exports):
+        """Else it would end each process that takes it, one after another, for ever."""
+        export_id, other = await exports.request(), await exports.request(now=NOON + HOUR)
+        queue = ExportQueue(exports.sessions, replace(exports.config, attempts=2))
+        now = NOON
+        for attempt in (1, 2):
+            assert (await queue.claim(now)).attempt == attempt
+            now += 2 * exports.config.lease
+        assert await queue.claim(now) is None
+        job = await exports.job(export_id)
+        assert (job.status, job.lease_until, job.finished_at) == ("failed", None, now)
+        assert (await queue.claim(now)).id == other
+
     async def test_whoever_lost_a_job_can_change_nothing_of_it(self, exports):
         await exports.request()
         queue = ExportQueue(exports.sessions, exports.config)
