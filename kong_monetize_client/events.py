@@ -44,6 +44,7 @@ def encode_event(
     source: str,
     subject: str,
     time: datetime,
+    timed_by_client: bool = False,
     units: Mapping[str, int] | None = None,
     properties: Mapping[str, str] | None = None,
     product: str | None = None,
@@ -52,6 +53,9 @@ def encode_event(
 ) -> bytes:
     """Return the event as one line of JSON, without its end.
 
+    `timed_by_client`: the time is only when it was reported. The same event reported twice differs in nothing
+    else, and the server must not take the second for another.
+
     Raises:
         EventError: the server would not take it.
     """
@@ -59,7 +63,6 @@ def encode_event(
     _check_text("id", event_id, MAX_ID_LENGTH)
     _check_text("source", source, MAX_ID_LENGTH)
     _check_text("subject", subject, MAX_SUBJECT_LENGTH)
-    _check_time(time)
     data: dict[str, Any] = {}
     if product is not None:
         _check_text("product", product, MAX_ID_LENGTH)
@@ -83,7 +86,8 @@ def encode_event(
         "source": source,
         "type": event_type,
         "subject": subject,
-        "time": time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": _time_text(time),
+        **({"timedby": "client"} if timed_by_client else {}),
         "data": data,
     }
     line = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
@@ -92,9 +96,13 @@ def encode_event(
     return line.encode()
 
 
-def _check_time(time: object) -> None:
+def _time_text(time: object) -> str:
     if not isinstance(time, datetime) or time.tzinfo is None:
         raise EventError("time must be a datetime with a time zone")
+    try:
+        return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except OverflowError as error:
+        raise EventError("there is no such time in UTC") from error
 
 
 def _check_text(name: str, text: object, length: int, *, empty: bool = False) -> None:

@@ -58,6 +58,7 @@ class Reports:
             source=self._source if source is None else source,
             subject=subject,
             time=now if time is None else time,
+            timed_by_client=time is None,
             units=units,
             properties=properties,
             product=product,

@@ -74,6 +74,10 @@ EVENT: dict[str, Any] = {
             "format": "date-time",
             "description": "When it happened, RFC 3339; now if left out. At most 5 minutes ahead, 88 days ago.",
         },
+        "timedby": {
+            "type": ["string", "null"],
+            "description": "`client`: the time is when it was reported, and the same event may come with another.",
+        },
         "datacontenttype": {"type": ["string", "null"], "enum": ["application/json", None]},
         "data": DATA,
     },

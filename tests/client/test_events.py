@@ -15,6 +15,7 @@ from gateway_contract.api_keys import generate_api_key
 from gateway_contract.modes import Mode
 from kong_monetize_client import EventError, events
 from kong_monetize_client.events import encode_event, new_id
+from kong_monetize_client.reports import Reports
 
 NOW = datetime(2026, 11, 23, 9, 0, 0, 1000, tzinfo=UTC)
 GIVEN = {"event_id": "1", "source": "/shop", "subject": "acc_1", "time": NOW}
@@ -73,6 +74,25 @@ class TestEncoding:
         assert isinstance(read_event(line), ReportedEvent)
         assert b"\n" not in line
 
+    def test_reported_twice_says_the_same_to_the_server_unless_its_time_was_given(self):
+        def said(**changes: Any) -> bytes:
+            event = read_event(encode(**changes))
+            assert isinstance(event, ReportedEvent)
+            assert event.at_ms is not None
+            return event.content_hash
+
+        later = NOW + timedelta(hours=2)
+        assert said(timed_by_client=True) == said(time=later, timed_by_client=True)
+        assert said() != said(time=later)
+        assert said(timed_by_client=True) != said(time=later, timed_by_client=True, units={"transactions": 2})
+
+    def test_whose_time_was_not_given_says_so(self):
+        reports = Reports("/shop")
+        _, now = reports.encode("sold", subject="acc_1")
+        _, then = reports.encode("sold", subject="acc_1", time=NOW)
+        assert json.loads(now)["timedby"] == "client"
+        assert "timedby" not in json.loads(then)
+
     def test_bounds_are_the_servers(self):
         for name in (
             "MAX_ID_LENGTH", "MAX_TYPE_LENGTH", "MAX_SUBJECT_LENGTH", "MAX_ENDPOINT_LENGTH", "MAX_UNITS",
@@ -87,6 +107,7 @@ class TestEncoding:
             ({"subject": ""}, "subject"),
             ({"subject": None}, "subject"),
             ({"time": datetime(2026, 1, 1)}, "time zone"),  # noqa: DTZ001 - that is the point
+            ({"time": datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))}, "UTC"),
             ({"units": {"transactions": 1.5}}, "whole number"),
             ({"units": {"transactions": True}}, "whole number"),
             ({"units": {"transactions": -1}}, "whole number"),

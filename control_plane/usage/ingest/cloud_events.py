@@ -30,6 +30,8 @@ MAX_DIMENSIONS = 16
 MAX_PROPERTIES = 32
 MAX_PROPERTY_LENGTH = 256
 HASH_BYTES = 16
+# what an event's `timedby` says where its time is none of the sender's words, but our client's clock
+TIMED_BY_CLIENT = "client"
 UNIT_NAME = r"^[a-z][a-z0-9_]{0,31}$"
 PROPERTY_NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,47}$"
 PRODUCT_CODE = r"^[a-z][a-z0-9_-]{0,47}$"
@@ -67,6 +69,7 @@ class _CloudEvent(msgspec.Struct, frozen=True):
     type: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TYPE_LENGTH)]
     subject: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_SUBJECT_LENGTH)]
     time: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    timedby: Any = None
     datacontenttype: str | None = None
     data: _Data | None = None
     data_base64: str | None = None
@@ -158,7 +161,7 @@ def _content_hash(event: _CloudEvent, data: _Data, at_ms: int | None) -> bytes:
     content = (
         event.type,
         event.subject,
-        at_ms,
+        None if event.timedby == TIMED_BY_CLIENT else at_ms,
         data.product,
         data.mode,
         data.endpoint,

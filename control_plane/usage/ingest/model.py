@@ -70,7 +70,7 @@ def rejected(code: Code, message: str) -> Verdict:
 class ReportedEvent:
     """One event as its sender wrote it, well-formed. `at_ms` is None where it has no time: then it is now.
 
-    `content_hash` covers all that the sender said but source and id.
+    `content_hash` covers all that the sender said but source and id, and a time that its client has set.
     """
 
     event_id: str

@@ -326,6 +326,15 @@ class TestKnownIds:
             assert outcomes(await ingest.submit([report()])) == ["duplicate"]
         assert len(rows(store)) == 1
 
+    async def test_an_event_that_its_client_timed_anew_is_a_duplicate_in_the_hour_of_the_first(
+        self, running, store, noon
+    ):
+        first, again = (report(time=(noon - hours * HOUR).isoformat(), timedby="client") for hours in (3, 1))
+        async with running() as ingest:
+            assert outcomes(await ingest.submit([first])) == ["accepted"]
+            assert outcomes(await ingest.submit([again])) == ["duplicate"]
+        assert rows(store, "toUnixTimestamp(occurred_at)") == [((noon - 3 * HOUR).timestamp(),)]
+
     async def test_a_known_event_is_a_duplicate_even_when_it_would_be_refused_now(self, running, sessions, noon):
         event = report(time=noon.isoformat())
         async with running() as ingest:
