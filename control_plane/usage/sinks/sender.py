@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.outgoing import OutgoingClient, OutgoingError
 from control_plane.usage.corrections.queries import voided_events
+from control_plane.usage.daily.rows import hours_kept_from
 from control_plane.usage.requests.model import NO_FILTERS, EventSpan
 from control_plane.usage.sinks.cloud_events import BATCH_TYPE, batches, cloud_event, cloud_hour
 from control_plane.usage.sinks.model import SinkContent, SinksConfig, is_taken, may_be_taken_later, pause_after
@@ -194,6 +195,10 @@ class Sender:
             )
             if stands != hour.revision:
                 raise LostHourError(f"{hour.account_id} {hour.hour.isoformat()}")
+            kept_from = await hours_kept_from(session)
+            if kept_from is not None and hour.hour < kept_from:
+                # without its rows it would say that nothing was used, and take the place of what did
+                raise _RefusedError("not sent: this hour is kept only as part of its day")
             statement = select(UsageHourly.__table__).where(
                 UsageHourly.account_id == hour.account_id, UsageHourly.hour == hour.hour
             )

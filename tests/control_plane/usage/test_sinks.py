@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.outgoing import OutgoingClient
+from control_plane.usage.daily.tables import UsageDay
 from control_plane.usage.rollups.sealing import SealingConfig, seal_hours
 from control_plane.usage.sinks import operations, queries
 from control_plane.usage.sinks.cloud_events import batches
@@ -34,7 +35,7 @@ from control_plane.usage.sinks.sender import Sender
 from control_plane.usage.sinks.tables import SinkHour
 from control_plane.usage.sinks.worker import SinkServer
 from control_plane.usage.store.event_reads import FileFormat
-from control_plane.usage.tables import UsageHour
+from control_plane.usage.tables import UsageHour, UsageHourly
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LATER = datetime(2026, 3, 18, 1, tzinfo=UTC)
@@ -218,6 +219,22 @@ class TestRollups:
         await send(LATER + HOUR)
         newest = receiver.taken[-1]
         assert (newest["id"], newest["data"]["rows"][0]["calls"]) == ("acc_1/2026-03-17T12:00:00.000Z/2", 8)
+
+    async def test_are_not_sent_again_once_hours_were_dropped(
+        self, sealed, make_sink, send, receiver, sessions, noon
+    ):
+        """An hour without rows would take the place of the one that the other side has."""
+        await make_sink(content=SinkContent.ROLLUPS)
+        await send()
+        async with sessions() as session, session.begin():
+            day = noon.replace(hour=0)
+            session.add(UsageDay(account_id="acc_1", day=day, rolled_up_at=LATER, hours_dropped_at=LATER))
+            await session.execute(delete(UsageHourly))
+            sent = [DeliveryState.SENT]
+            await operations.resend_hours(session, name="billing", states=sent, actor="test", now=LATER)
+        await send()
+        assert set(receiver.by_id().values()) == {1}
+        assert await states(sessions) == {"failed": 3}
 
     async def test_of_an_hour_that_is_open_again_wait_for_its_seal(
         self, sealed, gateway, collect, aggregate, make_sink, send, receiver, sessions

@@ -11,9 +11,11 @@ from control_plane.foundation.audit import record_change
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
+from control_plane.usage.daily.rows import check_hours_are_kept
 from control_plane.usage.requests.exports.model import (
     UNFINISHED,
     ExportConfig,
+    ExportKind,
     ExportStatus,
     ExportStatusError,
     ExportWish,
@@ -43,11 +45,13 @@ async def request_export(
     """Put an export in the queue.
 
     Raises:
-        ValidationFailedError: the span is empty.
+        ValidationFailedError: the span is empty, or rollups are asked for of days that are kept whole only.
         TooManyExportsError: as many wait or run as may.
     """
     if wish.span.start >= wish.span.end:
         raise ValidationFailedError("end", "must be after start")
+    if wish.kind is ExportKind.ROLLUPS:
+        await check_hours_are_kept(session, start=wish.span.start, end=wish.span.end, by_hour=True)
     await _check_room(session, config, actor)
     job = ExportJob(
         id=new_id("exp", now),

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import from_ms
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
+from control_plane.usage.daily.tables import UsageDay
 from control_plane.usage.requests.exports import operations
 from control_plane.usage.requests.exports.model import (
     ExportConfig,
@@ -288,6 +289,17 @@ class TestRollups:
                     "billable_dimensions": dict(row["billable_dimensions"]),
                 }
                 assert {name: row[name] for name in expected} == expected
+
+    async def test_are_refused_of_days_whose_hours_were_dropped(self, exports, sessions):
+        """A file without their rows would look as if nothing had been used."""
+        async with sessions() as session, session.begin():
+            day = NOON.replace(hour=0)
+            session.add(UsageDay(account_id="acc_1", day=day, rolled_up_at=NOON, hours_dropped_at=NOON))
+        with pytest.raises(ValidationFailedError) as refused:
+            await exports.request("rollups", start=day)
+        assert refused.value.field == "start"
+        await exports.request("rollups", start=day + DAY, end=day + 2 * DAY)
+        await exports.request("events", start=day)
 
     async def test_take_full_hours_and_no_single_requests(self, exports):
         with pytest.raises(ValidationFailedError) as refused:
