@@ -30,6 +30,56 @@ def segments(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "buffer").glob("*.events"))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+class TestForked:
+    """A process that was forked from one with a client lives on, and does nothing with the buffer."""
+
+    @pytest.fixture
+    def fork_waiting(self):
+        """Forks a process that ends with the test."""
+        reading, writing = os.pipe()
+        told, telling = os.pipe()
+        children = []
+
+        def fork() -> None:
+            """Return once the other process runs."""
+            if child := os.fork():
+                children.append(child)
+                os.read(told, 1)
+                return
+            os.close(writing)
+            os.write(telling, b"1")
+            os.read(reading, 1)
+            os._exit(0)
+
+        yield fork
+        os.close(writing)
+        for child in children:
+            os.waitpid(child, 0)
+        for descriptor in (reading, told, telling):
+            os.close(descriptor)
+
+    def test_does_not_hold_a_directory_that_was_left(self, opened, fork_waiting):
+        buffer = opened()
+        buffer.append(b"1")
+        fork_waiting()
+        with pytest.raises(DirectoryInUseError):
+            opened()
+        buffer.close()
+        assert lines(opened()) == [b"1"]
+
+    def test_does_not_hold_the_directory_of_a_process_that_died(self, opened, fork_waiting):
+        dying = os.fork()
+        if dying == 0:
+            buffer = opened()
+            buffer.append(b"1")
+            fork_waiting()
+            os._exit(0)
+        os.waitpid(dying, 0)
+        assert lines(opened()) == [b"1"]
+
+
 class TestKeeping:
     def test_in_order_over_restarts(self, opened):
         for round_number in range(4):
