@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 _TAKEN = frozenset({"accepted", "duplicate"})
@@ -23,10 +24,14 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """Nothing is known of the events: send the same again, not before `seconds` where the server names a time."""
+    """Nothing is known of the events: send the same again, not before `seconds` where the server names a time.
+
+    `fewer`: something on the way to the server takes no request so large.
+    """
 
     reason: str
     seconds: float = 0.0
+    fewer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ def meaning_of(status: int, headers: Mapping[str, str], body: bytes, *, sent: in
     if status in {400, 413, 422} and code:
         return TooMuch(code, message)
     reason = f"{status} {code or 'without a reason'}: {message}".rstrip(": ")
-    return TryAgain(reason, _retry_after(headers, now))
+    return TryAgain(reason, _retry_after(headers, now), fewer=status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def _results(body: bytes, sent: int) -> dict[int, tuple[str, str]] | None:

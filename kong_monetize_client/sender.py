@@ -122,6 +122,8 @@ class Sender:
         elif isinstance(meaning, Settled):
             self._judged(request, meaning.rejected, now)
         else:
+            if meaning.fewer:
+                self._events_at_once = max(1, sent // 2)
             self._again(meaning, now)
 
     def fail(self, reason: str, now: float) -> None:

@@ -21,7 +21,8 @@ Step = str | tuple[int, dict[str, str], bytes]
 class Server:
     """Keeps events by id. `plan` says what the next requests meet; when it is at its end, all is well.
 
-    Of events named in `reject` it says so. More than `most` at a time are too many.
+    Of events named in `reject` it says so. More than `most` at a time are too many, and more than
+    `most_on_the_way` for a proxy before it, which gives no reason that the client knows.
     """
 
     url: str = ""
@@ -31,6 +32,7 @@ class Server:
     plan: list[Step] = field(default_factory=list)
     reject: dict[str, tuple[str, str]] = field(default_factory=dict)
     most: int = 1000
+    most_on_the_way: int = 1000
     gate: threading.Event = field(default_factory=threading.Event)
     guard: threading.Lock = field(default_factory=threading.Lock)
 
@@ -40,6 +42,8 @@ class Server:
 
     def take(self, body: bytes) -> tuple[int, bytes]:
         batch = json.loads(gzip.decompress(body))
+        if len(batch) > self.most_on_the_way:
+            return 413, b"<html>"
         if len(batch) > self.most:
             return 413, problem("body_too_large")
         results = []

@@ -203,6 +203,17 @@ class TestFailures:
         client.flush()
         assert server.ids == ids
 
+    def test_what_is_too_much_for_a_proxy_is_sent_in_smaller_parts_and_never_given_up(self, make, server):
+        told: list[Rejected] = []
+        server.most_on_the_way = 0
+        client = make(max_age_seconds=60.0, max_events=20, on_rejected=told.append)
+        ids = [client.report("sold", subject="acc_1") for _ in range(20)]
+        until(lambda: len(server.headers) > 6)
+        server.most_on_the_way = 3
+        client.flush()
+        assert server.ids == ids
+        assert told == []
+
     def test_one_event_that_is_refused_whole_holds_up_no_other(self, make, server, refuses):
         told: list[Rejected] = []
         client = make(max_age_seconds=60.0, max_events=2, on_rejected=told.append)
