@@ -88,13 +88,14 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 def read_event(raw: msgspec.Raw | bytes) -> ReportedEvent | Verdict:
     """Return the event, or the verdict that it is not well-formed. `raw` is JSON text."""
-    if len(memoryview(raw)) > MAX_EVENT_BYTES:
+    size = len(memoryview(raw))
+    if size > MAX_EVENT_BYTES:
         return rejected(Code.TOO_LARGE, f"An event may have at most {MAX_EVENT_BYTES:,} bytes.")
     try:
         event = _event_decoder.decode(raw)
     except _UNREADABLE as error:
         return rejected(Code.MALFORMED, _words(error))
-    return judge(event)
+    return judge(event, size=size)
 
 
 def read_attributes(attributes: Mapping[str, str], data: bytes) -> ReportedEvent | Verdict:
@@ -106,7 +107,7 @@ def read_attributes(attributes: Mapping[str, str], data: bytes) -> ReportedEvent
         event = msgspec.convert({**attributes, **body}, _CloudEvent)
     except _UNREADABLE as error:
         return rejected(Code.MALFORMED, _words(error))
-    return judge(event)
+    return judge(event, size=len(data))
 
 
 def read_id(raw: msgspec.Raw | bytes) -> str | None:
@@ -119,7 +120,7 @@ def read_id(raw: msgspec.Raw | bytes) -> str | None:
     return found if usable else None
 
 
-def judge(event: _CloudEvent) -> ReportedEvent | Verdict:
+def judge(event: _CloudEvent, *, size: int) -> ReportedEvent | Verdict:
     """Return the event, or what forbids it though its form is right."""
     data = event.data or _NO_DATA
     texts = [event.id, event.source, event.type, event.subject, data.endpoint or ""]
@@ -154,6 +155,7 @@ def judge(event: _CloudEvent) -> ReportedEvent | Verdict:
         endpoint=data.endpoint or "",
         units=data.units,
         properties=data.properties,
+        size=size,
     )
 
 

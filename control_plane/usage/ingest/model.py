@@ -71,6 +71,7 @@ class ReportedEvent:
     """One event as its sender wrote it, well-formed. `at_ms` is None where it has no time: then it is now.
 
     `content_hash` covers all that the sender said but source and id, and a time that its client has set.
+    `size`: in how many bytes it came.
     """
 
     event_id: str
@@ -85,6 +86,7 @@ class ReportedEvent:
     endpoint: str = ""
     units: Mapping[str, int] = field(default_factory=dict)
     properties: Mapping[str, str] = field(default_factory=dict)
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,16 +33,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
-    """A group ends at `group_events` or after `group_seconds`; of more than `waiting_events` none are taken in.
+    """A group ends at `group_events`, `group_bytes` or after `group_seconds`.
 
+    Of more than `waiting_events` or `waiting_bytes` none are taken in.
     A batch of another process is taken over after `take_over_seconds`; too early only costs work. Events are kept
     `event_retention_days` at least.
     """
 
     # judged in the event loop, which stands still meanwhile: a tenth of a second
     group_events: int = 5_000
+    # while a group is on its way it takes several times its size
+    group_bytes: int = 16 * 1024 * 1024
     group_seconds: float = 0.05
     waiting_events: int = 100_000
+    waiting_bytes: int = 128 * 1024 * 1024
     commit_seconds: float = 20.0
     take_over_seconds: float = 30.0
     housekeeping_seconds: float = 5.0
@@ -63,6 +67,10 @@ class _Submission:
     answer: asyncio.Future[list[Verdict]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.size = sum(event.size for event in self.events)
 
 
 class EventIngest:
@@ -83,7 +91,7 @@ class EventIngest:
         self._clock = clock
         self._endpoints = EndpointNames()
         self._queue: deque[_Submission] = deque()
-        self._waiting = 0
+        self._waiting = self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._refusal: tuple[str, str] | None = ("ingest_unavailable", "The server is starting.")
         self._housekeeping_at = 0.0
@@ -99,11 +107,12 @@ class EventIngest:
             return []
         if self._refusal is not None:
             raise IngestUnavailableError(*self._refusal)
-        if self._waiting and self._waiting + len(events) > self._config.waiting_events:
-            raise IngestUnavailableError("ingest_busy", "Too many events are waiting.")
         submission = _Submission(events)
+        too_many = self._waiting + len(events) > self._config.waiting_events
+        if self._waiting and (too_many or self._waiting_bytes + submission.size > self._config.waiting_bytes):
+            raise IngestUnavailableError("ingest_busy", "Too many events are waiting.")
         self._queue.append(submission)
-        self._wait(len(events))
+        self._wait(len(events), submission.size)
         self._arrived.set()
         return await submission.answer
 
@@ -158,11 +167,14 @@ class EventIngest:
 
     def _take(self) -> list[_Submission]:
         group: list[_Submission] = []
-        size = 0
-        while self._queue and (not group or size + len(self._queue[0].events) <= self._config.group_events):
+        events = size = 0
+        while self._queue:
+            events += len(self._queue[0].events)
+            size += self._queue[0].size
+            if group and (events > self._config.group_events or size > self._config.group_bytes):
+                break
             group.append(self._queue.popleft())
-            size += len(group[-1].events)
-        self._wait(-size)
+            self._wait(-len(group[-1].events), -group[-1].size)
         return group
 
     async def _write(self, group: list[_Submission], store: EventStore) -> None:
@@ -219,15 +231,16 @@ class EventIngest:
         # a full chunk: go on at the next look
         self._forget_at = 0.0 if forgotten else time.monotonic() + self._config.forget_seconds
 
-    def _wait(self, events: int) -> None:
+    def _wait(self, events: int, size: int) -> None:
         self._waiting += events
+        self._waiting_bytes += size
         metrics.WAITING.set(self._waiting)
 
     def _refuse_all(self, code: str, message: str) -> None:
         self._refusal = (code, message)
         _fail(self._queue, code, message)
         self._queue.clear()
-        self._wait(-self._waiting)
+        self._wait(-self._waiting, -self._waiting_bytes)
 
 
 def _answer(group: Sequence[_Submission], verdicts: Sequence[Verdict]) -> None:

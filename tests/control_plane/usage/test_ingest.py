@@ -482,7 +482,8 @@ class TestStoresAway:
             assert rows(store) == []
             assert outcomes(await ingest.submit([report()])) == ["accepted"]
 
-    async def test_more_than_may_wait_is_refused(self, running, monkeypatch):
+    @pytest.mark.parametrize("bound", [{"waiting_events": 4}, {"waiting_bytes": 5 * report().size - 1}])
+    async def test_more_than_may_wait_is_refused(self, running, monkeypatch, bound):
         started, hold = asyncio.Event(), asyncio.Event()
         real = writer.claim
 
@@ -492,16 +493,33 @@ class TestStoresAway:
             return await real(*arguments, **more)
 
         monkeypatch.setattr(writer, "claim", slow)
-        async with running(config=IngestConfig(group_seconds=0.0, waiting_events=4)) as ingest:
+        async with running(config=IngestConfig(group_seconds=0.0, **bound)) as ingest:
             first = asyncio.create_task(ingest.submit([report(1)]))
             await until(started.is_set)
-            waiting = [asyncio.create_task(ingest.submit([report(n), report(-n)])) for n in (2, 3)]
+            waiting = [asyncio.create_task(ingest.submit([report(n), report(n + 2)])) for n in (2, 3)]
             await until(lambda: ingest._waiting == 4)
             with pytest.raises(IngestUnavailableError) as refused:
-                await ingest.submit([report(4)])
+                await ingest.submit([report(6)])
             assert refused.value.code == "ingest_busy"
             hold.set()
             assert [outcomes(await task) for task in (first, *waiting)] == [["accepted"]] + [["accepted"] * 2] * 2
+
+    async def test_a_group_is_bounded_by_bytes_too(self, running, store, monkeypatch):
+        sizes: list[int] = []
+        real = writer.claim
+
+        async def counted(session: Any, events: Any, **more: Any) -> Any:
+            sizes.append(len(events))
+            return await real(session, events, **more)
+
+        monkeypatch.setattr(writer, "claim", counted)
+        config = IngestConfig(group_seconds=0.2, group_bytes=2 * report().size)
+        async with running(config=config) as ingest:
+            await asyncio.gather(*[ingest.submit([report(number)]) for number in range(5)])
+            await ingest.submit([report(number) for number in range(5, 9)])
+            assert ingest._waiting_bytes == 0
+        assert sizes == [2, 2, 1, 4]
+        assert len(rows(store)) == 9
 
     async def test_stopping_answers_all_that_waits(self, running, store):
         async with running(config=IngestConfig(group_seconds=0.2)) as ingest:
