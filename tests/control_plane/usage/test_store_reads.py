@@ -1,5 +1,6 @@
 """What queries read of the store, that an index changes no answer, and that Distributed tables do."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -79,6 +80,28 @@ class TestReading:
             # each granule is read with those that may hold other versions of its events
             assert found[-1][1] <= 4 * count
 
+    @pytest.mark.parametrize("account_id", [None, "acc_0"])
+    def test_named_events_are_read_at_their_place(self, many: EventStore, noon, monkeypatch, account_id) -> None:
+        asked = []
+        query = many.query
+        monkeypatch.setattr(
+            many, "query", lambda text, values: asked.append((text, values)) or query(text, values)
+        )
+        span = EventSpan(account_id=account_id, start=noon - timedelta(days=90), end=noon + timedelta(days=1))
+        one, other = (hashlib.md5(number.encode()).hexdigest() for number in ("500", "110500"))
+        for filters, events in [
+            (EventFilters(request_id=one), {"e500"}),
+            (EventFilters(request_ids=(one, other)), {"e500", "e110500"}),
+            (EventFilters(event_id="e500"), {"e500"}),
+            (EventFilters(event_ids=("e500", "e110500")), {"e500", "e110500"}),
+            (EventFilters(event_id="e500", request_id=other), set()),
+        ]:
+            found = search_events(many, span, filters, limit=10)
+            assert {event.event_id for event in found} == events
+            name, left, _ = granules(many, *asked.pop())[0]
+            assert name == "PrimaryKey"
+            assert left <= len(events)
+
     def test_an_index_never_brings_up_a_version_that_was_replaced(self, store: EventStore, noon) -> None:
         """Each version is in a part of its own: by an index alone the one that stays would not be read."""
         store._client.command("SYSTEM STOP MERGES usage_events")
@@ -137,7 +160,10 @@ class TestThroughDistributed:
         assert (figures.calls, figures.units, figures.dimensions) == (5, 15, {"tokens": 10})
         assert len(store.dead_letters()) == 1
         span = EventSpan(account_id="acc_1", start=noon, end=noon + timedelta(seconds=1))
-        assert len(search_events(store, span, EventFilters(), limit=10)) == 5
+        stored = search_events(store, span, EventFilters(), limit=10)
+        assert len(stored) == 5
+        named = EventFilters(request_id=stored[0].request_id)
+        assert search_events(store, span, named, limit=10) == stored[:1]
 
     async def test_what_is_looked_up_beside_it_is_found_too(self, gateway, collect, store, noon) -> None:
         await gateway.ship([*gateway.calls(1), *gateway.calls(2, replayed="true")])
