@@ -8,6 +8,7 @@ rolled up by the product's own function.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -146,9 +147,10 @@ def fill(*, clickhouse_dsn: str, database_url: str, events: int, end: datetime, 
         clock.lap("events")
         with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as database:
             database.execute("SET timezone = 'UTC'")
-            for piece in _hourly_figures(client):
-                with database.cursor().copy(_COPY) as copy:
-                    copy.write(piece)
+            with _without_indexes(database, "usage_hourly"):
+                for piece in _hourly_figures(client):
+                    with database.cursor().copy(_COPY) as copy:
+                        copy.write(piece)
             database.execute(_SEALED_HOURS)
             clock.lap("hours")
             token = asyncio.run(_make_rest(database_url))
@@ -206,6 +208,27 @@ def _hourly_figures(client: Client) -> Iterator[bytes]:
             settings={"output_format_json_quote_64bit_integers": 0},
             fmt="TabSeparated",
         )
+
+
+@contextlib.contextmanager
+def _without_indexes(database: psycopg.Connection, table: str) -> Iterator[None]:
+    """Drop the indexes of a table while it is filled, and make them again: the same, in a fraction of the time."""
+    key, key_columns = database.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = CAST(%s AS regclass) AND contype = 'p'",
+        [table],
+    ).fetchone()
+    others = database.execute(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s AND indexname <> %s", [table, key]
+    ).fetchall()
+    database.execute(f"ALTER TABLE {table} DROP CONSTRAINT {key}")
+    for name, _ in others:
+        database.execute(f"DROP INDEX {name}")
+    yield
+    database.execute("SET maintenance_work_mem = '512MB'")
+    database.execute(f"ALTER TABLE {table} ADD CONSTRAINT {key} {key_columns}")
+    for _, definition in others:
+        database.execute(definition)
 
 
 async def _make_rest(database_url: str) -> str:
