@@ -226,10 +226,14 @@ class EventIngest:
     async def _forget(self, now: datetime) -> None:
         if time.monotonic() < self._forget_at:
             return
-        async with self._sessions() as session, session.begin():
-            forgotten = await forget_old_ids(session, before=now - IDS_KEPT)
-        # a full chunk: go on at the next look
-        self._forget_at = 0.0 if forgotten else time.monotonic() + self._config.forget_seconds
+        # not for long at a time, since events wait meanwhile; what is left then is taken up at the next look
+        until = time.monotonic() + self._config.housekeeping_seconds / 10
+        while time.monotonic() < until:
+            async with self._sessions() as session, session.begin():
+                forgotten = await forget_old_ids(session, before=now - IDS_KEPT)
+            if not forgotten:
+                self._forget_at = time.monotonic() + self._config.forget_seconds
+                return
 
     def _wait(self, events: int, size: int) -> None:
         self._waiting += events
