@@ -1,8 +1,12 @@
 """Free loopback ports."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 import threading
+from pathlib import Path
 
 # Below the range the kernel takes for outgoing connections: a port of ours must still be free when its
 # process comes back after a kill.
@@ -10,16 +14,30 @@ LOWEST, HIGHEST = 15_000, 30_000
 
 _handed_out: set[int] = set()
 _lock = threading.Lock()
+# processes of one user agree here: a byte of this file is locked for each port, by who has given it out, for life
+_agreed: dict[int, int] = {}
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on at 127.0.0.1, never given twice by this process."""
+    """A TCP port nobody listens on at 127.0.0.1, never given twice, not by another process of this user either."""
     with _lock:
         while True:
             port = random.SystemRandom().randrange(LOWEST, HIGHEST)
-            if port not in _handed_out and _is_free(port):
+            if port not in _handed_out and _is_free(port) and _is_ours(port):
                 _handed_out.add(port)
                 return port
+
+
+def _is_ours(port: int) -> bool:
+    """Lock the port's byte; a process that forked from the one that opened the file opens it anew."""
+    if os.getpid() not in _agreed:
+        path = Path(tempfile.gettempdir()) / f"kong-monetize-ports-{os.getuid()}.lock"
+        _agreed[os.getpid()] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(_agreed[os.getpid()], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def _is_free(port: int) -> bool:
@@ -41,4 +59,6 @@ def is_listening(port: int) -> bool:
 
 def preferred_port(port: int) -> int:
     """That port where nobody has it, else any free one."""
-    return port if _is_free(port) else free_port()
+    with _lock:
+        is_ours = _is_free(port) and _is_ours(port)
+    return port if is_ours else free_port()

@@ -34,13 +34,13 @@ class KongPdkServer:
             command = [sys.executable, "-W", "ignore", "-c", SERVER, *arguments]
             self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
         deadline = time.monotonic() + 30
-        while not self.path.exists():
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        # the path is there a moment before anybody listens
+        while self.socket.connect_ex(str(self.path)):
             assert time.monotonic() < deadline, self.log.read_text()
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
-        self.socket.connect(str(self.path))
         self.unpacker = msgpack.Unpacker()
 
     def ask(self, method: str, argument: object) -> Any:
