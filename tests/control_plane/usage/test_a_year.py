@@ -149,7 +149,7 @@ def make_year(seed: int) -> Year:
         day = begins
         while day < ends:
             hour = day + HOUR * chance.randrange(24)
-            made |= {hour + MS * chance.randrange(3_600_000) for _ in range(6)}
+            made |= {hour + MS * chance.randrange(3_600_000) for _ in range(3)}
             day += DAY
         for moment in sorted(moment for moment in made if begins <= moment < ends):
             call = Call(
