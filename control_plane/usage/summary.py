@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, cast, func, select, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.errors import ValidationFailedError
@@ -231,7 +232,8 @@ async def _dimensions(
         select(*groups, each.c.key, _total(cast(each.c.value, BigInteger)), _total(billable))
         .select_from(rows)
         .join(each, true())
-        .where(*in_span)
+        # said beside the join, which leaves them out anyway: most rows have none, and taking one apart costs more
+        .where(*in_span, rows.dimensions != cast({}, JSONB))
         .group_by(*groups, each.c.key)
         .order_by(each.c.key)
     )
