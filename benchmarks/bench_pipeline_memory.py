@@ -2,10 +2,10 @@
 
 Lines are added to the spool at a steady rate, for an hour, and go the whole way: shipper, stream, collector, event
 store, rollup, seal. Resident memory (pages that processes share are counted once), CPU and what is waiting are
-noted every 15 seconds. The slope is that of a straight line through all samples after the warm-up, by least
-squares. Some memory grows with what is stored and not with time: the event store's marks and indexes, and
-PostgreSQL's cache. Ends with 1 where `usage_hourly` or the event store do not say exactly what was written. Prints
-a table and writes JSON to `benchmarks/results/pipeline_memory.json`.
+noted every 15 seconds. The slope is that of a straight line through the samples after the warm-up, by least
+squares; "end" is after the load. Some memory grows with what is stored and not with time: the event store's marks
+and indexes, and PostgreSQL's cache. Ends with 1 where `usage_hourly` or the event store do not say exactly what
+was written. Prints a table and writes JSON to `benchmarks/results/pipeline_memory.json`.
 """
 
 import argparse
@@ -128,7 +128,8 @@ class Samples:
     def figures(self, name: str, *, warm_up_seconds: float) -> dict[str, float]:
         """Return megabytes of a process; an hour's growth after the warm-up is 0 with fewer than two samples."""
         points = [(row["seconds"] / 3600, row[f"{name} MB"]) for row in self.rows]
-        warm = [point for point in points if point[0] * 3600 >= warm_up_seconds]
+        # the last sample is of the time after the load
+        warm = [point for point in points[:-1] if point[0] * 3600 >= warm_up_seconds]
         slope = statistics.linear_regression(*zip(*warm, strict=True)).slope if len(warm) > 1 else 0.0
         seconds = self.rows[-1]["seconds"] - self.rows[0]["seconds"]
         return {
