@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, exists, func, literal, or_, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -32,17 +32,24 @@ def daily_rows(*, start: datetime, end: datetime, account_id: str | None = None)
             or_(~mark, UsageDay.hours_dropped_at.is_not(None)),
         )
     )
-    changed = (
+    # OFFSET 0: hours are read mark by mark. Marks come and go too fast for PostgreSQL to know how many there are;
+    # where it believes in many it would read all hours of the span and look for a mark of each.
+    hours = (
         _rows(UsageHourly, UsageHourly.hour)
-        .join(
-            TouchedDay,
-            and_(
-                TouchedDay.account_id == UsageHourly.account_id,
-                UsageHourly.hour >= TouchedDay.day,
-                UsageHourly.hour < TouchedDay.day + func.make_interval(0, 0, 0, 0, 24),
-            ),
+        .where(
+            UsageHourly.account_id == TouchedDay.account_id,
+            UsageHourly.hour >= TouchedDay.day,
+            UsageHourly.hour < TouchedDay.day + func.make_interval(0, 0, 0, 0, 24),
         )
-        .where(*_of(UsageHourly, account_id), TouchedDay.day >= first, TouchedDay.day < last)
+        .correlate(TouchedDay)
+        .offset(0)
+        .lateral()
+    )
+    changed = (
+        select(*hours.c)
+        .select_from(TouchedDay)
+        .join(hours, true())
+        .where(*_of(TouchedDay, account_id), TouchedDay.day >= first, TouchedDay.day < last)
     )
     edges = _rows(UsageHourly, UsageHourly.hour).where(
         *_of(UsageHourly, account_id),

@@ -14,6 +14,7 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.usage.daily.marks import touch_days
 from control_plane.usage.daily.retention import HourlyRetentionConfig, drop_old_hours, hours_were_dropped
 from control_plane.usage.daily.rollup import DailyConfig, roll_up_days
+from control_plane.usage.daily.rows import daily_rows
 from control_plane.usage.daily.tables import TouchedDay, UsageDaily, UsageDay
 from control_plane.usage.model import HourKey
 from control_plane.usage.summary import GroupBy, usage_summary
@@ -216,6 +217,12 @@ async def summed(sessions, start, end, *groups, **more):
         return [asdict(one) for one in found]
 
 
+def rows_read(plan, table):
+    """Rows that a plan took from a table, those that it threw away again too."""
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if plan.get("Relation Name") == table else 0
+    return own * plan["Actual Loops"] + sum(rows_read(part, table) for part in plan.get("Plans", ()))
+
+
 class TestUsageSummary:
     """Compared with the same summary by the hour, added up here."""
 
@@ -247,6 +254,27 @@ class TestUsageSummary:
             assert await summed(sessions, start, end, GroupBy.DAY, account_id=account) == await by_the_day(
                 sessions, start, end, account
             )
+
+    async def test_reads_hours_of_changed_days_only_when_many_were_marked_before(self, put, roll_up, sessions):
+        """Marks come and go faster than statistics: a plan for many of them would read all hours of the span."""
+        await put(*(row(MIDNIGHT + number * HOUR) for number in range(30 * 24)))
+        names = [column.name for column in UsageHourly.__table__.columns]
+        values = ["endpoint || number" if name == "endpoint" else name for name in names]
+        async with sessions() as session, session.begin():
+            await session.execute(
+                text(
+                    f"INSERT INTO usage_hourly ({', '.join(names)})"
+                    f" SELECT {', '.join(values)} FROM usage_hourly, generate_series(1, 39) AS number"
+                )
+            )
+            await session.execute(text("ANALYZE usage_hourly, touched_days"))
+        await roll_up(MIDNIGHT + 40 * DAY)
+        await put(row(MIDNIGHT + 9 * DAY, endpoint="GET /late"))
+        rows = daily_rows(start=MIDNIGHT, end=MIDNIGHT + 30 * DAY, account_id="acc_1")
+        async with sessions() as session:
+            statement = select(func.sum(rows.calls)).compile(session.bind, compile_kwargs={"literal_binds": True})
+            (plan,) = (await session.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"))).scalar_one()
+        assert rows_read(plan["Plan"], "usage_hourly") == 24 * 40 + 1
 
     async def test_reads_days_that_lost_their_hours(self, put, roll_up, drop, sessions):
         await put(row(MIDNIGHT + HOUR, tokens=3), row(MIDNIGHT + 2 * HOUR), row(MIDNIGHT + DAY + HOUR, calls=5))
