@@ -73,12 +73,17 @@ def unit_maximum(maximums: dict[str, dict[str, int]], *, route: str, dimension: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTerms:
-    """One price component. `params` are canonical (see catalog.prices); `meter` is None for a flat price."""
+    """One price component. `params` are canonical (see catalog.prices); `meter` is None where nothing is counted.
+
+    `currency` '': the plan version's own. A version that is sold in several currencies has, in each, the same
+    prices in the same order, with other amounts.
+    """
 
     model: str
     meter: str | None
     params: dict[str, Any]
     description: str = ""
+    currency: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +92,12 @@ class PlanTerms:
 
     `quota_cap_units`: where a quota that charges refuses after all. `on_past_due`: `serve` or `refuse` calls
     while a bill is unpaid. `event_retention_days`: how long single requests are kept, if longer than elsewhere.
+
+    `trial_days` None: no trial; `after_trial`: `continue` paid, or `cancel`. `quota_on_change` says what an
+    allowance of the version is worth when it begins within a billing period (see docs/pricing-models.md): `full`,
+    `carry` or `prorated`. `payment`: `invoice`, or `prepaid` (usage is paid from credits, calls beyond them are
+    refused). `billed_by`: `own` invoices or `stripe`. `features`, `sla_level` and `support_level` are shown;
+    routes ask for `entitlements`.
     """
 
     interval: str
@@ -102,6 +113,14 @@ class PlanTerms:
     billable_below: int | None = None
     event_retention_days: int | None = None
     by_quote: bool = False
+    trial_days: int | None = None
+    after_trial: str = "continue"
+    quota_on_change: str = "full"
+    payment: str = "invoice"
+    billed_by: str = "own"
+    features: tuple[str, ...] = ()
+    sla_level: str | None = None
+    support_level: str | None = None
     prices: tuple[PriceTerms, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -109,13 +128,14 @@ class PlanTerms:
             **asdict(self),
             "windows": windows_to_json(self.windows),
             "entitlements": list(self.entitlements),
+            "features": list(self.features),
             "prices": [asdict(price) for price in self.prices],
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFacts:
-    """What a plan shows and may change at any time."""
+    """What a plan shows and may change at any time. `kind`, for good: `plan`, or `add_on` (sold beside a plan)."""
 
     code: str
     name: str
@@ -123,6 +143,8 @@ class PlanFacts:
     position: int
     visibility: str = "public"
     recommended: bool = False
+    description: str = ""
+    kind: str = "plan"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

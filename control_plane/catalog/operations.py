@@ -129,7 +129,7 @@ async def create_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now
     check_code(plan.code)
     if await session.scalar(select(Plan.id).where(Plan.code == plan.code)):
         raise CodeTakenError("plan", plan.code)
-    row = Plan(id=new_id("plan", now), code=plan.code, api_product=product, created_at=now)
+    row = Plan(id=new_id("plan", now), code=plan.code, api_product=product, kind=plan.kind, created_at=now)
     await _write_plan(session, row, plan, actor=actor, now=now)
     session.add(row)
     await session.flush()
@@ -202,6 +202,7 @@ async def _write_plan(session: AsyncSession, row: Plan, plan: PlanFacts, *, acto
     row.name = clean_name(plan.name)
     row.position = plan.position
     row.visibility = plan.visibility
+    row.description = plan.description.strip()
     row.recommended = False
     if plan.recommended:
         await _take_recommendation(session, row, actor=actor, now=now)

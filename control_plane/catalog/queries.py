@@ -147,6 +147,8 @@ def facts_of_plan(plan: Plan) -> PlanFacts:
         position=plan.position,
         visibility=plan.visibility,
         recommended=plan.recommended,
+        description=plan.description,
+        kind=plan.kind,
     )
 
 
@@ -166,9 +168,21 @@ def terms_of_version(version: PlanVersion) -> PlanTerms:
         billable_below=None if version.billable_statuses is None else int(version.billable_statuses["below"]),
         event_retention_days=version.event_retention_days,
         by_quote=version.by_quote,
+        trial_days=version.trial_days,
+        after_trial=version.after_trial,
+        quota_on_change=version.quota_on_change,
+        payment=version.payment,
+        billed_by=version.billed_by,
+        features=tuple(version.features),
+        sla_level=version.sla_level,
+        support_level=version.support_level,
         prices=tuple(
             PriceTerms(
-                model=price.model, meter=price.meter, params=dict(price.params), description=price.description
+                model=price.model,
+                meter=price.meter,
+                params=dict(price.params),
+                description=price.description,
+                currency="" if price.currency == version.currency else price.currency,
             )
             for price in version.prices
         ),

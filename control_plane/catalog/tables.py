@@ -46,18 +46,20 @@ class ApiProduct(Base):
     replay_header: Mapped[str] = mapped_column(
         default=DEFAULT_REPLAY_HEADERS[0], server_default=DEFAULT_REPLAY_HEADERS[0]
     )
+    openapi_document: Mapped[str | None]
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
 
 
 class Plan(Base):
-    """A named offer on one API product; its terms are in its versions."""
+    """A named offer on one API product, a plan or an add-on; its terms are in its versions."""
 
     __tablename__ = "plans"
     __table_args__ = (
         CheckConstraint(CODE_CHECK, name="code"),
         CheckConstraint("char_length(name) BETWEEN 1 AND 200", name="name_length"),
         CheckConstraint("visibility IN ('public', 'hidden')", name="visibility"),
+        CheckConstraint("kind IN ('plan', 'add_on')", name="kind"),
         Index(
             "uq_plans_recommended",
             "api_product_id",
@@ -74,6 +76,8 @@ class Plan(Base):
     position: Mapped[int]
     visibility: Mapped[str] = mapped_column(default="public", server_default="public")
     recommended: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    description: Mapped[str] = mapped_column(default="", server_default="")
+    kind: Mapped[str] = mapped_column(default="plan", server_default="plan")
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
 
@@ -106,6 +110,11 @@ class PlanVersion(Base):
         CheckConstraint("on_past_due IN ('serve', 'refuse')", name="on_past_due"),
         CheckConstraint("redis_down IN ('open', 'closed')", name="redis_down"),
         CheckConstraint("event_retention_days BETWEEN 90 AND 3660", name="event_retention_days"),
+        CheckConstraint("trial_days BETWEEN 1 AND 365", name="trial_days"),
+        CheckConstraint("after_trial IN ('continue', 'cancel')", name="after_trial"),
+        CheckConstraint("quota_on_change IN ('full', 'carry', 'prorated')", name="quota_on_change"),
+        CheckConstraint("payment IN ('invoice', 'prepaid')", name="payment"),
+        CheckConstraint("billed_by IN ('own', 'stripe')", name="billed_by"),
         Index("uq_plan_versions_published", "plan_id", unique=True, postgresql_where=text("status = 'published'")),
         Index("uq_plan_versions_draft", "plan_id", unique=True, postgresql_where=text("status = 'draft'")),
     )
@@ -128,6 +137,14 @@ class PlanVersion(Base):
     billable_statuses: Mapped[dict[str, Any] | None]
     event_retention_days: Mapped[int | None]
     by_quote: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    trial_days: Mapped[int | None]
+    after_trial: Mapped[str] = mapped_column(default="continue", server_default="continue")
+    quota_on_change: Mapped[str] = mapped_column(default="full", server_default="full")
+    payment: Mapped[str] = mapped_column(default="invoice", server_default="invoice")
+    billed_by: Mapped[str] = mapped_column(default="own", server_default="own")
+    features: Mapped[list[str]] = mapped_column(default=list, server_default=text("'{}'"))
+    sla_level: Mapped[str | None]
+    support_level: Mapped[str | None]
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
 
@@ -138,22 +155,29 @@ class PlanVersion(Base):
 
 
 class Price(Base):
-    """One component of a version's price; `params` holds amounts as decimal strings (see catalog.model)."""
+    """One component of a version's price; `params` holds amounts as decimal strings (see catalog.model).
+
+    A version sold in several currencies has one row for each component (`position`) and currency.
+    """
 
     __tablename__ = "prices"
     __table_args__ = (
-        UniqueConstraint("plan_version_id", "position"),
+        UniqueConstraint("plan_version_id", "currency", "position"),
         CheckConstraint("position >= 0", name="position"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint(
-            "model IN ('flat', 'per_unit', 'overage', 'graduated', 'volume', 'package')", name="model"
+            "model IN ('flat', 'setup_fee', 'commitment', 'per_unit', 'overage', 'graduated', 'volume', "
+            "'package', 'percentage')",
+            name="model",
         ),
-        CheckConstraint("(model = 'flat') = (meter IS NULL)", name="meter"),
+        CheckConstraint("(model IN ('flat', 'setup_fee', 'commitment')) = (meter IS NULL)", name="meter"),
         CheckConstraint("jsonb_typeof(params) = 'object'", name="params"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     plan_version_id: Mapped[str] = mapped_column(ForeignKey("plan_versions.id"))
     position: Mapped[int]
+    currency: Mapped[str]
     model: Mapped[str]
     meter: Mapped[str | None]
     params: Mapped[dict[str, Any]]

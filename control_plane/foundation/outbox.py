@@ -42,6 +42,7 @@ class Topic(StrEnum):
     CONFIG_CHANGED = "config.changed"
     PRODUCT_CHANGED = "product.changed"
     UPGRADE_HINT_VOID = "upgrade_hint.void"
+    SUBSCRIPTION_CHANGED = "subscription.changed"
 
 
 class OutboxRow(Base):

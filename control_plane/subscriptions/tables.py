@@ -21,6 +21,10 @@ class Subscription(Base):
     periods. `ends_at` may lie ahead (cancelled at period end). `overrides`: {"windows"?, "quota_units"?,
     "quota_cap_units"?, "concurrency_limit"?}. `spend_cap_minor`: the most to pay for a billing period, before tax;
     at `spend_cap_due_at` the gateway must be told of it anew (see `cap_renewal`).
+
+    Periods follow the wall clock of `time_zone`, the account's when it subscribed. `trial_ends_at`: a trial ends
+    where the first billed period begins, at the anchor. `unused_time` says whether what was paid in advance for
+    the time after a cancellation is kept or credited. `billed_by`: `own` invoices or `stripe`.
     """
 
     __tablename__ = "subscriptions"
@@ -34,6 +38,9 @@ class Subscription(Base):
         CheckConstraint(f"{LIVE} OR ends_at IS NOT NULL", name="over_has_end"),
         CheckConstraint("jsonb_typeof(overrides) = 'object'", name="overrides"),
         CheckConstraint("spend_cap_minor >= 0", name="spend_cap_minor"),
+        CheckConstraint("status <> 'trialing' OR trial_ends_at IS NOT NULL", name="trial_ends_at"),
+        CheckConstraint("unused_time IN ('kept', 'credited')", name="unused_time"),
+        CheckConstraint("billed_by IN ('own', 'stripe')", name="billed_by"),
         CheckConstraint("(spend_cap_minor IS NULL) = (spend_cap_due_at IS NULL)", name="spend_cap_due_at"),
         Index(
             "uq_subscriptions_live",
@@ -42,6 +49,7 @@ class Subscription(Base):
             unique=True,
             postgresql_where=text(LIVE),
         ),
+        Index("ix_subscriptions_trial_ending", "trial_ends_at", postgresql_where=text("status = 'trialing'")),
         Index("ix_subscriptions_ending", "ends_at", postgresql_where=text(f"{LIVE} AND ends_at IS NOT NULL")),
         Index(
             "ix_subscriptions_spend_cap_due",
@@ -57,6 +65,10 @@ class Subscription(Base):
     status: Mapped[str]
     anchor_at: Mapped[datetime]
     interval: Mapped[str]
+    time_zone: Mapped[str] = mapped_column(default="UTC", server_default="UTC")
+    trial_ends_at: Mapped[datetime | None]
+    unused_time: Mapped[str] = mapped_column(default="kept", server_default="kept")
+    billed_by: Mapped[str] = mapped_column(default="own", server_default="own")
     started_at: Mapped[datetime]
     canceled_at: Mapped[datetime | None]
     ends_at: Mapped[datetime | None]
@@ -68,15 +80,23 @@ class Subscription(Base):
     phases: Mapped[list["SubscriptionPhase"]] = relationship(
         lazy="raise", order_by="SubscriptionPhase.starts_at", back_populates="subscription"
     )
+    add_ons: Mapped[list["SubscriptionAddOn"]] = relationship(
+        lazy="raise", order_by="SubscriptionAddOn.starts_at", back_populates="subscription"
+    )
 
 
 class SubscriptionPhase(Base):
-    """One plan version for [starts_at, ends_at). `applied_at` is when the gateway was told that it began."""
+    """One plan version for [starts_at, ends_at). `applied_at` is when the gateway was told that it began.
+
+    `kind`: `paid`; `trial` and `paused` phases cost nothing, and in a paused one no call is allowed. A change of
+    add-ons cuts a phase in two of the same version, so that usage can be told apart.
+    """
 
     __tablename__ = "subscription_phases"
     __table_args__ = (
         UniqueConstraint("subscription_id", "starts_at"),
         CheckConstraint("ends_at > starts_at", name="ends_at"),
+        CheckConstraint("kind IN ('paid', 'trial', 'paused')", name="kind"),
         Index(
             "uq_subscription_phases_open",
             "subscription_id",
@@ -97,5 +117,28 @@ class SubscriptionPhase(Base):
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime | None]
     applied_at: Mapped[datetime | None]
+    kind: Mapped[str] = mapped_column(default="paid", server_default="paid")
 
     subscription: Mapped[Subscription] = relationship(lazy="raise", back_populates="phases")
+
+
+class SubscriptionAddOn(Base):
+    """`quantity` of one version of an add-on, beside the plan, for [starts_at, ends_at); None: until cancelled."""
+
+    __tablename__ = "subscription_add_ons"
+    __table_args__ = (
+        CheckConstraint("ends_at > starts_at", name="ends_at"),
+        CheckConstraint("quantity >= 1", name="quantity"),
+        Index(None, "subscription_id"),
+        Index(None, "plan_version_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"))
+    plan_version_id: Mapped[str] = mapped_column(ForeignKey("plan_versions.id"))
+    quantity: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+
+    subscription: Mapped[Subscription] = relationship(lazy="raise", back_populates="add_ons")
