@@ -16,6 +16,7 @@ from control_plane.billing.model import (
     invoice_lines,
     lines_total_minor,
 )
+from control_plane.catalog.currencies import prices_in
 from control_plane.catalog.meter_queries import meters_of_versions
 from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import MEASURED_METERS
@@ -55,7 +56,10 @@ async def preview_invoice(
     phases = await billable_units(session, subscription_id=subscription.id, start=period.start, end=period.end)
     versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
     declared = await meters_of_versions(session, versions)
-    priced = {key: priced_version(version, declared.get(key, {})) for key, version in versions.items()}
+    priced = {
+        key: priced_version(version, declared.get(key, {}), currency=payer.currency)
+        for key, version in versions.items()
+    }
     lines = invoice_lines(
         [_phase_usage(phase, subscription) for phase in phases],
         priced,
@@ -102,19 +106,28 @@ def billed_from(starts_at: datetime, subscription: Subscription) -> datetime:
     return starts_at
 
 
-def priced_version(version: PlanVersion, declared: Mapping[str, Meter] | None = None) -> PricedVersion:
-    """Return a version, loaded with plan and prices, as rating needs it; `declared` meters are called by name."""
+def priced_version(
+    version: PlanVersion, declared: Mapping[str, Meter] | None = None, *, currency: str | None = None
+) -> PricedVersion:
+    """Return a version, loaded with plan and prices, as rating needs it; `declared` meters are called by name.
+
+    `currency` is the account's; None: the version's own.
+
+    Raises:
+        CurrencyDiffersError: the version has prices, and none in this currency.
+    """
+    currency = currency or version.currency
     return PricedVersion(
         plan_version_id=version.id,
         plan_code=version.plan.code,
         plan_name=version.plan.name,
         version=version.version,
-        currency=version.currency,
+        currency=currency,
         quota_units=version.quota_units,
         quota_hard=version.quota_hard,
         prices=[
             PriceOfPlan(model=price.model, meter=price.meter, params=price.params, description=price.description)
-            for price in version.prices
+            for price in prices_in(version, currency)
         ],
         meter_names={code: meter.name for code, meter in (declared or {}).items()},
     )

@@ -4,6 +4,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
 from control_plane.catalog import queries as catalog
+from control_plane.catalog.currencies import CurrencyDiffersError, currencies_of, is_sold_in
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.errors import ConflictError, NotAllowedError
 from control_plane.subscriptions.tables import Subscription
@@ -21,15 +22,6 @@ class PlanUnlistedError(NotAllowedError):
 
     def __init__(self, plan_code: str) -> None:
         super().__init__("plan_unlisted", f"Plan {plan_code} is sold on request only.")
-
-
-class CurrencyDiffersError(ConflictError):
-    """The plan is priced in another currency than the account pays in."""
-
-    def __init__(self, plan_currency: str, account_currency: str) -> None:
-        super().__init__(
-            "currency_differs", f"The plan is priced in {plan_currency}, the account pays in {account_currency}."
-        )
 
 
 class ProductDiffersError(ConflictError):
@@ -59,8 +51,8 @@ async def offered_version(
         NotFoundError, PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError.
     """
     version = await version_on_sale(session, plan_code, allow_unlisted=allow_unlisted)
-    if version.currency != account.currency:
-        raise CurrencyDiffersError(version.currency, account.currency)
+    if not is_sold_in(version, account.currency):
+        raise CurrencyDiffersError(plan_code, account.currency, currencies_of(version))
     return version
 
 

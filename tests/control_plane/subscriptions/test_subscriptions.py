@@ -9,13 +9,13 @@ from sqlalchemy.exc import IntegrityError
 
 from control_plane.accounts.operations import suspend_account
 from control_plane.catalog import queries as catalog
+from control_plane.catalog.currencies import CurrencyDiffersError
 from control_plane.catalog.operations import archive_plan
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
 from control_plane.subscriptions import queries
 from control_plane.subscriptions.model import OVER, TRANSITIONS, Status, TransitionRefusedError, check_transition
 from control_plane.subscriptions.offers import (
-    CurrencyDiffersError,
     IntervalDiffersError,
     PlanNotOnSaleError,
     PlanUnlistedError,
