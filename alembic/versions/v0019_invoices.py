@@ -9,6 +9,57 @@ down_revision = "v0018"
 branch_labels = None
 depends_on = None
 
+# What becomes of a final invoice is paid, given back or given up; what it says never changes.
+FINAL_INVOICES = """
+CREATE FUNCTION km_refuse_final_invoice_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    allowed invoices%ROWTYPE;
+BEGIN
+    IF OLD.status = 'draft' THEN
+        IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+        RETURN NEW;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        allowed := OLD;
+        allowed.status := NEW.status;
+        allowed.amount_paid_minor := NEW.amount_paid_minor;
+        allowed.credited_minor := NEW.credited_minor;
+        allowed.paid_at := NEW.paid_at;
+        allowed.voided_at := NEW.voided_at;
+        IF NEW.status <> 'draft' AND NEW IS NOT DISTINCT FROM allowed THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'invoice % is final', OLD.id USING ERRCODE = 'restrict_violation';
+END $$;
+CREATE TRIGGER final_invoice_is_final BEFORE UPDATE OR DELETE ON invoices
+    FOR EACH ROW EXECUTE FUNCTION km_refuse_final_invoice_change();
+"""
+
+# Once a statement, not once a row: closing writes lines by the thousand.
+FINAL_LINES = """
+CREATE FUNCTION km_refuse_final_line_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM changed JOIN invoices ON invoices.id = changed.invoice_id
+               WHERE invoices.status <> 'draft') THEN
+        RAISE EXCEPTION 'lines of a final invoice are final' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER inserted_lines_are_of_drafts AFTER INSERT ON invoice_lines REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
+CREATE TRIGGER updated_lines_are_of_drafts AFTER UPDATE ON invoice_lines REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
+CREATE TRIGGER deleted_lines_are_of_drafts AFTER DELETE ON invoice_lines REFERENCING OLD TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
+"""
+
+# Those that run already are billed from the period on that runs now; what was before was billed by other means.
+RUNNING_SUBSCRIPTIONS = """
+INSERT INTO subscription_billing (subscription_id, look_at, usage_billed_until)
+SELECT id, CASE WHEN status IN ('canceled', 'ended') THEN NULL ELSE now() END, now() FROM subscriptions
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -87,11 +138,11 @@ def upgrade() -> None:
         "ix_invoices_due_at", "invoices", ["due_at"], unique=False, postgresql_where=sa.text("status = 'open'")
     )
     op.create_index(
-        "ix_invoices_finalise_at",
+        "uq_invoices_draft",
         "invoices",
-        ["finalise_at"],
-        unique=False,
-        postgresql_where=sa.text("status = 'draft'"),
+        ["subscription_id"],
+        unique=True,
+        postgresql_where=sa.text("status = 'draft' AND reason <> 'manual'"),
     )
     op.create_index("ix_invoices_subscription_id", "invoices", ["subscription_id", "period_start"], unique=False)
     op.create_table(
@@ -121,6 +172,7 @@ def upgrade() -> None:
         sa.Column("usage_as_of", sa.DateTime(timezone=True), nullable=False),
         sa.Column("invoice_id", sa.Text(), nullable=True),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("period_end > period_start", name=op.f("ck_billed_periods_period")),
         sa.ForeignKeyConstraint(
             ["invoice_id"], ["invoices.id"], name=op.f("fk_billed_periods_invoice_id_invoices")
@@ -168,11 +220,32 @@ def upgrade() -> None:
         sa.UniqueConstraint("invoice_id", "position", name=op.f("uq_invoice_lines_invoice_id_position")),
     )
     op.create_index("ix_invoice_lines_billed", "invoice_lines", ["subscription_id", "period_start"], unique=False)
+    op.create_index(
+        "ix_billed_periods_changed",
+        "billed_periods",
+        ["subscription_id"],
+        unique=False,
+        postgresql_where=sa.text("changed_at IS NOT NULL"),
+    )
+    op.create_table(
+        "billing_watermarks",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("seen_until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_billing_watermarks")),
+    )
+    op.create_index("ix_usage_ledger_sealed_at", "usage_ledger", ["sealed_at"], postgresql_using="brin")
+    op.execute(FINAL_INVOICES)
+    op.execute(FINAL_LINES)
+    op.execute(RUNNING_SUBSCRIPTIONS)
 
 
 def downgrade() -> None:
+    op.drop_index("ix_usage_ledger_sealed_at", table_name="usage_ledger")
+    op.drop_table("billing_watermarks")
     op.drop_table("invoice_lines")
     op.drop_table("billed_periods")
     op.drop_table("subscription_billing")
     op.drop_table("invoices")
     op.drop_table("invoice_numbers")
+    op.execute("DROP FUNCTION km_refuse_final_line_change")
+    op.execute("DROP FUNCTION km_refuse_final_invoice_change")

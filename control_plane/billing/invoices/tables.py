@@ -17,7 +17,8 @@ class Invoice(Base):
     `total_minor` = subtotal - discount + tax, negative where more is given back than charged. Prepaid credits and
     the account's balance pay (`credits_applied_minor`, `balance_applied_minor`; a negative total is added to the
     balance, as a negative `balance_applied_minor`); what is left is `amount_due_minor`. Credit notes take
-    `credited_minor` off. `period_start` and `period_end`: the period whose usage it bills, or that it was made in.
+    `credited_minor` off. A trigger refuses any change to a final invoice but of `status`, `amount_paid_minor`,
+    `credited_minor`, `paid_at` and `voided_at`, and any to its lines. A subscription has one draft at most. `period_start` and `period_end`: the period whose usage it bills, or that it was made in.
     `discounts`: [{"discount_id", "description", "amount_minor"}]; `taxes`: [{"name", "percent", "taxable_minor",
     "amount_minor"}]; `seller` and `buyer` are written down when it is finalised.
     """
@@ -39,7 +40,12 @@ class Invoice(Base):
         CheckConstraint("amount_paid_minor >= 0 AND credited_minor >= 0", name="paid_and_credited"),
         Index("ix_invoices_account_id", "account_id", "created_at"),
         Index("ix_invoices_subscription_id", "subscription_id", "period_start"),
-        Index("ix_invoices_finalise_at", "finalise_at", postgresql_where=text("status = 'draft'")),
+        Index(
+            "uq_invoices_draft",
+            "subscription_id",
+            unique=True,
+            postgresql_where=text("status = 'draft' AND reason <> 'manual'"),
+        ),
         Index("ix_invoices_due_at", "due_at", postgresql_where=text("status = 'open'")),
     )
 
@@ -85,6 +91,7 @@ class InvoiceLine(Base):
     `charge_key` names what is charged within a subscription and billing period (see `due`): the lines of one key
     add up to what is due for it. `kind`: see `model.LineKind`. `exact_amount` (major unit) was rounded once, half
     up; of a line that corrects earlier ones, `details` says what was billed before. `tiers`: as in previews.
+    `corrected_minor` is what correcting credit notes took back of it: `amount_minor - corrected_minor` counts as billed.
     """
 
     __tablename__ = "invoice_lines"
@@ -93,6 +100,7 @@ class InvoiceLine(Base):
         CheckConstraint(
             "kind IN ('recurring', 'usage', 'setup_fee', 'commitment', 'credit_purchase', 'manual')", name="kind"
         ),
+        CheckConstraint("corrected_minor BETWEEN 0 AND greatest(amount_minor, 0)", name="corrected_minor"),
         Index("ix_invoice_lines_billed", "subscription_id", "period_start"),
     )
 
@@ -113,6 +121,7 @@ class InvoiceLine(Base):
     unit_amount: Mapped[Decimal | None] = mapped_column(Numeric)
     exact_amount: Mapped[Decimal] = mapped_column(Numeric)
     amount_minor: Mapped[int] = mapped_column(BigInteger)
+    corrected_minor: Mapped[int] = mapped_column(BigInteger, default=0, server_default=text("0"))
     tiers: Mapped[list[dict[str, Any]]] = mapped_column(default=list, server_default=text("'[]'"))
     details: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
 
@@ -146,10 +155,21 @@ class SubscriptionBilling(Base):
 
 
 class BilledPeriod(Base):
-    """A billing period whose usage was billed, with what was known of it at `usage_as_of` (a ledger moment)."""
+    """A billing period whose usage was billed, with all that was sealed of it by `usage_as_of`, or more.
+
+    `changed_at`: since then it is known that something may be due that was not billed (usage sealed later, an
+    invoice made void); the subscription's next invoice bills the difference. `invoice_id`: the last that billed it.
+    """
 
     __tablename__ = "billed_periods"
-    __table_args__ = (CheckConstraint("period_end > period_start", name="period"),)
+    __table_args__ = (
+        CheckConstraint("period_end > period_start", name="period"),
+        Index(
+            "ix_billed_periods_changed",
+            "subscription_id",
+            postgresql_where=text("changed_at IS NOT NULL"),
+        ),
+    )
 
     subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)
     period_start: Mapped[datetime] = mapped_column(primary_key=True)
@@ -157,3 +177,13 @@ class BilledPeriod(Base):
     usage_as_of: Mapped[datetime]
     invoice_id: Mapped[str | None] = mapped_column(ForeignKey("invoices.id"))
     closed_at: Mapped[datetime]
+    changed_at: Mapped[datetime | None]
+
+
+class BillingWatermark(Base):
+    """How far a round of billing has read what others wrote: `late_usage` the ledger of sealed usage."""
+
+    __tablename__ = "billing_watermarks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_until: Mapped[datetime]

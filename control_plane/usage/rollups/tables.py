@@ -25,6 +25,8 @@ class UsageLedger(Base):
         CheckConstraint("units >= 0", name="units"),
         CheckConstraint("delta_units <> 0", name="delta_units"),
         Index(None, "phase_id", "hour"),
+        # rows come in about this order, so an index of a few pages finds what was sealed lately
+        Index("ix_usage_ledger_sealed_at", "sealed_at", postgresql_using="brin"),
     )
 
     account_id: Mapped[str] = mapped_column(primary_key=True)
