@@ -88,7 +88,7 @@ class SpendCaps:
         subscription, in_force = self._subscriptions[subscription_id], self._in_force[subscription_id]
         version = self._versions[in_force]
         caps: list[SpendCap | None] = []
-        periods = cap_periods(subscription.anchor_at, subscription.interval, self._now)
+        periods = cap_periods(subscription, self._now)
         for period in periods:
             charges = charges_within(subscription, self._versions, period, self._counted)
             current = charges.pop(in_force, None)
@@ -130,7 +130,7 @@ async def read_spend_caps(
     spans: set[tuple[str, datetime, datetime]] = set()
     ended: list[EndedPhase] = []
     for key, row in subscriptions.items():
-        for period in cap_periods(row.anchor_at, row.interval, now):
+        for period in cap_periods(row, now):
             for phase in phases_within(row, period):
                 needed.add(phase.plan_version_id)
                 # of the version in force, the gateway counts

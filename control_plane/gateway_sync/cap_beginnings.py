@@ -104,4 +104,5 @@ def _beginnings(account: AccountSnapshot, hours: Counters, now: datetime) -> dic
 def _periods(held: SubscriptionSnapshot, now: datetime) -> Collection[BillingPeriod]:
     """Return the periods in which calls may be counted by now, by Redis' clock."""
     moments = (now - JUST_ENDED, now, now + JUST_ENDED)
-    return dict.fromkeys(period_containing(moment, held.anchor_at, held.interval) for moment in moments)
+    counted_from = held.anchor_at, held.interval, held.time_zone
+    return dict.fromkeys(period_containing(moment, *counted_from) for moment in moments)

@@ -71,7 +71,7 @@ def settled_counters(settled: SettledHour) -> dict[str, SettledCounter]:
     """
     counters: dict[str, SettledCounter] = {}
     for subscription in settled.subscriptions:
-        period = period_containing(settled.hour, subscription.anchor_at, subscription.interval)
+        period = _period_of(subscription, settled.hour)
         usage = [line for line in settled.usage if line.subscription_id == subscription.id]
         for mode in Mode:
             name = period_counters(settled.account_id, subscription.id, period.start_ms, mode)
@@ -157,9 +157,13 @@ async def restore_counters(client: RedisClient, counters: Collection[tuple[str, 
 
 
 def _recent_periods(subscription: CounterSubscription, now: datetime) -> tuple[BillingPeriod, ...]:
-    before = period_containing(now - JUST_ENDED, subscription.anchor_at, subscription.interval)
-    current = period_containing(now, subscription.anchor_at, subscription.interval)
+    before = _period_of(subscription, now - JUST_ENDED)
+    current = _period_of(subscription, now)
     return (current,) if before == current else (before, current)
+
+
+def _period_of(subscription: CounterSubscription, moment: datetime) -> BillingPeriod:
+    return period_containing(moment, subscription.anchor_at, subscription.interval, subscription.time_zone)
 
 
 def _with_dimensions(

@@ -81,6 +81,7 @@ class SubscriptionSnapshot:
     anchor_at: datetime
     ends_at: datetime | None
     interval: Interval
+    time_zone: str
     windows_override: tuple[Window, ...] | None
     quota_override: int | None
     route_units: dict[str, int]
@@ -203,11 +204,12 @@ def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period,
 
     Just after a period began, the one before as well: by Redis' clock, which judges calls, it may still run.
     """
-    current, following = _current_and_next(now, subscription.anchor_at, subscription.interval)
+    counted_from = subscription.anchor_at, subscription.interval, subscription.time_zone
+    current, following = _current_and_next(now, *counted_from)
     periods = [current]
     if to_ms(now) - current.start_ms < CLOCKS_DIFFER_MS:
         before = from_ms(current.start_ms - 1)
-        periods.insert(0, _current_and_next(before, subscription.anchor_at, subscription.interval)[0])
+        periods.insert(0, _current_and_next(before, *counted_from)[0])
     if subscription.ends_at is None or to_ms(subscription.ends_at) > following.start_ms:
         periods.append(following)
     return tuple(periods)
@@ -215,9 +217,11 @@ def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period,
 
 # A sweep asks for one moment and for anchors on full hours: far fewer of those than subscriptions.
 @lru_cache(maxsize=10_000)
-def _current_and_next(now: datetime, anchor_at: datetime, interval: Interval) -> tuple[Period, Period]:
-    current = period_containing(now, anchor_at, interval)
-    following = next_period(current, anchor_at, interval)
+def _current_and_next(
+    now: datetime, anchor_at: datetime, interval: Interval, time_zone: str
+) -> tuple[Period, Period]:
+    current = period_containing(now, anchor_at, interval, time_zone)
+    following = next_period(current, anchor_at, interval, time_zone)
     return Period(current.start_ms, current.end_ms), Period(following.start_ms, following.end_ms)
 
 

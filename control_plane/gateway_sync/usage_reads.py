@@ -25,12 +25,13 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class CounterSubscription:
-    """A subscription that has counters; its periods follow from anchor and interval."""
+    """A subscription that has counters; its periods follow from anchor, interval and time zone."""
 
     id: str
     account_id: str
     anchor_at: datetime
     interval: Interval
+    time_zone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,15 @@ def _total(value: ColumnElement[int]) -> ColumnElement[int]:
 
 async def _subscriptions(session: AsyncSession, *conditions: ColumnElement[bool]) -> list[CounterSubscription]:
     statement = select(
-        Subscription.id, Subscription.account_id, Subscription.anchor_at, Subscription.interval
+        Subscription.id,
+        Subscription.account_id,
+        Subscription.anchor_at,
+        Subscription.interval,
+        Subscription.time_zone,
     ).where(*conditions)
     return [
         CounterSubscription(
-            id=sid, account_id=account_id, anchor_at=anchor_at, interval=cast("Interval", interval)
+            id=sid, account_id=account_id, anchor_at=anchor_at, interval=cast("Interval", interval), time_zone=zone
         )
-        for sid, account_id, anchor_at, interval in await session.execute(statement)
+        for sid, account_id, anchor_at, interval, zone in await session.execute(statement)
     ]

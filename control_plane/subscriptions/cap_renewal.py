@@ -7,8 +7,8 @@ was used before it is read again at ever longer intervals, until full sweeps are
 
 from datetime import datetime, timedelta
 
-from control_plane.foundation.period import BillingPeriod, period_containing
-from control_plane.subscriptions.queries import phase_at
+from control_plane.foundation.period import BillingPeriod
+from control_plane.subscriptions.queries import period_at, phase_at
 from control_plane.subscriptions.tables import Subscription
 
 # more than clocks may differ, and than the gateway waits for news
@@ -17,10 +17,10 @@ FIRST_PAUSE = timedelta(seconds=2)
 LAST_PAUSE = timedelta(minutes=10)
 
 
-def cap_periods(anchor_at: datetime, interval: str, now: datetime) -> tuple[BillingPeriod, ...]:
+def cap_periods(subscription: Subscription, now: datetime) -> tuple[BillingPeriod, ...]:
     """Return the billing period for which a cap must be right at `now`; both, where one ends within `EDGE`."""
-    before = period_containing(now - EDGE, anchor_at, interval)
-    after = period_containing(now + EDGE, anchor_at, interval)
+    before = period_at(subscription, now - EDGE)
+    after = period_at(subscription, now + EDGE)
     return (before,) if before == after else (before, after)
 
 
@@ -29,7 +29,7 @@ def renew_cap(subscription: Subscription, now: datetime) -> None:
     subscription.spend_cap_due_at = None
     if subscription.spend_cap_minor is None:
         return
-    period = period_containing(now, subscription.anchor_at, subscription.interval)
+    period = period_at(subscription, now)
     edges = [edge for edge in (period.start + EDGE, period.end - EDGE, period.end + EDGE) if edge > now]
     due = min(edges)
     phase = phase_at(subscription, now)

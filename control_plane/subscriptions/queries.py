@@ -10,7 +10,7 @@ from sqlalchemy.orm import selectinload
 from control_plane.catalog.tables import ApiProduct
 from control_plane.foundation.db import UtcDateTime
 from control_plane.foundation.errors import NotFoundError
-from control_plane.foundation.period import BillingPeriod, next_period, period_containing
+from control_plane.foundation.period import BillingPeriod, period_containing
 from control_plane.subscriptions.model import OVER, PhaseSpan
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
@@ -126,10 +126,15 @@ def current_and_next_period(subscription: Subscription, now: datetime) -> tuple[
 
     A period keeps its full length when the subscription begins or ends inside it.
     """
-    current = period_containing(now, subscription.anchor_at, subscription.interval)
+    current = period_at(subscription, now)
     if subscription.ends_at is not None and subscription.ends_at <= current.end:
         return (current,)
-    return current, next_period(current, subscription.anchor_at, subscription.interval)
+    return current, period_at(subscription, current.end)
+
+
+def period_at(subscription: Subscription, moment: datetime) -> BillingPeriod:
+    """Return the whole billing period that holds a moment, also before the subscription began or after its end."""
+    return period_containing(moment, subscription.anchor_at, subscription.interval, subscription.time_zone)
 
 
 _PHASES = selectinload(Subscription.phases)

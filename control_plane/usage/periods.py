@@ -51,7 +51,8 @@ async def period_usage(
     subscription, product = found
     kept_from = await hours_kept_from(session)
     last = now if subscription.ends_at is None else max(subscription.started_at, min(now, subscription.ends_at))
-    period = period_containing(last, subscription.anchor_at, subscription.interval)
+    counted_from = subscription.anchor_at, subscription.interval, subscription.time_zone
+    period = period_containing(last, *counted_from)
     periods: list[PeriodUsage] = []
     while (
         len(periods) < limit
@@ -71,5 +72,5 @@ async def period_usage(
                 open_hours=state.open_hours,
             )
         )
-        period = period_containing(period.start - MILLISECOND, subscription.anchor_at, subscription.interval)
+        period = period_containing(period.start - MILLISECOND, *counted_from)
     return periods

@@ -141,6 +141,7 @@ async def _subscriptions(
             ApiProduct.code,
             Subscription.anchor_at,
             Subscription.interval,
+            Subscription.time_zone,
             Subscription.started_at,
             Subscription.ends_at,
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from control_plane.foundation.clock import to_ms
-from control_plane.foundation.period import period_containing
+from control_plane.foundation.period import BillingPeriod, period_containing
 from control_plane.foundation.redis import RedisClient
 from control_plane.usage.completeness.model import CounterReading
 from gateway_contract import counters
@@ -15,18 +15,22 @@ from gateway_contract.redis_names import period_counters
 
 @dataclass(frozen=True, slots=True)
 class CountedSubscription:
-    """A subscription that has counters; its periods follow from anchor and interval."""
+    """A subscription that has counters; its periods follow from anchor, interval and time zone."""
 
     id: str
     account_id: str
     product: str
     anchor_at: datetime
     interval: str
+    time_zone: str
     started_at: datetime
     ends_at: datetime | None
 
+    def period_at(self, moment: datetime) -> BillingPeriod:
+        return period_containing(moment, self.anchor_at, self.interval, self.time_zone)
+
     def period_start(self, moment: datetime) -> datetime:
-        return period_containing(moment, self.anchor_at, self.interval).start
+        return self.period_at(moment).start
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ def period_counter_of(
     subscription: CountedSubscription, mode: Mode, hour: datetime, *, until: int
 ) -> PeriodCounter:
     """Return the counter that holds an hour; its hours go from that one up to `until`, or the period's end."""
-    period = period_containing(hour, subscription.anchor_at, subscription.interval)
+    period = subscription.period_at(hour)
     first = counters.hour_number(to_ms(hour))
     last = min(until, counters.hour_number(period.end_ms) - 1)
     return PeriodCounter(subscription, mode, period.start, range(first, last + 1))

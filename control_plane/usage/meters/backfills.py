@@ -232,4 +232,5 @@ def _start(job: MeterBackfill, subscription: Subscription) -> datetime:
         return job.next_hour
     if job.starts_at is not None:
         return job.starts_at
-    return period_containing(job.created_at, subscription.anchor_at, subscription.interval).start
+    anchor_at, interval, zone = subscription.anchor_at, subscription.interval, subscription.time_zone
+    return period_containing(job.created_at, anchor_at, interval, zone).start

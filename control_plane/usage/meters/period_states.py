@@ -39,6 +39,7 @@ async def touch_periods(session: AsyncSession, hours: Collection[tuple[str, int]
             Subscription.account_id,
             Subscription.anchor_at,
             Subscription.interval,
+            Subscription.time_zone,
         )
         .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .where(
@@ -50,7 +51,7 @@ async def touch_periods(session: AsyncSession, hours: Collection[tuple[str, int]
     for phase_id, hour_ms in hours:
         if phase_id in of_phases:
             row = of_phases[phase_id]
-            period = period_containing(from_ms(hour_ms), row.anchor_at, row.interval)
+            period = period_containing(from_ms(hour_ms), row.anchor_at, row.interval, row.time_zone)
             touched.add((row.subscription_id, period.start, period.end, row.account_id))
     if touched:
         subscriptions, starts, ends, accounts = zip(*sorted(touched), strict=True)

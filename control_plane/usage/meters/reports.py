@@ -151,7 +151,7 @@ def _spans(
     """Return the ends of periods by their starts, and the spans of the phases in each."""
     ends: dict[datetime, datetime] = {}
     spans: list[Span] = []
-    period = period_containing(start, subscription.anchor_at, subscription.interval)
+    period = period_containing(start, subscription.anchor_at, subscription.interval, subscription.time_zone)
     while period.start < end:
         ends[period.start] = period.end
         spans += [
@@ -159,7 +159,7 @@ def _spans(
             for phase in subscription.phases
             if phase.starts_at < period.end and (phase.ends_at is None or phase.ends_at > period.start)
         ]
-        period = next_period(period, subscription.anchor_at, subscription.interval)
+        period = next_period(period, subscription.anchor_at, subscription.interval, subscription.time_zone)
     return ends, spans
 
 

@@ -202,7 +202,7 @@ class TestCountersByDimension:
         return floor_hour(now) - 5 * HOUR
 
     def name(self, customer, now, mode=Mode.LIVE) -> str:
-        period = period_containing(now, floor_hour(now - 3 * DAY), "month")
+        period = period_containing(now, floor_hour(now - 3 * DAY), "month", "UTC")
         return period_counters(customer.account_id, customer.subscription_id, period.start_ms, mode)
 
     async def read(self, gateway, customer, now) -> dict[str, int]:
@@ -400,7 +400,7 @@ class TestCallsOnTheirWayWhenThePlanChanges:
         return customer
 
     def name(self, customer, now) -> str:
-        period = period_containing(now, floor_hour(now - 3 * DAY), "month")
+        period = period_containing(now, floor_hour(now - 3 * DAY), "month", "UTC")
         return period_counters(customer.account_id, customer.subscription_id, period.start_ms, Mode.LIVE)
 
     async def admit(self, gateway, customer, now, *, calls: int) -> None:
@@ -480,8 +480,8 @@ class TestPeriodThatHasJustEnded:
         """Calls judged by Redis' clock may still count in it."""
         start = floor_hour(now)
         bob = await shop.add_customer(start - 40 * DAY, plan="plain")
-        this = period_containing(start, floor_hour(start - 40 * DAY), "month")
-        before = period_containing(this.start - HOUR, floor_hour(start - 40 * DAY), "month")
+        this = period_containing(start, floor_hour(start - 40 * DAY), "month", "UTC")
+        before = period_containing(this.start - HOUR, floor_hour(start - 40 * DAY), "month", "UTC")
         await shop.add_usage(bob, this.start - 2 * HOUR, units=7, sealed=True)
         name = period_counters(bob.account_id, bob.subscription_id, before.start_ms, Mode.LIVE)
         await rebuild(shop.engine, gateway.client, public_url=PUBLIC_URL, now=this.start + timedelta(minutes=6))

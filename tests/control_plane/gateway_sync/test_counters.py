@@ -47,7 +47,7 @@ class Counters:
 
     def __init__(self, gateway, customer, now, mode=Mode.LIVE):
         anchor = (now - timedelta(days=3)).replace(minute=0, second=0, microsecond=0)
-        self.period = period_containing(now, anchor, "month")
+        self.period = period_containing(now, anchor, "month", "UTC")
         self.redis = gateway.client
         self.name = period_counters(customer.account_id, customer.subscription_id, self.period.start_ms, mode)
         self.key_name = key_counters(customer.account_id, customer.keys[0], self.period.start_ms)

@@ -52,6 +52,7 @@ def subscription(**changes) -> SubscriptionSnapshot:
         "anchor_at": ANCHOR,
         "ends_at": None,
         "interval": "month",
+        "time_zone": "UTC",
         "windows_override": None,
         "quota_override": None,
         "route_units": {"history": 5},

@@ -12,6 +12,7 @@ from control_plane.subscriptions.model import Advanced
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits, set_spend_cap
 from control_plane.subscriptions.records import SubscriptionOverError
+from control_plane.subscriptions.tables import Subscription
 from gateway_contract.records import Concurrency
 from tests.control_plane.builders import (
     ACTOR,
@@ -184,12 +185,12 @@ class TestRenewal:
         assert not await self.told(session, account, now + 60 * DAY)
 
     def test_both_periods_count_around_the_end_of_one(self):
-        anchor = datetime(2026, 1, 1, tzinfo=UTC)
+        held = Subscription(anchor_at=datetime(2026, 1, 1, tzinfo=UTC), interval="month", time_zone="UTC")
         second = timedelta(seconds=1)
         february, march = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)
 
         def starts(moment):
-            return [period.start for period in cap_periods(anchor, "month", moment)]
+            return [period.start for period in cap_periods(held, moment)]
 
         assert starts(march - EDGE - second) == [february]
         assert starts(march - EDGE) == [february, march]
