@@ -36,7 +36,8 @@ CREATE TRIGGER final_invoice_is_final BEFORE UPDATE OR DELETE ON invoices
     FOR EACH ROW EXECUTE FUNCTION km_refuse_final_invoice_change();
 """
 
-# Once a statement, not once a row: closing writes lines by the thousand.
+# Once a statement, not once a row: closing writes lines by the thousand. What credit notes take back of a line is
+# noted at it (`corrected_minor`).
 FINAL_LINES = """
 CREATE FUNCTION km_refuse_final_line_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -46,10 +47,22 @@ BEGIN
     END IF;
     RETURN NULL;
 END $$;
+CREATE FUNCTION km_refuse_final_line_update() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM before JOIN invoices ON invoices.id = before.invoice_id
+               LEFT JOIN changed ON changed.id = before.id
+               WHERE invoices.status <> 'draft'
+                   AND to_jsonb(before) - 'corrected_minor' IS DISTINCT FROM to_jsonb(changed) - 'corrected_minor')
+    THEN
+        RAISE EXCEPTION 'lines of a final invoice are final' USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NULL;
+END $$;
 CREATE TRIGGER inserted_lines_are_of_drafts AFTER INSERT ON invoice_lines REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
-CREATE TRIGGER updated_lines_are_of_drafts AFTER UPDATE ON invoice_lines REFERENCING OLD TABLE AS changed
-    FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
+CREATE TRIGGER updated_lines_are_of_drafts AFTER UPDATE ON invoice_lines
+    REFERENCING OLD TABLE AS before NEW TABLE AS changed
+    FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_update();
 CREATE TRIGGER deleted_lines_are_of_drafts AFTER DELETE ON invoice_lines REFERENCING OLD TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION km_refuse_final_line_change();
 """
@@ -248,4 +261,5 @@ def downgrade() -> None:
     op.drop_table("invoices")
     op.drop_table("invoice_numbers")
     op.execute("DROP FUNCTION km_refuse_final_line_change")
+    op.execute("DROP FUNCTION km_refuse_final_line_update")
     op.execute("DROP FUNCTION km_refuse_final_invoice_change")

@@ -18,7 +18,9 @@ class Invoice(Base):
     the account's balance pay (`credits_applied_minor`, `balance_applied_minor`; a negative total is added to the
     balance, as a negative `balance_applied_minor`); what is left is `amount_due_minor`. Credit notes take
     `credited_minor` off. A trigger refuses any change to a final invoice but of `status`, `amount_paid_minor`,
-    `credited_minor`, `paid_at` and `voided_at`, and any to its lines. A subscription has one draft at most. `period_start` and `period_end`: the period whose usage it bills, or that it was made in.
+    `credited_minor`, `paid_at` and `voided_at`. A subscription has one draft at most (by hand: more).
+
+    `period_start` and `period_end`: the period whose usage it bills, or that it was made in.
     `discounts`: [{"discount_id", "description", "amount_minor"}]; `taxes`: [{"name", "percent", "taxable_minor",
     "amount_minor"}]; `seller` and `buyer` are written down when it is finalised.
     """
@@ -91,7 +93,8 @@ class InvoiceLine(Base):
     `charge_key` names what is charged within a subscription and billing period (see `due`): the lines of one key
     add up to what is due for it. `kind`: see `model.LineKind`. `exact_amount` (major unit) was rounded once, half
     up; of a line that corrects earlier ones, `details` says what was billed before. `tiers`: as in previews.
-    `corrected_minor` is what correcting credit notes took back of it: `amount_minor - corrected_minor` counts as billed.
+    `corrected_minor` is what correcting credit notes took back of it: `amount_minor - corrected_minor` counts as
+    billed. Lines of a final invoice never change otherwise; a trigger refuses it.
     """
 
     __tablename__ = "invoice_lines"
@@ -158,7 +161,8 @@ class BilledPeriod(Base):
     """A billing period whose usage was billed, with all that was sealed of it by `usage_as_of`, or more.
 
     `changed_at`: since then it is known that something may be due that was not billed (usage sealed later, an
-    invoice made void); the subscription's next invoice bills the difference. `invoice_id`: the last that billed it.
+    invoice made void); the subscription's next invoice bills the difference. `invoice_id`: the last that billed
+    the period.
     """
 
     __tablename__ = "billed_periods"
