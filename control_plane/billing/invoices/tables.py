@@ -13,7 +13,8 @@ from control_plane.foundation.db import Base
 class Invoice(Base):
     """What an account owes. A draft changes until it is finalised; then it has a number, and is final.
 
-    Amounts are minor units. `subtotal_minor` is the sum of the lines, `discount_minor` what discounts take off it,
+    Amounts are minor units. `subtotal_minor` is the sum of the lines, `discount_minor` what discounts take off it
+    (below zero where a credited line gives its discount back),
     `total_minor` = subtotal - discount + tax, negative where more is given back than charged. Prepaid credits and
     the account's balance pay (`credits_applied_minor`, `balance_applied_minor`; a negative total is added to the
     balance, as a negative `balance_applied_minor`); what is left is `amount_due_minor`. Credit notes take
@@ -38,7 +39,7 @@ class Invoice(Base):
             name="amount_due_minor",
         ),
         CheckConstraint("status = 'draft' OR amount_due_minor >= 0", name="amount_due_not_negative"),
-        CheckConstraint("discount_minor >= 0 AND credits_applied_minor >= 0", name="taken_off"),
+        CheckConstraint("credits_applied_minor >= 0", name="credits_applied_minor"),
         CheckConstraint("amount_paid_minor >= 0 AND credited_minor >= 0", name="paid_and_credited"),
         Index("ix_invoices_account_id", "account_id", "created_at"),
         Index("ix_invoices_subscription_id", "subscription_id", "period_start"),
