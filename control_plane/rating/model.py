@@ -41,8 +41,30 @@ class Share:
             return amount
         return EXACT.divide(EXACT.multiply(amount, Decimal(self.covered_ms)), Decimal(self.period_ms))
 
+    def of_units(self, units: int) -> int:
+        """Return that part of an allowance or tier bound; a part of a unit counts whole."""
+        return -(-units * self.covered_ms // self.period_ms)
+
 
 WHOLE_PERIOD = Share(covered_ms=1, period_ms=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How included units and tier bounds of a price stand in one billing period (docs/pricing-models.md).
+
+    `share` of them counts (`prorated`); `units_before`, used in the period before, count against them (`carry`).
+    `own_units` take the place of the included ones, `quantity` multiplies these, `extra_units` come on top, uncut.
+    """
+
+    share: Share = WHOLE_PERIOD
+    units_before: int = 0
+    own_units: int | None = None
+    extra_units: int = 0
+    quantity: int = 1
+
+
+AS_SOLD = Allowance()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +77,18 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """What is to be rated: `units` used (never negative) while the price ran, and how to speak of it."""
+    """What is to be rated: `units` used (never negative) while the price ran, and how to speak of it.
+
+    `share`: the part of the period for which the price ran. `held`: of how many add-ons an amount is due.
+    `charged`: what the lines that a commitment counts come to, in the major unit.
+    """
 
     units: int
     unit: Unit
     currency: str
     share: Share = WHOLE_PERIOD
+    held: int = 1
+    charged: Decimal = ZERO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,12 +148,16 @@ class PriceModel(Protocol):
     """What each price model is: an immutable value read from a price's parameters."""
 
     @classmethod
-    def read(cls, params: Mapping[str, Any]) -> Self:
+    def read(cls, params: Mapping[str, Any], currency: str) -> Self:
         """Return the price.
 
         Raises:
             RatingError: a parameter is missing, unknown or out of range; names it.
         """
+        ...
+
+    def under(self, allowance: Allowance) -> Self:
+        """Return the price with its included units and tier bounds as they stand; itself where it has none."""
         ...
 
     def charge(self, used: Quantity) -> Charge:
@@ -135,6 +167,6 @@ class PriceModel(Protocol):
     def steps(self, share: Share) -> tuple[CostStep, ...]:
         """Return the same amounts as a table: the last step whose `above` is less than the units gives them all.
 
-        No units cost nothing. A price that is not due by use has no steps.
+        No units cost nothing. A price that is not due by use (flat, setup fee, commitment) has no steps.
         """
         ...

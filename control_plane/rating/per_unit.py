@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from control_plane.rating.model import EXACT, ZERO, Charge, CostStep, Quantity, Share
+from control_plane.rating.model import EXACT, ZERO, Allowance, Charge, CostStep, Quantity, Share
 from control_plane.rating.params import read_amount, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_units
 
@@ -15,10 +15,13 @@ class PerUnit:
     unit_amount: Decimal
 
     @classmethod
-    def read(cls, params: Mapping[str, Any]) -> Self:
+    def read(cls, params: Mapping[str, Any], _currency: str) -> Self:
         """Read {"unit_amount": "0.0015"}."""
         refuse_unknown(params, {"unit_amount"})
         return cls(unit_amount=read_amount(params, "unit_amount"))
+
+    def under(self, _allowance: Allowance) -> Self:
+        return self
 
     def charge(self, used: Quantity) -> Charge:
         price = format_amount(self.unit_amount, used.currency)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from control_plane.rating.model import EXACT, ZERO, Quantity, RatingError, TierUse
+from control_plane.rating.model import EXACT, ZERO, Quantity, RatingError, Share, TierUse
 from control_plane.rating.params import read_amount, read_units, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_share, format_units
 
@@ -59,6 +59,21 @@ def _read_tier(value: Any, *, above: int | None) -> Tier:
         up_to=None if value["up_to"] is None else read_units(value, "up_to", at_least=above + 1),
         unit_amount=read_amount(value, "unit_amount", default=ZERO),
         flat_amount=read_amount(value, "flat_amount", default=ZERO),
+    )
+
+
+def cut_tiers(tiers: tuple[Tier, ...], share: Share) -> tuple[Tier, ...]:
+    """Return the tiers with their bounds cut by time, each rounded up; amounts are as before."""
+    if share.is_whole:
+        return tiers
+    return tuple(
+        Tier(
+            above=share.of_units(tier.above),
+            up_to=None if tier.up_to is None else share.of_units(tier.up_to),
+            unit_amount=tier.unit_amount,
+            flat_amount=tier.flat_amount,
+        )
+        for tier in tiers
     )
 
 

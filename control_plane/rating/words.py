@@ -3,9 +3,10 @@
 from decimal import Decimal
 
 from control_plane.foundation.money import minor_units
-from control_plane.rating.model import Share, Unit
+from control_plane.rating.model import Quantity, Share, Unit
 
 TIMES = "×"  # noqa: RUF001 - the multiplication sign, as on any invoice
+MINUS = "−"  # noqa: RUF001 - the minus sign, as on any invoice
 _SYMBOLS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩"}
 _WORDS = {
     "requests": Unit(singular="request", plural="requests"),
@@ -24,6 +25,12 @@ def format_amount(amount: Decimal, currency: str) -> str:
     number = f"{whole}.{fraction}" if fraction else whole
     symbol = _SYMBOLS.get(currency)
     return f"{symbol}{number}" if symbol else f"{number} {currency}"
+
+
+def format_held(amount: Decimal, used: Quantity) -> str:
+    """Return an amount that is due for each of what is held: "$10.00", "3 × $10.00"."""  # noqa: RUF002 - as shown
+    text = format_amount(amount, used.currency)
+    return text if used.held == 1 else f"{used.held:,} {TIMES} {text}"
 
 
 def unit_of(meter: str) -> Unit:

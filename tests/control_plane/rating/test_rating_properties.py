@@ -32,7 +32,8 @@ def shares(draw) -> Share:
     return Share(covered_ms=draw(st.integers(min_value=0, max_value=period_ms)), period_ms=period_ms)
 
 
-flats = st.builds(lambda a: ("flat", {"amount": a}), amounts)
+# no finer than any currency's minor unit
+flats = st.builds(lambda a: ("flat", {"amount": str(a)}), st.integers(min_value=0, max_value=100_000))
 per_units = st.builds(lambda a: ("per_unit", {"unit_amount": a}), amounts)
 overages = st.builds(lambda i, a: ("overage", {"included": i, "unit_amount": a}), units, amounts)
 packages = st.builds(
