@@ -15,6 +15,9 @@ from control_plane.foundation.money import minor_units
 MAX_DECIMALS = 12
 MAX_TIERS = 100
 MAX_UNITS = 2**53 - 1
+MAX_PERCENT = 100
+# these count nothing: they have no meter
+WITHOUT_METER = frozenset({"flat", "setup_fee", "commitment"})
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 
@@ -24,16 +27,20 @@ def canonical_amount(value: object, *, currency: str, field: str) -> str:
     Raises:
         ValidationFailedError: a float, negative, not a number, or too many digits.
     """
+    return _canonical_number(value, decimals=minor_units(currency), field=field, example="0.0015")
+
+
+def _canonical_number(value: object, *, decimals: int, field: str, example: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        raise ValidationFailedError(field, 'must be a decimal number, best written as text: "0.0015"')
+        raise ValidationFailedError(field, f'must be a decimal number, best written as text: "{example}"')
     text = value.strip() if isinstance(value, str) else f"{Decimal(value):f}"
     if not _AMOUNT.fullmatch(text):
         raise ValidationFailedError(
             field, f"must be a number from 0, with at most 12 digits before and {MAX_DECIMALS} after the point"
         )
-    whole, _, decimals = text.partition(".")
-    decimals = decimals.rstrip("0").ljust(minor_units(currency), "0")
-    return str(int(whole)) + (f".{decimals}" if decimals else "")
+    whole, _, fraction = text.partition(".")
+    fraction = fraction.rstrip("0").ljust(decimals, "0")
+    return str(int(whole)) + (f".{fraction}" if fraction else "")
 
 
 def check_price_params(model: str, params: Mapping[str, Any], *, currency: str, field: str = "") -> dict[str, Any]:
@@ -47,14 +54,28 @@ def check_price_params(model: str, params: Mapping[str, Any], *, currency: str, 
     return MODELS[model](params, currency, field)
 
 
-def _flat(params: Mapping[str, Any], currency: str, field: str) -> dict[str, Any]:
+def _fixed(params: Mapping[str, Any], currency: str, field: str) -> dict[str, Any]:
     _only(params, ("amount",), field)
-    amount = _amount(params, "amount", currency, field)
-    if len(amount.partition(".")[2]) > minor_units(currency):
-        raise ValidationFailedError(
-            _below(field, "amount"), f"{currency} has {minor_units(currency)} digits after the point"
-        )
-    return {"amount": amount}
+    return {"amount": _money(params, "amount", currency, field)}
+
+
+def _commitment(params: Mapping[str, Any], currency: str, field: str) -> dict[str, Any]:
+    _only(params, ("amount", "counts"), field)
+    counts = params.get("counts", "usage")
+    if counts not in ("usage", "all"):
+        raise ValidationFailedError(_below(field, "counts"), "must be usage or all")
+    return {"amount": _money(params, "amount", currency, field), "counts": counts}
+
+
+def _percentage(params: Mapping[str, Any], _currency: str, field: str) -> dict[str, Any]:
+    _only(params, ("percent",), field)
+    path = _below(field, "percent")
+    if "percent" not in params:
+        raise ValidationFailedError(path, "is required")
+    percent = _canonical_number(params["percent"], decimals=0, field=path, example="2.9")
+    if Decimal(percent) > MAX_PERCENT:
+        raise ValidationFailedError(path, f"must be at most {MAX_PERCENT}")
+    return {"percent": percent}
 
 
 def _per_unit(params: Mapping[str, Any], currency: str, field: str) -> dict[str, Any]:
@@ -109,12 +130,15 @@ def _tier(tier: object, currency: str, field: str, *, at_least: int, last: bool)
 
 
 MODELS: Mapping[str, Callable[[Mapping[str, Any], str, str], dict[str, Any]]] = {
-    "flat": _flat,
+    "flat": _fixed,
+    "setup_fee": _fixed,
+    "commitment": _commitment,
     "per_unit": _per_unit,
     "overage": _overage,
     "graduated": _tiered,
     "volume": _tiered,
     "package": _package,
+    "percentage": _percentage,
 }
 
 
@@ -130,6 +154,16 @@ def _amount(params: Mapping[str, Any], name: str, currency: str, field: str) -> 
     if name not in params:
         raise ValidationFailedError(_below(field, name), "is required")
     return canonical_amount(params[name], currency=currency, field=_below(field, name))
+
+
+def _money(params: Mapping[str, Any], name: str, currency: str, field: str) -> str:
+    """Return an amount that is charged as it stands: no finer than the currency's minor unit."""
+    amount = _amount(params, name, currency, field)
+    if len(amount.partition(".")[2]) > minor_units(currency):
+        raise ValidationFailedError(
+            _below(field, name), f"{currency} has {minor_units(currency)} digits after the point"
+        )
+    return amount
 
 
 def _units(params: Mapping[str, Any], name: str, field: str, *, at_least: int) -> int:
