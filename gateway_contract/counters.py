@@ -7,6 +7,9 @@ since 1970 (UTC). Settling an hour overwrites `u:<hour>` with billed units and m
 Where a spend cap counts several prices, `x:<dimension>` and per hour `x:<dimension>:<hour>` hold units of that
 dimension in the same way: what calls have reserved, and once the hour is settled what was billed.
 
+Where the plan changed within the billing period, units of a plan version that began within it are kept apart in
+the same way, under the name that `plan_part` gives: what counts against an allowance that began with it.
+
 Where usage knows of calls that the hash does not (made while Redis was away, or forgotten with Redis' data), the
 control plane raises `c:<hour>` to what usage knows. `n:<hour>` says by how much: that many of `c:<hour>` were not
 counted by the limit script. Call numbers then go on behind all that is known; `skipped` holds the numbers that
@@ -48,6 +51,14 @@ def parse_skipped(text: str | None) -> tuple[tuple[int, int], ...]:
     """
     pairs = (part.split("-") for part in (text or "").split())
     return tuple((int(first), int(last)) for first, last in pairs)
+
+
+def plan_part(plan_version_id: str) -> str:
+    """Return the name of a plan version's part of a period; its units are kept as those of a dimension are.
+
+    No dimension is named so: their names have no capitals.
+    """
+    return f"PLAN_{plan_version_id}"
 
 
 def dimension_units(dimension: str) -> str:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, Protocol
 
-from gateway_contract.records import AccountRecord
+from gateway_contract.records import AccountRecord, ProductGrant
 from kong_plugins.parts.plugin_config import AccessConfig
 
 # a route may be renamed, and the plugin on it hears nothing of that
@@ -31,8 +31,7 @@ class Attachment:
         Kong is asked for the route only where the plan weighs routes or there is a spend cap, and only once in a
         while where the plugin stands on a single route.
         """
-        grant = account.products.get(self.config.api_product)
-        if grant is None or not (grant.route_units or grant.spend_cap):
+        if not _depends_on_route(account.products.get(self.config.api_product)):
             return self, ""
         name = self._single_route(request) if self.config.route_id else request.route_name()
         return (self, name), name
@@ -43,6 +42,14 @@ class Attachment:
             self._asked_at = now
             name = self._route_name = request.route_name()
         return name
+
+
+def _depends_on_route(grant: ProductGrant | None) -> bool:
+    while grant is not None:
+        if grant.route_units or grant.spend_cap:
+            return True
+        grant = None if grant.next is None else grant.next.grant
+    return False
 
 
 @lru_cache(maxsize=4096)

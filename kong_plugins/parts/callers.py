@@ -36,6 +36,7 @@ class Caller:
     `slot` is where a cluster keeps the account. `command` is the encoded call of the limit script, `limits` what
     its answer counts (from 1). `used_up` stands while the script's last answer was that a quota or cap is used
     up: which, what is left, until when (ms).
+    `until_ms`: the moment of Redis time from which another grant holds, 0 where none is known.
     `passes` says that nothing but limits stands in the way of any call; else `scope_rule`, `networks` and
     `sandbox` are what the records demand to be asked of Kong.
     """
@@ -49,6 +50,7 @@ class Caller:
     served_tail: str
     refusal: Outcome | None
     grant: ProductGrant | None = None
+    until_ms: int = 0
     passes: bool = False
     sandbox: str = ""
     scope_rule: ScopeRule | None = None
@@ -77,13 +79,15 @@ class Caller:
         )
 
 
-def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, route_name: str) -> Caller:
-    """Work out what the records mean where this plugin is attached.
+def build_caller(
+    known: KnownKey, account: KnownAccount, config: AccessConfig, route_name: str, *, now_ms: int
+) -> Caller:
+    """Work out what the records mean where this plugin is attached, at this moment of Redis time.
 
     Raises:
         ValueError: the records ask for what cannot be kept.
     """
-    key, grant = known.record, account.record.products.get(config.api_product)
+    key, grant = known.record, grant_at(account.record, config.api_product, now_ms)
     units = 1 if grant is None else grant.route_units.get(route_name, 1)
     caller = Caller(
         config=config,
@@ -94,6 +98,7 @@ def build_caller(known: KnownKey, account: KnownAccount, config: AccessConfig, r
         units=units,
         served_tail="",
         refusal=_standing_refusal(key, account.record, grant, config),
+        until_ms=0 if grant is None or grant.next is None else grant.next.starts_at_ms,
     )
     caller.served_tail = caller.tail(Outcome.SERVED)
     if caller.refusal is not None or grant is None:
@@ -137,6 +142,14 @@ def build_unusable_caller(known: KnownKey, account: KnownAccount, config: Access
     )
 
 
+def grant_at(account: AccountRecord, product: str, now_ms: int) -> ProductGrant | None:
+    """Return what the account may do with the API product at a moment of Redis time."""
+    grant = account.products.get(product)
+    while grant is not None and grant.next is not None and now_ms >= grant.next.starts_at_ms:
+        grant = grant.next.grant
+    return grant
+
+
 def _standing_refusal(
     key: KeyRecord, account: AccountRecord, grant: ProductGrant | None, config: AccessConfig
 ) -> Outcome | None:
@@ -145,6 +158,7 @@ def _standing_refusal(
         (key.status is not KeyStatus.ACTIVE, Outcome.KEY_REVOKED),
         (account.status is not AccountStatus.ACTIVE, Outcome.ACCOUNT_SUSPENDED),
         (grant is None, Outcome.NOT_SUBSCRIBED),
+        (grant is not None and grant.paused, Outcome.SUBSCRIPTION_PAUSED),
         (grant is not None and grant.payment_due, Outcome.PAYMENT_REQUIRED),
         (here and key.mode is Mode.TEST and not config.sandbox_upstream, Outcome.NO_SANDBOX),
         (here and not _is_entitled(grant, config.entitlement), Outcome.NOT_ENTITLED),

@@ -14,11 +14,16 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-import msgspec
-
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
-from gateway_contract.records import KeyRecord, Period, ProductGrant, Window
+from gateway_contract.records import (
+    KeyRecord,
+    Period,
+    ProductGrant,
+    Quota,
+    SpendCap,
+    Window,
+)
 from gateway_contract.redis_names import (
     account_versions,
     in_flight,
@@ -26,9 +31,9 @@ from gateway_contract.redis_names import (
     period_counters,
     window_state,
 )
+from kong_plugins.parts.rare_terms import pack_rare
 from kong_plugins.parts.redis_connection import RedisRefusedError, encode_command
 from kong_plugins.parts.redis_links import Link
-from kong_plugins.parts.spend_prices import pack_spend_cap
 
 _LUA = files("kong_plugins.parts") / "lua"
 _PARTS = ("clock.lua", "windows.lua", "counters.lua", "caps.lua", "limit.lua")
@@ -38,7 +43,7 @@ LOAD_COMMAND = encode_command("SCRIPT", "LOAD", SCRIPT)
 
 # the first number of the script's answer
 REFUSED, ADMITTED, STALE, WOULD_REFUSE = 0, 1, 2, 3
-# the third number of a stale answer: no billing period in the records holds this moment
+# the third number of a stale answer: no billing period in the records holds this moment, or another plan does
 NO_PERIOD = 3
 
 EXACT_UP_TO = 100  # LOG_MAX in the script
@@ -103,8 +108,10 @@ def build_question(
         SpendCapError: the grant has a spend cap that cannot be kept on this route.
     """
     windows = _windows_of(key, grant)
-    units_limits = _limits_of_units(grant, key.mode)
-    units_limit = min(units_limits, key=lambda limit: limit.limit, default=None)
+    units_limits = _limits_of_units(grant, grant.quota, key.mode)
+    units_limit = _lowest(units_limits)
+    allowance_limits = _limits_of_allowance(grant, units_limits, key.mode)
+    allowance_limit = _lowest(allowance_limits)
     key_quota = None
     if key.quota_units is not None:
         key_quota = _shared_limit("key-quota", key.quota_units, None, outcome=Outcome.QUOTA_EXCEEDED)
@@ -117,8 +124,13 @@ def build_question(
         units,
         "" if units_limit is None else units_limit.limit,
         "" if key_quota is None else key_quota.limit,
-        _pack_rare(
-            grant, route_name=route_name, units=units, has_spend_cap=spend_limit is not None, dry_run=dry_run
+        pack_rare(
+            grant,
+            route_name=route_name,
+            units=units,
+            has_spend_cap=spend_limit is not None,
+            dry_run=dry_run,
+            allowance_limit=None if allowance_limit is None else allowance_limit.limit,
         ),
         len(grant.periods),
     ]
@@ -126,8 +138,8 @@ def build_question(
     arguments += [number for _, limit in windows for number in (limit.limit, limit.window_ms or 0)]
     named = tuple(limit for _, limit in windows)
     return LimitQuestion(
-        limits=(*named, units_limit, key_quota, spend_limit, at_a_time),
-        shown=tuple(limit for limit in (*named, *units_limits, key_quota, at_a_time) if limit is not None),
+        limits=(*named, units_limit, key_quota, spend_limit, at_a_time, allowance_limit),
+        shown=tuple(limit for limit in (*named, *allowance_limits, key_quota, at_a_time) if limit is not None),
         windows=windows,
         keys=keys,
         arguments=tuple(arguments),
@@ -174,17 +186,28 @@ def _windows_of(key: KeyRecord, grant: ProductGrant) -> tuple[tuple[str, Limit],
     )
 
 
-def _limits_of_units(grant: ProductGrant, mode: Mode) -> list[Limit]:
+def _limits_of_units(grant: ProductGrant, quota: Quota | None, mode: Mode) -> list[Limit]:
     """Return all that bounds the units of a period; the lowest is the one that refuses."""
     limits = []
-    if grant.quota is not None and grant.quota.hard:
-        limits.append(_shared_limit("quota", grant.quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
-    if grant.quota is not None and grant.quota.cap_units is not None:
-        limits.append(_shared_limit("quota-cap", grant.quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
+    if quota is not None and quota.hard:
+        limits.append(_shared_limit("quota", quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
+    if quota is not None and quota.cap_units is not None:
+        limits.append(_shared_limit("quota-cap", quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
     cap = grant.spend_cap
     if cap is not None and cap.ceiling_units is not None and mode is Mode.LIVE:
-        limits.append(_shared_limit("spend-cap", cap.ceiling_units, None, outcome=Outcome.SPEND_CAP_REACHED))
+        limits.append(_limit_of_cap(cap, cap.ceiling_units, CALLS))
     return limits
+
+
+def _limits_of_allowance(grant: ProductGrant, units_limits: list[Limit], mode: Mode) -> list[Limit]:
+    """Return the same for the billing period within which the plan changed."""
+    if grant.allowance is None or grant.allowance.quota is None:
+        return units_limits
+    return _limits_of_units(grant, grant.allowance.quota, mode)
+
+
+def _lowest(limits: Sequence[Limit]) -> Limit | None:
+    return min(limits, key=lambda limit: limit.limit, default=None)
 
 
 def _spend_limit(grant: ProductGrant, mode: Mode) -> Limit | None:
@@ -192,7 +215,13 @@ def _spend_limit(grant: ProductGrant, mode: Mode) -> Limit | None:
     cap = grant.spend_cap
     if cap is None or cap.ceiling_units is not None or not cap.prices or mode is not Mode.LIVE:
         return None
-    return _shared_limit("spend-cap", cap.amount_minor, None, MINOR_UNITS, Outcome.SPEND_CAP_REACHED)
+    return _limit_of_cap(cap, cap.amount_minor, MINOR_UNITS)
+
+
+def _limit_of_cap(cap: SpendCap, limit: int, unit: str) -> Limit:
+    if cap.prepaid:
+        return _shared_limit("credits", limit, None, unit, Outcome.CREDITS_USED_UP)
+    return _shared_limit("spend-cap", limit, None, unit, Outcome.SPEND_CAP_REACHED)
 
 
 def _limit_at_a_time(grant: ProductGrant) -> Limit | None:
@@ -213,20 +242,6 @@ def _keys(key: KeyRecord, grant: ProductGrant, product: str, windows: Sequence[s
     if grant.concurrency is not None:
         keys.append(in_flight(account, product, key.mode))
     return tuple(keys)
-
-
-def _pack_rare(
-    grant: ProductGrant, *, route_name: str, units: int, has_spend_cap: bool, dry_run: bool
-) -> bytes | str:
-    """Return what few callers have in one argument, so that it costs the others nothing."""
-    rare: dict[str, Any] = {}
-    if dry_run:
-        rare["dry_run"] = True
-    if has_spend_cap and grant.spend_cap is not None:
-        rare["spend"] = pack_spend_cap(grant.spend_cap, route_name=route_name, units=units)
-    if grant.concurrency is not None:
-        rare["in_flight"] = [grant.concurrency.limit, grant.concurrency.lease_ms]
-    return msgspec.msgpack.encode(rare) if rare else ""
 
 
 def is_over(periods: Sequence[Period], now_ms: int) -> bool:

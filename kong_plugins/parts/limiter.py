@@ -198,7 +198,7 @@ def _subscription_over(caller: Caller, answer: list[int]) -> Refused | None:
     None where the records were not just read, or the next period may merely not have been written yet.
     """
     known_at, now_ms = caller.known_account.read_at, answer[1]
-    if caller.grant is None or not is_over(caller.grant.periods, now_ms):
+    if caller.grant is None or caller.grant.next is not None or not is_over(caller.grant.periods, now_ms):
         return None
     if time.monotonic() - known_at >= REFUSE_ON_SECONDS:
         return None

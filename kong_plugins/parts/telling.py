@@ -58,6 +58,7 @@ _would_refuse = {
         Outcome.RATE_LIMITED,
         Outcome.QUOTA_EXCEEDED,
         Outcome.SPEND_CAP_REACHED,
+        Outcome.CREDITS_USED_UP,
         Outcome.UNAVAILABLE,
     )
 }

@@ -97,6 +97,12 @@ class TestRecords:
         assert grant.quota == records.Quota(50000, hard=False)
         assert (grant.concurrency, grant.spend_cap, grant.payment_due) == (None, None, False)
 
+    def test_records_of_a_control_plane_that_counts_no_allowances_apart_are_read(self):
+        account = records.decode_account_record(GOLDEN["released_account_record"]["json"])
+        grant = account.products["weather"]
+        assert (grant.spend_cap.amount_minor, grant.spend_cap.prepaid, grant.payment_due) == (25000, False, True)
+        assert (grant.allowance, grant.next, grant.paused) == (None, None, False)
+
     def test_unknown_fields_are_ignored(self):
         value = json.loads(GOLDEN["key_record"]["json"]) | {"new": 1}
         assert records.decode_key_record(json.dumps(value)).id == "key_1"

@@ -1,13 +1,15 @@
--- What few callers have: a spend cap of several prices, a limit of calls in flight, a dry run.
+-- What few callers have: a spend cap of several prices, a limit of calls in flight, a dry run, a plan that changed
+-- within the billing period, or is to change.
 -- Functions are made for those who have it only, since that costs time too.
 
 local MILLION = 1000000
-local dry_run, spend, in_flight
-local price_of, spent_with, take_reserves, too_many_in_flight, take_off
+local dry_run, spend, in_flight, allowance, ends_at
+local price_of, spent_with, take_reserves, too_many_in_flight, take_off, counted_apart, take_apart
 
 if ARGV[7] ~= '' then
   local given = cmsgpack.unpack(ARGV[7])
   dry_run, spend, in_flight = given.dry_run, given.spend, given.in_flight
+  allowance, ends_at = given.allowance, given.ends_at
 end
 
 -- Whole numbers all the way: below 2^53 doubles are exact.
@@ -28,8 +30,8 @@ if spend then
     return 0
   end
 
-  -- what the period would cost with this call, each price rounded half up
-  function spent_with(key, prices)
+  -- what the period would cost with this call, each price rounded half up; `units` are those that count already
+  function spent_with(key, prices, units)
     local fields = {}
     for i, price in ipairs(prices) do
       fields[i] = price[1]
@@ -37,7 +39,7 @@ if spend then
     local sum = 0
     for i, counted in ipairs(redis.call('HMGET', key, unpack(fields))) do
       local _, before, reserve, steps = unpack(prices[i])
-      sum = sum + price_of(tonumber(counted or 0) + reserve - before, steps)
+      sum = sum + price_of((fields[i] == 'units' and units or tonumber(counted or 0)) + reserve - before, steps)
     end
     return sum
   end
@@ -52,6 +54,22 @@ if spend then
         redis.call('HINCRBY', key, field .. ':' .. hour, reserve)
       end
     end
+  end
+end
+
+-- Units of a plan version apart from those of others in the same billing period.
+if allowance then
+  function counted_apart(key)
+    local counted = tonumber(redis.call('HGET', key, allowance.of) or 0)
+    for _, field in ipairs(allowance.without) do
+      counted = counted - tonumber(redis.call('HGET', key, field) or 0)
+    end
+    return counted
+  end
+
+  function take_apart(key, units)
+    redis.call('HINCRBY', key, allowance.part, units)
+    redis.call('HINCRBY', key, allowance.part .. ':' .. hour, units)
   end
 end
 

@@ -10,17 +10,20 @@
 --       7 what few callers have (MessagePack) or '', 8 number of periods,
 --       then start_ms, end_ms of each period, then limit, window_ms of each window
 --
--- Of 7: `dry_run`; `in_flight` {limit, lease_ms}; `spend` {most in minor units, prices}, each price {field of the
+-- Of 7: `dry_run`; `ends_at`, the moment (ms) from which another plan holds; `allowance`, for the period with the
+-- number `period`: the `limit` there in place of 5 (or none), the field `of` which counts `without` others, and the
+-- `part` that calls are counted in, too (or ''); `in_flight` {limit, lease_ms}; `spend` {most in minor units, prices}, each price {field of the
 -- counters, units counted before it, units that this call may turn out to be, steps}, each step {above, base, unit,
 -- per_units} where amounts are two numbers: whole minor units and millionths.
 --
 -- Answers (all numbers):
 --       {1, now_ms, call number, limit, remaining, reset_ms}  admitted; the tightest limit
 --       {0, now_ms, limit, remaining, wait_ms}                refused; the limit with the longest wait
---       {2, now_ms, reason}   1: versions are missing, 2: a newer version is there, 3: no period holds this moment
+--       {2, now_ms, reason}   1: versions are missing, 2: a newer version is there, 3: no period holds this moment,
+--                             or another plan does
 --       {3, now_ms, call number, limit, remaining, wait_ms}   dry run: counted, but would have been refused
--- `limit` counts the windows from 1, then the plan's units, the key's share, the spend cap, the calls in flight;
--- 0 where there is none at all.
+-- `limit` counts the windows from 1, then the plan's units, the key's share, the spend cap, the calls in flight, the
+-- units of the allowance; 0 where there is none at all.
 --
 -- One script, in five files: clock, windows, counters, caps, and this one.
 
@@ -45,7 +48,7 @@ for i = 1, periods do
     period, period_end = i, ends
   end
 end
-if not period then
+if not period or (ends_at and now_ms >= ends_at) then
   return {STALE, now_ms, 3}
 end
 
@@ -54,6 +57,12 @@ end
 local units = tonumber(ARGV[4])
 local counters = {KEYS[1 + period]}
 local quotas = {tonumber(ARGV[5]) or false, tonumber(ARGV[6]) or false}
+local quota_numbers = {1, 2}
+if allowance and allowance.period ~= period then
+  allowance = nil
+elseif allowance then
+  quotas[1], quota_numbers[1] = allowance.limit or false, 5
+end
 local first_window = 1 + periods
 if quotas[2] then
   counters[2] = KEYS[1 + periods + period]
@@ -80,14 +89,17 @@ end
 local counted = {}
 for i = 1, #counters do
   counted[i] = counters_read(counters[i])
+  if allowance then
+    counted[i].used = counted_apart(counters[i])
+  end
   if quotas[i] then
-    local left = quotas[i] - counted[i][2]
+    local left = quotas[i] - counted[i].used
     if units > left and period_left > longest then
-      longest, refused_by, refused_left = period_left, windows + i, math.max(left, 0)
+      longest, refused_by, refused_left = period_left, windows + quota_numbers[i], math.max(left, 0)
     end
   end
 end
-if spend and spent_with(counters[1], spend[2]) > spend[1] and period_left > longest then
+if spend and spent_with(counters[1], spend[2], counted[1].used) > spend[1] and period_left > longest then
   longest, refused_by, refused_left = period_left, windows + 3, 0
 end
 if in_flight and IN_FLIGHT_WAIT_US > longest and too_many_in_flight(KEYS[#KEYS], in_flight[1], in_flight[2]) then
@@ -107,6 +119,9 @@ local function weigh(index, limit, left, frees_in)
 end
 for i = 1, #counters do
   counters_take(counters[i], counted[i], units, period_end)
+  if allowance and allowance.part ~= '' then
+    take_apart(counters[i], units)
+  end
 end
 local call_number = counted[1][1]
 if spend then
@@ -127,7 +142,7 @@ for i, state in ipairs(states) do
 end
 for i = 1, #counters do
   if quotas[i] then
-    weigh(windows + i, quotas[i], quotas[i] - counted[i][2], period_left)
+    weigh(windows + quota_numbers[i], quotas[i], quotas[i] - counted[i].used, period_left)
   end
 end
 if in_flight then
