@@ -54,7 +54,7 @@ def upgrade() -> None:
             ["api_product_id"], ["api_products.id"], name=op.f("fk_credit_grants_api_product_id_api_products")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credit_grants")),
-        sa.UniqueConstraint("reference", name=op.f("uq_credit_grants_reference")),
+        sa.UniqueConstraint("account_id", "reference", name=op.f("uq_credit_grants_account_id_reference")),
     )
     op.create_index(op.f("ix_credit_grants_account_id_id"), "credit_grants", ["account_id", "id"], unique=False)
     op.create_index(

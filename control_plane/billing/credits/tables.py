@@ -15,12 +15,13 @@ class CreditGrant(Base):
     """An amount that an account can use up. `remaining_minor` is the sum of its entries, never below zero.
 
     Usable in [starts_at, expires_at), for invoices and prepaid usage of `api_product_id` only, where that is set.
-    Lower `priority` is used first. A `reference` makes granting idempotent. `look_at`: when time does something to
-    it next (see `model.next_look`).
+    Lower `priority` is used first. A `reference` is used once in an account. `look_at`: when time does something
+    to it next (see `model.next_look`).
     """
 
     __tablename__ = "credit_grants"
     __table_args__ = (
+        UniqueConstraint("account_id", "reference"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
         CheckConstraint("amount_minor > 0", name="amount_minor"),
         CheckConstraint("remaining_minor BETWEEN 0 AND amount_minor", name="remaining_minor"),
@@ -44,7 +45,7 @@ class CreditGrant(Base):
     api_product_id: Mapped[str | None] = mapped_column(ForeignKey("api_products.id"))
     reason: Mapped[str] = mapped_column(default="", server_default="")
     author: Mapped[str]
-    reference: Mapped[str | None] = mapped_column(unique=True)
+    reference: Mapped[str | None]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
     look_at: Mapped[datetime | None]
