@@ -7,15 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 from control_plane.foundation.period import BillingPeriod
-from control_plane.rating.model import RatedLine, Unit
-from control_plane.rating.models import read_price
-from control_plane.rating.phases import PhaseUsage, VersionUsage, merge_phases
-from control_plane.rating.rate import rate, total_minor
-from control_plane.rating.words import unit_named, unit_of
-
-REQUESTS = "requests"
-# where routes weigh differently, one request is not one unit
-WEIGHTED_REQUESTS = Unit(singular="request unit", plural="request units")
+from control_plane.rating.model import RatedLine
+from control_plane.rating.period import rate_period
+from control_plane.rating.phases import PhaseUsage
+from control_plane.rating.rate import total_minor
+from control_plane.rating.runs import period_runs
+from control_plane.rating.versions import REQUESTS, RatedVersion, SoldPrice, read_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +38,7 @@ class PricedVersion:
     quota_hard: bool
     prices: Sequence[PriceOfPlan] = ()
     meter_names: Mapping[str, str] = field(default_factory=dict)
+    quota_on_change: str = "full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,24 +109,49 @@ def invoice_lines(
     Raises:
         RatingError: phases overlap, or a price has unusable parameters.
     """
-    merged = merge_phases(phases, period_start=period.start, period_end=period.end)
-    lines: list[InvoiceLine] = []
-    for usage in merged:
-        version = versions[usage.plan_version_id]
-        for price in version.prices:
-            applied = applied_price(price, version, quota_override)
-            line = _rated(applied, usage, version, weighted=weighted, name_plan=len(merged) > 1)
-            lines.append(
-                InvoiceLine(
-                    plan_code=version.plan_code,
-                    plan_name=version.plan_name,
-                    plan_version=version.version,
-                    meter=price.meter,
-                    used_units=None if price.meter is None else usage.units.get(price.meter, 0),
-                    line=line,
-                )
+    rated = {key: rated_version(version, weighted=weighted) for key, version in versions.items()}
+    runs = period_runs(
+        phases, rated, period_start=period.start, period_end=period.end, own_quota_units=quota_override
+    )
+    return tuple(
+        InvoiceLine(
+            plan_code=versions[price.version_id].plan_code,
+            plan_name=versions[price.version_id].plan_name,
+            plan_version=versions[price.version_id].version,
+            meter=price.meter,
+            used_units=price.used_units,
+            line=price.line,
+        )
+        for price in rate_period(runs)
+    )
+
+
+def rated_version(version: PricedVersion, *, weighted: bool = False) -> RatedVersion:
+    """Return the version with its prices read.
+
+    Raises:
+        RatingError: a price has unusable parameters.
+    """
+    return read_version(
+        version_id=version.plan_version_id,
+        name=version.plan_name,
+        currency=version.currency,
+        prices=[
+            SoldPrice(
+                position=position,
+                model=price.model,
+                meter=price.meter,
+                params=price.params,
+                description=price.description,
             )
-    return tuple(lines)
+            for position, price in enumerate(version.prices)
+        ],
+        quota_units=version.quota_units,
+        quota_hard=version.quota_hard,
+        quota_on_change=version.quota_on_change,
+        meter_names=version.meter_names,
+        weighted=weighted,
+    )
 
 
 def lines_total_minor(lines: Iterable[InvoiceLine]) -> int:
@@ -141,31 +164,3 @@ def applied_price(price: PriceOfPlan, version: PricedVersion, quota_override: in
     if quota_override is None or version.quota_hard or price.model != "overage" or price.meter != REQUESTS:
         return price
     return replace(price, params={**price.params, "included": quota_override})
-
-
-def _rated(
-    price: PriceOfPlan, usage: VersionUsage, version: PricedVersion, *, weighted: bool, name_plan: bool
-) -> RatedLine:
-    unit = WEIGHTED_REQUESTS if weighted and price.meter == REQUESTS else None
-    if price.meter and price.meter in version.meter_names:
-        unit = unit_named(version.meter_names[price.meter])
-    description = price.description or _default_description(price, version)
-    (line,) = rate(
-        read_price(price.model, price.params),
-        quantity=usage.units.get(price.meter, 0) if price.meter else 0,
-        currency=version.currency,
-        meter=price.meter,
-        unit=unit,
-        share=usage.share,
-        description=f"{version.plan_name}: {description}" if name_plan else description,
-    )
-    return line
-
-
-def _default_description(price: PriceOfPlan, version: PricedVersion) -> str:
-    if price.meter is None:
-        return f"{version.plan_name} plan"
-    if price.meter in version.meter_names:
-        return version.meter_names[price.meter]
-    plural = unit_of(price.meter).plural
-    return f"{plural[:1].upper()}{plural[1:]}"

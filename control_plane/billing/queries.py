@@ -8,7 +8,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
 from control_plane.billing.model import (
-    REQUESTS,
     InvoicePreview,
     PricedVersion,
     PriceOfPlan,
@@ -25,6 +24,7 @@ from control_plane.catalog.tables import Meter, PlanVersion
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import NotFoundError
 from control_plane.rating.phases import PhaseUsage
+from control_plane.rating.versions import REQUESTS
 from control_plane.subscriptions.queries import current_and_next_period, live_subscription, phase_at
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.meters.values import declared_codes
@@ -130,6 +130,7 @@ def priced_version(
             for price in prices_in(version, currency)
         ],
         meter_names={code: meter.name for code, meter in (declared or {}).items()},
+        quota_on_change=version.quota_on_change,
     )
 
 

@@ -262,7 +262,10 @@ def _prices(version: PricedVersion, subscription: Subscription) -> tuple[Metered
     applied = [
         applied_price(price, version, subscription.overrides.get("quota_units")) for price in version.prices
     ]
-    return tuple(MeteredPrice(meter=price.meter, price=read_price(price.model, price.params)) for price in applied)
+    return tuple(
+        MeteredPrice(meter=price.meter, price=read_price(price.model, price.params, version.currency))
+        for price in applied
+    )
 
 
 def _reserves(product: ApiProduct) -> dict[str, dict[str, int]]:

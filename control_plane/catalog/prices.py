@@ -16,8 +16,6 @@ MAX_DECIMALS = 12
 MAX_TIERS = 100
 MAX_UNITS = 2**53 - 1
 MAX_PERCENT = 100
-# these count nothing: they have no meter
-WITHOUT_METER = frozenset({"flat", "setup_fee", "commitment"})
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 
 

@@ -144,7 +144,7 @@ def _amount_minor(terms: PlanTerms, demand: Demand) -> int | None:
             line
             for price in terms.prices
             for line in rate(
-                read_price(price.model, price.params),
+                read_price(price.model, price.params, terms.currency),
                 quantity=_in_period(demand.units.get(price.meter, 0), terms) if price.meter else 0,
                 currency=terms.currency,
                 meter=price.meter,

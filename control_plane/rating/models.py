@@ -27,7 +27,7 @@ MODELS: Mapping[str, type[PriceModel]] = {
 }
 
 
-def read_price(model: str, params: Mapping[str, Any], currency: str = "USD") -> PriceModel:
+def read_price(model: str, params: Mapping[str, Any], currency: str) -> PriceModel:
     """Return the price that a model's name and parameters describe, in a currency.
 
     Raises:

@@ -85,7 +85,7 @@ class TestCheckPriceParams:
         checked = check_price_params(model, params, currency="USD")
         assert checked == canonical
         assert check_price_params(model, checked, currency="USD") == canonical
-        read_price(model, checked)
+        read_price(model, checked, "USD")
 
     @pytest.mark.parametrize(
         ("model", "params", "field"),

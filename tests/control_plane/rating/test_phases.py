@@ -19,12 +19,12 @@ DAY_MS = 86_400_000
 PERIOD_MS = 30 * DAY_MS
 
 STARTER = [
-    read_price("flat", {"amount": "49.00"}),
-    read_price("overage", {"included": 50_000, "unit_amount": "0.0015"}),
+    read_price("flat", {"amount": "49.00"}, "USD"),
+    read_price("overage", {"included": 50_000, "unit_amount": "0.0015"}, "USD"),
 ]
 GROWTH = [
-    read_price("flat", {"amount": "199.00"}),
-    read_price("overage", {"included": 500_000, "unit_amount": "0.0006"}),
+    read_price("flat", {"amount": "199.00"}, "USD"),
+    read_price("overage", {"included": 500_000, "unit_amount": "0.0006"}, "USD"),
 ]
 
 

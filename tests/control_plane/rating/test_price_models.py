@@ -15,7 +15,7 @@ HALF_OF_30_DAYS = Share(covered_ms=15 * DAY_MS, period_ms=30 * DAY_MS)
 
 
 def line(model: str, params: dict, quantity: int, *, currency: str = "USD", meter: str = "requests", share=None):
-    price = read_price(model, params)
+    price = read_price(model, params, currency)
     extra = {} if share is None else {"share": share}
     (only,) = rate(price, quantity=quantity, currency=currency, meter=meter, description="test", **extra)
     return only
@@ -256,13 +256,13 @@ class TestReadPrice:
     )
     def test_refuses_and_names_the_parameter(self, model: str, params: dict, field: str):
         with pytest.raises(RatingError) as caught:
-            read_price(model, params)
+            read_price(model, params, "USD")
         assert caught.value.field == field
 
     def test_every_model_has_a_name_and_refuses_what_it_does_not_know(self):
         for model in MODELS:
             with pytest.raises(RatingError, match="surprise"):
-                read_price(model, {"surprise": 1})
+                read_price(model, {"surprise": 1}, "USD")
 
 
 class TestRate:

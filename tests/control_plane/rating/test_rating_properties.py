@@ -47,7 +47,7 @@ monotonic_price = st.one_of(flats, per_units, overages, packages, graduateds)
 
 def rated(price: tuple[str, dict], quantity: int, *, currency: str = "USD", share: Share | None = None):
     extra = {} if share is None else {"share": share}
-    return rate(read_price(*price), quantity=quantity, currency=currency, description="any", **extra)
+    return rate(read_price(*price, currency), quantity=quantity, currency=currency, description="any", **extra)
 
 
 def exact(price: tuple[str, dict], quantity: int) -> Decimal:

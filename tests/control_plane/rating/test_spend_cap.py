@@ -63,11 +63,11 @@ def usage_prices(
 
 def cost_minor(price: tuple[str, dict], quantity: int, *, currency: str = "USD", share: Share = WHOLE_PERIOD):
     used = Quantity(units=quantity, unit=UNIT, currency=currency, share=share)
-    return round_minor(read_price(*price).charge(used).amount, currency)
+    return round_minor(read_price(*price, currency).charge(used).amount, currency)
 
 
 def version(*prices: tuple[str | None, str, dict], share: Share = WHOLE_PERIOD, **counted) -> VersionCharges:
-    read = (MeteredPrice(meter=meter, price=read_price(model, params)) for meter, model, params in prices)
+    read = (MeteredPrice(meter=meter, price=read_price(model, params, "USD")) for meter, model, params in prices)
     return VersionCharges(prices=tuple(read), share=share, **counted)
 
 
@@ -85,7 +85,7 @@ FALLING = {"tiers": [{"up_to": 1000, "unit_amount": "0.10"}, {"up_to": None, "un
 class TestSteps:
     @given(price=usage_prices(amounts(places=12)), quantity=units, share=shares)
     def test_give_exactly_what_the_price_charges(self, price, quantity, share):
-        made = read_price(*price)
+        made = read_price(*price, "USD")
         steps = made.steps(share)
         found = next((step.cost(quantity) for step in reversed(steps) if step.above < quantity), Decimal(0))
         used = Quantity(units=quantity, unit=UNIT, currency="USD", share=share)
@@ -95,11 +95,11 @@ class TestSteps:
         assert share.covered_ms != share.period_ms or found == expected
 
     def test_of_a_flat_price_are_none(self):
-        assert read_price("flat", {"amount": "49.00"}).steps(WHOLE_PERIOD) == ()
+        assert read_price("flat", {"amount": "49.00"}, "USD").steps(WHOLE_PERIOD) == ()
 
     @given(price=usage_prices(amounts(places=3, most=2), end=40), quantity=st.integers(0, 90))
     def test_made_rising_cost_as_much_as_the_dearest_smaller_quantity(self, price, quantity):
-        steps = rising(read_price(*price).steps(WHOLE_PERIOD))
+        steps = rising(read_price(*price, "USD").steps(WHOLE_PERIOD))
         found = next((step.cost(quantity) for step in reversed(steps) if step.above < quantity), Decimal(0))
         assert round_minor(found, "USD") == max(cost_minor(price, fewer) for fewer in range(quantity + 1))
 
