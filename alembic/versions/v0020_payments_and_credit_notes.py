@@ -24,6 +24,25 @@ CREATE TRIGGER credit_notes_are_final BEFORE UPDATE OR DELETE ON credit_notes
 CREATE TRIGGER credit_note_lines_are_final BEFORE UPDATE OR DELETE ON credit_note_lines
     FOR EACH ROW EXECUTE FUNCTION km_refuse_noted_money_change();
 """
+
+# What a dispute gave by a credit note on top of the bill it must not give again by taking requests out of it.
+NOT_TWICE = """
+CREATE FUNCTION km_refuse_giving_back_twice() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT 1 FROM credit_notes
+               WHERE credit_notes.dispute_id = NEW.dispute_id AND NOT credit_notes.lowers_billed) THEN
+        RAISE EXCEPTION 'dispute % gave a credit note: voids would give the same back again', NEW.dispute_id
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER disputes_give_back_once BEFORE INSERT ON dispute_steps
+    FOR EACH ROW WHEN (NEW.step = 'requests_voided') EXECUTE FUNCTION km_refuse_giving_back_twice();
+"""
+GIVEN_TWICE = """
+DROP TRIGGER disputes_give_back_once ON dispute_steps;
+DROP FUNCTION km_refuse_giving_back_twice;
+"""
 NO_LONGER_FINAL = """
 DROP TRIGGER credit_note_lines_are_final ON credit_note_lines;
 DROP TRIGGER credit_notes_are_final ON credit_notes;
@@ -105,9 +124,7 @@ def upgrade() -> None:
         sa.CheckConstraint("reason <> 'correction' OR lowers_billed", name=op.f("ck_credit_notes_correction")),
         sa.CheckConstraint("reason <> 'goodwill' OR NOT lowers_billed", name=op.f("ck_credit_notes_goodwill")),
         sa.CheckConstraint("reason IN ('correction', 'dispute', 'goodwill')", name=op.f("ck_credit_notes_reason")),
-        sa.CheckConstraint(
-            "subtotal_minor >= 0 AND discount_minor >= 0 AND tax_minor >= 0", name=op.f("ck_credit_notes_parts")
-        ),
+        sa.CheckConstraint("subtotal_minor > 0 AND tax_minor >= 0", name=op.f("ck_credit_notes_parts")),
         sa.CheckConstraint(
             "to_due_minor >= 0 AND to_balance_minor >= 0 AND to_outside_minor >= 0",
             name=op.f("ck_credit_notes_ways"),
@@ -233,7 +250,7 @@ def upgrade() -> None:
         sa.Column("invoice_line_id", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("amount_minor > 0", name=op.f("ck_credit_note_lines_amount_minor")),
+        sa.CheckConstraint("amount_minor <> 0", name=op.f("ck_credit_note_lines_amount_minor")),
         sa.ForeignKeyConstraint(
             ["credit_note_id"], ["credit_notes.id"], name=op.f("fk_credit_note_lines_credit_note_id_credit_notes")
         ),
@@ -256,12 +273,14 @@ def upgrade() -> None:
     op.create_check_constraint(
         op.f("ck_invoice_lines_corrected_minor"),
         "invoice_lines",
-        "corrected_minor BETWEEN 0 AND greatest(amount_minor, 0)",
+        "corrected_minor BETWEEN least(amount_minor, 0) AND greatest(amount_minor, 0)",
     )
     op.execute(FINAL)
+    op.execute(NOT_TWICE)
 
 
 def downgrade() -> None:
+    op.execute(GIVEN_TWICE)
     op.execute(NO_LONGER_FINAL)
     op.drop_column("invoice_lines", "corrected_minor")
     op.drop_index(op.f("ix_credit_note_lines_invoice_line_id"), table_name="credit_note_lines")

@@ -27,7 +27,7 @@ class CreditNote(Base):
         CheckConstraint("reason <> 'correction' OR lowers_billed", name="correction"),
         CheckConstraint("reason <> 'goodwill' OR NOT lowers_billed", name="goodwill"),
         CheckConstraint("total_minor > 0", name="above_nothing"),
-        CheckConstraint("subtotal_minor >= 0 AND discount_minor >= 0 AND tax_minor >= 0", name="parts"),
+        CheckConstraint("subtotal_minor > 0 AND tax_minor >= 0", name="parts"),
         CheckConstraint("total_minor = subtotal_minor - discount_minor + tax_minor", name="total_minor"),
         CheckConstraint("to_due_minor >= 0 AND to_balance_minor >= 0 AND to_outside_minor >= 0", name="ways"),
         CheckConstraint("total_minor = to_due_minor + to_balance_minor + to_outside_minor", name="where_it_went"),
@@ -63,12 +63,15 @@ class CreditNote(Base):
 
 
 class CreditNoteLine(Base):
-    """One amount taken back, before discount and tax; of a line of the invoice, or of none."""
+    """One amount taken back, before discount and tax, of a line of the invoice or of none.
+
+    Below 0 where an invoice that gave something back by one of its lines is taken back whole.
+    """
 
     __tablename__ = "credit_note_lines"
     __table_args__ = (
         UniqueConstraint("credit_note_id", "position"),
-        CheckConstraint("amount_minor > 0", name="amount_minor"),
+        CheckConstraint("amount_minor <> 0", name="amount_minor"),
         Index(None, "invoice_line_id"),
     )
 

@@ -104,7 +104,9 @@ class InvoiceLine(Base):
         CheckConstraint(
             "kind IN ('recurring', 'usage', 'setup_fee', 'commitment', 'credit_purchase', 'manual')", name="kind"
         ),
-        CheckConstraint("corrected_minor BETWEEN 0 AND greatest(amount_minor, 0)", name="corrected_minor"),
+        CheckConstraint(
+            "corrected_minor BETWEEN least(amount_minor, 0) AND greatest(amount_minor, 0)", name="corrected_minor"
+        ),
         Index("ix_invoice_lines_billed", "subscription_id", "period_start"),
     )
 
