@@ -25,12 +25,12 @@ def currencies_of(version: PlanVersion) -> tuple[str, ...]:
 
 
 def is_sold_in(version: PlanVersion, currency: str) -> bool:
-    """Say whether an account that pays in the currency can have the version; what costs nothing suits every one."""
+    """Say whether an account that pays in the currency can have the version: what is free suits all."""
     return not version.prices or currency in currencies_of(version)
 
 
 def prices_in(version: PlanVersion, currency: str) -> list[Price]:
-    """Return the prices of a version, loaded with plan and prices, that an account with the currency pays, in order.
+    """Return the prices, in order, that an account with the currency pays; the version is loaded with its plan.
 
     Raises:
         CurrencyDiffersError: there are prices, and none in this currency.

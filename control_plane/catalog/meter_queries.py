@@ -134,7 +134,12 @@ async def uses_of_meter(session: AsyncSession, meter: Meter) -> list[MeterUse]:
         select(Plan.code, PlanVersion.version, PlanVersion.status, Price.model, PlanVersion.published_at)
         .join(PlanVersion, PlanVersion.plan_id == Plan.id)
         .join(Price, Price.plan_version_id == PlanVersion.id)
-        .where(Price.meter == meter.code, Plan.api_product_id == meter.api_product_id)
+        .where(
+            Price.meter == meter.code,
+            Plan.api_product_id == meter.api_product_id,
+            PlanVersion.status != "draft",
+            Price.currency == PlanVersion.currency,  # a price in several currencies is one use
+        )
         .order_by(PlanVersion.published_at.desc(), Plan.code, PlanVersion.version.desc())
     )
     return [MeterUse(*row) for row in await session.execute(statement)]

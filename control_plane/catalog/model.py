@@ -1,6 +1,7 @@
 """What the catalogue sells, as plain values: products, plans and terms, equal when nothing changed."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from control_plane.foundation.windows import windows_to_json
@@ -14,6 +15,9 @@ BUILT_IN_METERS = MEASURED_METERS | {REQUESTS_METER}
 DEFAULT_BILLABLE_BELOW = 500
 EVERY_ROUTE = "*"
 MAX_ENDPOINTS = 500
+PLAN, ADD_ON = "plan", "add_on"
+# prices that count nothing
+FIXED_MODELS = frozenset({"flat", "setup_fee", "commitment"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class ProductFacts:
     `unit_headers`: the upstream's answer header by dimension, `{"tokens": "x-tokens"}`. `unit_maximums`: by route,
     or `*` for all others, the most units of a dimension that one call can report; what reports more counts 0.
     `replay_header`: by which the upstream says that it repeated an earlier answer, '' where it never does.
+    `openapi_document`: the text that the endpoints were read from, None where they were given by themselves.
     """
 
     code: str
@@ -43,6 +48,7 @@ class ProductFacts:
     unit_headers: dict[str, str] = field(default_factory=dict)
     unit_maximums: dict[str, dict[str, int]] = field(default_factory=dict)
     replay_header: str = DEFAULT_REPLAY_HEADERS[0]
+    openapi_document: str | None = None
 
     @property
     def meters(self) -> frozenset[str]:
@@ -50,10 +56,13 @@ class ProductFacts:
         return BUILT_IN_METERS.union(self.unit_headers)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the facts JSON-ready; of the OpenAPI document only its digest, for it may be large."""
+        document = self.openapi_document
         return {
             **asdict(self),
             "routes": list(self.routes),
             "endpoints": [asdict(endpoint) for endpoint in self.endpoints],
+            "openapi_document": None if document is None else f"sha256:{sha256(document.encode()).hexdigest()}",
         }
 
 
@@ -76,7 +85,7 @@ class PriceTerms:
     """One price component. `params` are canonical (see catalog.prices); `meter` is None where nothing is counted.
 
     `currency` '': the plan version's own. A version that is sold in several currencies has, in each, the same
-    prices in the same order, with other amounts.
+    prices in the same order, with other amounts (its own currency first, then the others by code).
     """
 
     model: str
@@ -123,14 +132,40 @@ class PlanTerms:
     support_level: str | None = None
     prices: tuple[PriceTerms, ...] = ()
 
+    @property
+    def other_currencies(self) -> tuple[str, ...]:
+        """Return the currencies beside its own that the version has prices in."""
+        return tuple(sorted({price.currency for price in self.prices} - {""}))
+
+    def is_sold_in(self, currency: str) -> bool:
+        """Say whether an account that pays in the currency can have it; what is free suits all."""
+        return not self.prices or currency == self.currency or currency in self.other_currencies
+
+    def in_currency(self, currency: str) -> "PlanTerms":
+        """Return the terms as an account that pays in the currency has them: in one currency.
+
+        Without prices in it, where `is_sold_in` says no.
+        """
+        wanted = "" if currency == self.currency else currency
+        prices = tuple(replace(price, currency="") for price in self.prices if price.currency == wanted)
+        return replace(self, currency=currency, prices=prices)
+
     def as_dict(self) -> dict[str, Any]:
+        """Return the terms JSON-ready: `prices` in their own currency, those of others by code."""
         return {
             **asdict(self),
             "windows": windows_to_json(self.windows),
             "entitlements": list(self.entitlements),
             "features": list(self.features),
-            "prices": [asdict(price) for price in self.prices],
+            "prices": self._prices(""),
+            "prices_in": {currency: self._prices(currency) for currency in self.other_currencies},
         }
+
+    def _prices(self, currency: str) -> list[dict[str, Any]]:
+        fields = ("model", "meter", "params", "description")
+        return [
+            {name: getattr(price, name) for name in fields} for price in self.prices if price.currency == currency
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

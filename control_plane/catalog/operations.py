@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from control_plane.catalog.locks import lock_catalog, locked_plan, locked_product
-from control_plane.catalog.model import PlanFacts, ProductFacts
+from control_plane.catalog.model import ADD_ON, PlanFacts, ProductFacts
 from control_plane.catalog.queries import facts_of_plan, facts_of_product
-from control_plane.catalog.rules import check_code, check_product
+from control_plane.catalog.rules import check_code, check_description, check_product
 from control_plane.catalog.tables import ApiProduct, Meter, Plan
 from control_plane.foundation.audit import record_change
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
@@ -152,6 +152,8 @@ async def update_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now
         return row
     if before.api_product != plan.api_product:
         raise ValidationFailedError("api_product", f"plan {plan.code} belongs to {before.api_product} for good")
+    if before.kind != plan.kind:
+        raise ValidationFailedError("code", f"{plan.code} is {_a_kind(before.kind)} for good: take another code")
     await _write_plan(session, row, plan, actor=actor, now=now)
     row.archived_at = None
     await session.flush()
@@ -194,15 +196,18 @@ def _write_product(row: ApiProduct, product: ProductFacts) -> None:
     values = product.as_dict()
     for name in _FIELDS:
         setattr(row, name, values[name])
+    row.openapi_document = product.openapi_document
 
 
 async def _write_plan(session: AsyncSession, row: Plan, plan: PlanFacts, *, actor: str, now: datetime) -> None:
+    if plan.kind == ADD_ON and plan.recommended:
+        raise ValidationFailedError("recommended", "only a plan can be recommended")
     if plan.visibility not in {"public", "hidden"}:
         raise ValidationFailedError("visibility", "must be one of public, hidden")
     row.name = clean_name(plan.name)
     row.position = plan.position
     row.visibility = plan.visibility
-    row.description = plan.description.strip()
+    row.description = check_description(plan.description)
     row.recommended = False
     if plan.recommended:
         await _take_recommendation(session, row, actor=actor, now=now)
@@ -219,6 +224,10 @@ async def _take_recommendation(session: AsyncSession, taker: Plan, *, actor: str
         # flushed first: the database allows one recommended plan for each product at any moment
         await session.flush()
         await _plan_changed(session, giver, action="plan.updated", before=before, actor=actor, now=now)
+
+
+def _a_kind(kind: str) -> str:
+    return "an add-on" if kind == ADD_ON else "a plan"
 
 
 async def _plan_changed(

@@ -14,7 +14,7 @@ from control_plane.catalog.meter_queries import facts_of_meter, meters
 from control_plane.catalog.meters import MeterFacts
 from control_plane.catalog.model import PlanFacts, PlanTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, create_plan, update_api_product, update_plan
-from control_plane.catalog.plan_file import PlanFile
+from control_plane.catalog.plan_file import PlanFile, PlanOffer
 from control_plane.catalog.publishing import publish_version
 from control_plane.catalog.queries import (
     api_products,
@@ -45,7 +45,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is done to one API product, meter or plan. A new version of a plan moves no subscription."""
+    """What is done to one API product, meter, plan or add-on. A new version moves no subscription."""
 
     kind: ChangeKind
     entity_type: str
@@ -82,14 +82,16 @@ async def diff_plan_file(session: AsyncSession, file: PlanFile) -> PlanDiff:
     for offer in file.plans:
         code = offer.facts.code
         changes.append(_plan_change(plans_there.get(code), offer.facts, was_archived=code in archived))
-        changes.append(_terms_change(terms_there.get(code), code, offer.terms, is_new=code not in plans_there))
+        changes.append(_terms_change(terms_there.get(code), offer, is_new=code not in plans_there))
     changes[len(file.products) : len(file.products)] = [
         _meter_change(meters_there.get(meter.code), meter, archived_meters) for meter in file.meters
     ]
     in_file = {product.code for product in file.products}
     plans_in_file = {offer.facts.code for offer in file.plans}
     left = [f"api_product {row.code}" for row in product_rows if not row.archived_at and row.code not in in_file]
-    left += [f"plan {row.code}" for row in plan_rows if not row.archived_at and row.code not in plans_in_file]
+    left += [
+        f"{row.kind} {row.code}" for row in plan_rows if not row.archived_at and row.code not in plans_in_file
+    ]
     meters_in_file = {meter.code for meter in file.meters}
     left += [f"meter {row.code}" for row in meter_rows if not row.archived_at and row.code not in meters_in_file]
     return PlanDiff(tuple(change for change in changes if change is not None), tuple(left))
@@ -144,16 +146,17 @@ def _meter_change(there: MeterFacts | None, meter: MeterFacts, archived: Collect
 
 def _plan_change(there: PlanFacts | None, plan: PlanFacts, *, was_archived: bool) -> Change | None:
     if there is None:
-        return Change(ChangeKind.CREATE, "plan", plan.code)
+        return Change(ChangeKind.CREATE, plan.kind, plan.code)
     fields = field_changes({**there.as_dict(), "archived": was_archived}, {**plan.as_dict(), "archived": False})
-    return Change(ChangeKind.UPDATE, "plan", plan.code, fields) if fields else None
+    return Change(ChangeKind.UPDATE, plan.kind, plan.code, fields) if fields else None
 
 
-def _terms_change(there: PlanTerms | None, code: str, terms: PlanTerms, *, is_new: bool) -> Change | None:
+def _terms_change(there: PlanTerms | None, offer: PlanOffer, *, is_new: bool) -> Change | None:
+    kind, code = offer.facts.kind, offer.facts.code
     if is_new or there is None:
-        return Change(ChangeKind.NEW_VERSION, "plan", code)
-    fields = field_changes(there.as_dict(), terms.as_dict())
-    return Change(ChangeKind.NEW_VERSION, "plan", code, fields) if fields else None
+        return Change(ChangeKind.NEW_VERSION, kind, code)
+    fields = field_changes(there.as_dict(), offer.terms.as_dict())
+    return Change(ChangeKind.NEW_VERSION, kind, code, fields) if fields else None
 
 
 def field_changes(before: Any, after: Any, path: str = "") -> tuple[FieldChange, ...]:

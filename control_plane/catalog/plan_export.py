@@ -1,6 +1,7 @@
 """Plans as code, the other way: the catalogue as the text of a plan file. Applying it again changes nothing."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -8,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.meter_queries import facts_of_meter, meters
 from control_plane.catalog.meters import ANY_EVENT, MeterFacts
-from control_plane.catalog.model import PlanTerms, ProductFacts
+from control_plane.catalog.model import ADD_ON, PLAN, ProductFacts
 from control_plane.catalog.plan_file import PlanFile, PlanOffer
+from control_plane.catalog.plan_terms import written_terms
 from control_plane.catalog.queries import (
     api_products,
     facts_of_plan,
@@ -18,19 +20,14 @@ from control_plane.catalog.queries import (
     published_versions,
     terms_of_version,
 )
-from control_plane.foundation.errors import ConflictError
-from control_plane.foundation.windows import PER_MS
-
-_PER = {window_ms: name for name, window_ms in PER_MS.items()}
 
 
-class LimitNotExpressibleError(ConflictError):
-    """A plan file limits calls by second, minute, hour or day."""
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """Text of a plan file, and the OpenAPI documents it names, each by its name."""
 
-    def __init__(self, plan: str, window_ms: int) -> None:
-        super().__init__(
-            "limit_not_expressible", f"Plan {plan} has a limit over {window_ms} ms, which a plan file cannot say."
-        )
+    text: str
+    documents: dict[str, str]
 
 
 async def read_catalog(session: AsyncSession) -> PlanFile:
@@ -47,13 +44,13 @@ async def read_catalog(session: AsyncSession) -> PlanFile:
         meters=tuple(facts_of_meter(row) for row in await meters(session, product_codes=known)),
         plans=tuple(
             PlanOffer(facts_of_plan(row), terms_of_version(versions[row.id]))
-            for row in plan_rows
+            for row in sorted(plan_rows, key=lambda row: row.kind == ADD_ON)
             if row.id in versions
         ),
     )
 
 
-def plan_file_text(file: PlanFile) -> str:
+def export_plan_file(file: PlanFile) -> ExportedFile:
     """Return the YAML of a plan file; what is as it is by default is left out. Pure.
 
     Raises:
@@ -62,16 +59,34 @@ def plan_file_text(file: PlanFile) -> str:
     content = {
         "api_products": [_product(product) for product in file.products],
         "meters": [_meter(meter) for meter in file.meters],
-        "plans": [_plan(offer) for offer in file.plans],
+        "plans": [_offer(offer) for offer in file.plans if offer.facts.kind == PLAN],
+        "add_ons": [_offer(offer) for offer in file.plans if offer.facts.kind == ADD_ON],
     }
     given = {name: value for name, value in content.items() if value}
-    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=100)
+    return ExportedFile(
+        text=yaml.safe_dump(given, sort_keys=False, allow_unicode=True, width=100),
+        documents={
+            document_name(product): product.openapi_document
+            for product in file.products
+            if product.openapi_document is not None
+        },
+    )
+
+
+def document_name(product: ProductFacts) -> str:
+    """Return what the OpenAPI document of a product is called beside its plan file."""
+    is_json = (product.openapi_document or "").lstrip().startswith("{")
+    return f"{product.code}.openapi.{'json' if is_json else 'yaml'}"
 
 
 def _product(product: ProductFacts) -> dict[str, Any]:
     standard = ProductFacts(code="", name="", service="", routes=())
     given = _differing(product.as_dict(), standard.as_dict())
-    if product.endpoints:
+    given.pop("openapi_document", None)
+    if product.openapi_document is not None:
+        given.pop("endpoints", None)
+        given["openapi"] = document_name(product)
+    elif product.endpoints:
         given["endpoints"] = [f"{endpoint.method} {endpoint.path_template}" for endpoint in product.endpoints]
     return given
 
@@ -86,8 +101,8 @@ def _meter(meter: MeterFacts) -> dict[str, Any]:
     )
 
 
-def _plan(offer: PlanOffer) -> dict[str, Any]:
-    facts, terms = offer.facts, offer.terms
+def _offer(offer: PlanOffer) -> dict[str, Any]:
+    facts = offer.facts
     plan: dict[str, Any] = {
         "code": facts.code,
         "name": facts.name,
@@ -95,52 +110,12 @@ def _plan(offer: PlanOffer) -> dict[str, Any]:
         "position": facts.position,
     }
     optional = {
+        "description": facts.description,
         "recommended": facts.recommended,
         "visibility": facts.visibility,
-        "by_quote": terms.by_quote,
-        "entitlements": list(terms.entitlements),
-        "redis_down": terms.redis_down,
-        "on_past_due": terms.on_past_due,
-        "event_retention_days": terms.event_retention_days,
     }
-    standard = {"recommended": False, "visibility": "public", "by_quote": False, "entitlements": []}
-    standard |= {"redis_down": "open", "on_past_due": "serve", "event_retention_days": None}
-    plan |= {"interval": terms.interval, "currency": terms.currency, **_differing(optional, standard)}
-    return plan | _limits(facts.code, terms) | _prices(terms)
-
-
-def _limits(code: str, terms: PlanTerms) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    if terms.quota_units is not None:
-        given["quota"] = {
-            "units": terms.quota_units,
-            "on_exceed": "refuse" if terms.quota_hard else "charge",
-            **({} if terms.quota_cap_units is None else {"cap": terms.quota_cap_units}),
-        }
-    for window in terms.windows:
-        if window.window_ms not in _PER:
-            raise LimitNotExpressibleError(code, window.window_ms)
-    if terms.windows:
-        given["limits"] = [{"limit": one.limit, "per": _PER[one.window_ms]} for one in terms.windows]
-    if terms.concurrency is not None:
-        lease_seconds = terms.concurrency.lease_ms // 1000
-        given["concurrency"] = {"limit": terms.concurrency.limit, "lease_seconds": lease_seconds}
-    if terms.billable_below is not None:
-        given["billable_statuses"] = {"below": terms.billable_below}
-    return given
-
-
-def _prices(terms: PlanTerms) -> dict[str, Any]:
-    prices = [
-        {
-            "model": price.model,
-            **({} if price.meter is None else {"meter": price.meter}),
-            **price.params,
-            **({"description": price.description} if price.description else {}),
-        }
-        for price in terms.prices
-    ]
-    return {"prices": prices} if prices else {}
+    plan |= _differing(optional, {"description": "", "recommended": False, "visibility": "public"})
+    return plan | written_terms(offer.terms, code=facts.code, kind=facts.kind)
 
 
 def _differing(values: Mapping[str, Any], standard: Mapping[str, Any]) -> dict[str, Any]:

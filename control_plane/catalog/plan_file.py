@@ -1,39 +1,39 @@
 """Plans as code: reading `plans.yml`. Pure; `plan_changes` compares with the database and applies."""
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from control_plane.catalog.meters import Aggregation, MeteredEvents, MeterFacts, MeterFilters, check_meter
-from control_plane.catalog.model import REQUESTS_METER, Endpoint, PlanFacts, PlanTerms, PriceTerms, ProductFacts
+from control_plane.catalog.model import ADD_ON, PLAN, Endpoint, PlanFacts, PlanTerms, ProductFacts
 from control_plane.catalog.openapi import read_endpoints
-from control_plane.catalog.plan_schema import ApiProductShape, FileShape, MeterShape, PlanShape, problems_of
-from control_plane.catalog.rules import (
-    check_billable_below,
-    check_code,
-    check_concurrency,
-    check_currency,
-    check_entitlements,
-    check_event_retention,
-    check_price,
-    check_product,
-    check_quota,
-    check_quota_cap,
+from control_plane.catalog.plan_schema import (
+    AddOnShape,
+    ApiProductShape,
+    FileShape,
+    MeterShape,
+    OfferShape,
+    PlanShape,
+    problems_of,
 )
+from control_plane.catalog.plan_terms import read_terms
+from control_plane.catalog.rules import check_code, check_description, check_product
+from control_plane.catalog.sale_rules import Sale
+from control_plane.catalog.terms_rules import check_terms, names_in_file
 from control_plane.catalog.yaml_text import load_yaml
 from control_plane.foundation.errors import Problem, ValidationFailedError
 from control_plane.foundation.text import clean_name
-from control_plane.foundation.windows import PER_MS, check_windows
-from gateway_contract.records import Concurrency, Window
 
 T = TypeVar("T")
+# of a plan whose terms are wrong: the file is refused anyway
+NO_TERMS = PlanTerms(interval="month", currency="USD")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOffer:
-    """A plan of the file: what it shows, and its terms."""
+    """A plan or an add-on of the file: what it shows, and its terms."""
 
     facts: PlanFacts
     terms: PlanTerms
@@ -41,7 +41,7 @@ class PlanOffer:
 
 @dataclass(frozen=True, slots=True)
 class PlanFile:
-    """A plan file that is right in itself."""
+    """A plan file that is right in itself. `plans`: the add-ons, too, after all plans."""
 
     products: tuple[ProductFacts, ...]
     plans: tuple[PlanOffer, ...]
@@ -88,13 +88,14 @@ class _Reader:
         known = {product.code for product in shape.api_products}
         self._meters = self._declared(shape, products, known)
         plans: list[PlanOffer] = []
-        for index, plan in enumerate(shape.plans):
-            path = f"plans[{index}]"
-            self._refuse_twice(any(plan.code == earlier.code for earlier in shape.plans[:index]), f"{path}.code")
-            if plan.api_product not in known:
+        codes: set[str] = set()
+        for path, index, offered in _offers(shape):
+            self._refuse_twice(offered.code in codes, f"{path}.code")
+            codes.add(offered.code)
+            if offered.api_product not in known:
                 self._refuse_unknown_product(known, path)
-            elif plan.api_product in products:
-                plans.append(self._plan(plan, products[plan.api_product], index, path))
+            elif offered.api_product in products:
+                plans.append(self._offer(offered, products[offered.api_product], index, path))
         self._refuse_clashes(shape)
         return PlanFile(tuple(products.values()), tuple(plans), tuple(self._meters))
 
@@ -102,10 +103,12 @@ class _Reader:
         if shape.endpoints is not None and shape.openapi is not None:
             raise ValidationFailedError(f"{path}.openapi", "must not stand beside endpoints: give one of them")
         endpoints = tuple(Endpoint(e.method, e.path_template) for e in shape.endpoints or ())
+        document = None
         if shape.openapi is not None:
             if shape.openapi not in self._documents:
                 raise ValidationFailedError(f"{path}.openapi", f"the document {shape.openapi} was not sent along")
-            endpoints = read_endpoints(self._documents[shape.openapi], field=f"{path}.openapi")
+            document = self._documents[shape.openapi]
+            endpoints = read_endpoints(document, field=f"{path}.openapi")
         product = ProductFacts(
             code=shape.code,
             name=shape.name,
@@ -117,6 +120,7 @@ class _Reader:
             unit_headers=dict(shape.unit_headers),
             unit_maximums={route: dict(most) for route, most in shape.unit_maximums.items()},
             replay_header=shape.replay_header,
+            openapi_document=document,
         )
         return check_product(product, field=path)
 
@@ -142,84 +146,29 @@ class _Reader:
         message = f"must be one of the file's api_products: {', '.join(sorted(known)) or 'there are none'}"
         self.problems.append(Problem(f"{path}.api_product", message))
 
-    def _plan(self, shape: PlanShape, product: ProductFacts, index: int, path: str) -> PlanOffer:
+    def _offer(self, shape: PlanShape | AddOnShape, product: ProductFacts, index: int, path: str) -> PlanOffer:
+        kind = PLAN if isinstance(shape, PlanShape) else ADD_ON
         facts = PlanFacts(
             code=self._checked(lambda: check_code(shape.code, field=f"{path}.code")) or "",
             name=self._checked(lambda: clean_name(shape.name, field=f"{path}.name")) or "",
             api_product=product.code,
             position=_position(shape, index),
             visibility=shape.visibility,
-            recommended=shape.recommended,
+            recommended=isinstance(shape, PlanShape) and shape.recommended,
+            description=self._checked(lambda: check_description(shape.description, field=f"{path}.description"))
+            or "",
+            kind=kind,
         )
-        return PlanOffer(facts, self._terms(shape, product, path))
+        sale = self._sale(product, kind)
+        terms = self._checked(lambda: read_terms(shape, path=path))
+        checked = terms and self._checked(lambda: check_terms(terms, sale=sale, names=names_in_file(path)))
+        return PlanOffer(facts, checked or NO_TERMS)
 
-    def _terms(self, shape: PlanShape, product: ProductFacts, path: str) -> PlanTerms:
-        quota, billable = shape.quota, shape.billable_statuses
-        units = quota.units if quota else None
-        below = billable.below if billable else None
-        windows = [Window(limit=limit.limit, window_ms=PER_MS[limit.per]) for limit in shape.limits]
-        currency = self._checked(lambda: check_currency(shape.currency, field=f"{path}.currency"))
-        terms = PlanTerms(
-            interval=shape.interval,
-            currency=currency or "USD",
-            quota_units=self._checked(lambda: check_quota(units, field=f"{path}.quota.units")),
-            quota_hard=quota is not None and quota.on_exceed == "refuse",
-            windows=self._checked(lambda: check_windows(windows, field=f"{path}.limits")) or (),
-            entitlements=self._checked(
-                lambda: check_entitlements(shape.entitlements, field=f"{path}.entitlements")
-            )
-            or (),
-            redis_down=shape.redis_down,
-            on_past_due=shape.on_past_due,
-            billable_below=self._checked(
-                lambda: check_billable_below(below, field=f"{path}.billable_statuses.below")
-            ),
-            event_retention_days=self._checked(
-                lambda: check_event_retention(shape.event_retention_days, field=f"{path}.event_retention_days")
-            ),
-            by_quote=shape.by_quote,
-        )
-        return self._with_prices(self._with_caps(terms, shape, path), shape, product, path)
-
-    def _with_caps(self, terms: PlanTerms, shape: PlanShape, path: str) -> PlanTerms:
-        # of a quota that is wrong itself nothing more is said
-        cap = shape.quota.cap if shape.quota and terms.quota_units else None
-        limit = shape.concurrency
-        concurrency = Concurrency(limit.limit, limit.lease_seconds * 1000) if limit else None
-        return replace(
-            terms,
-            quota_cap_units=self._checked(
-                lambda: check_quota_cap(
-                    cap, quota_units=terms.quota_units, quota_hard=terms.quota_hard, field=f"{path}.quota.cap"
-                )
-            ),
-            concurrency=self._checked(
-                lambda: check_concurrency(concurrency, field=f"{path}.concurrency", lease_field="lease_seconds")
-            ),
-        )
-
-    def _with_prices(self, terms: PlanTerms, shape: PlanShape, product: ProductFacts, path: str) -> PlanTerms:
-        prices = []
-        meters, monthly = product.meters, set()
-        for declared in self._meters:
-            if declared.api_product == product.code and declared.aggregation is Aggregation.UNIQUE:
-                monthly.add(declared.code)
-            elif declared.api_product == product.code:
-                meters |= {declared.code}
-        for index, price in enumerate(shape.prices):
-            meter = price.meter or (None if price.model == "flat" else REQUESTS_METER)
-            written = PriceTerms(
-                model=price.model, meter=meter, params=price.params, description=price.description
-            )
-            field = f"{path}.prices[{index}]"
-            checked = self._checked(
-                lambda w=written, f=field: check_price(  # type: ignore[misc]
-                    w, terms=terms, meters=meters, monthly_meters=monthly, field=f
-                )
-            )
-            if checked is not None:
-                prices.append(checked)
-        return replace(terms, prices=tuple(prices))
+    def _sale(self, product: ProductFacts, kind: str) -> Sale:
+        declared = [meter for meter in self._meters if meter.api_product == product.code]
+        monthly = frozenset(meter.code for meter in declared if meter.aggregation is Aggregation.UNIQUE)
+        meters = product.meters.union(meter.code for meter in declared) - monthly
+        return Sale(kind=kind, meters=meters, monthly_meters=monthly)
 
     def _refuse_shared_routes(self, shape: FileShape) -> None:
         owners: dict[str, str] = {}
@@ -232,19 +181,19 @@ class _Reader:
                     )
 
     def _refuse_clashes(self, shape: FileShape) -> None:
-        positions: set[tuple[str, int]] = set()
+        positions: set[tuple[str, str, int]] = set()
         recommended: set[str] = set()
-        for index, plan in enumerate(shape.plans):
-            place = (plan.api_product, _position(plan, index))
+        for path, index, offered in _offers(shape):
+            place = (path.partition("[")[0], offered.api_product, _position(offered, index))
             if place in positions:
-                self.problems.append(Problem(f"plans[{index}].position", "another plan of the product has it"))
-            if plan.recommended and plan.api_product in recommended:
-                self.problems.append(
-                    Problem(f"plans[{index}].recommended", "another plan of the product is recommended")
-                )
+                what = "plan" if isinstance(offered, PlanShape) else "add-on"
+                self.problems.append(Problem(f"{path}.position", f"another {what} of the product has it"))
             positions.add(place)
-            if plan.recommended:
-                recommended.add(plan.api_product)
+            if isinstance(offered, PlanShape) and offered.recommended:
+                if offered.api_product in recommended:
+                    words = "another plan of the product is recommended"
+                    self.problems.append(Problem(f"{path}.recommended", words))
+                recommended.add(offered.api_product)
 
     def _refuse_twice(self, twice: bool, field: str) -> None:  # noqa: FBT001 - reads well at its two callers
         if twice:
@@ -281,8 +230,16 @@ def meter_facts(shape: MeterShape) -> MeterFacts:
     )
 
 
-def _position(plan: PlanShape, index: int) -> int:
-    return index if plan.position is None else plan.position
+def _offers(shape: FileShape) -> Iterator[tuple[str, int, PlanShape | AddOnShape]]:
+    """Yield path, place in its list, and shape of all plans, then of all add-ons."""
+    for index, plan in enumerate(shape.plans):
+        yield f"plans[{index}]", index, plan
+    for index, add_on in enumerate(shape.add_ons):
+        yield f"add_ons[{index}]", index, add_on
+
+
+def _position(offered: OfferShape, index: int) -> int:
+    return index if offered.position is None else offered.position
 
 
 def _failed(problems: list[Problem]) -> ValidationFailedError:

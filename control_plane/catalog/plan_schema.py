@@ -84,12 +84,33 @@ class BillableShape(Shape):
     below: int
 
 
+class TrialShape(Shape):
+    days: int
+    after: Literal["continue", "cancel"] = "continue"
+
+
+class ExtraQuotaShape(Shape):
+    """Added to the quota of the plan that the add-on is bought beside."""
+
+    units: int
+
+
 class PriceShape(Shape):
     """The model's own parameters stand beside these fields; `prices` judges them."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
-    model: Literal["flat", "per_unit", "overage", "graduated", "volume", "package"]
+    model: Literal[
+        "flat",
+        "setup_fee",
+        "commitment",
+        "per_unit",
+        "overage",
+        "graduated",
+        "volume",
+        "package",
+        "percentage",
+    ]
     meter: str | None = None
     description: str = ""
 
@@ -98,20 +119,40 @@ class PriceShape(Shape):
         return dict(self.model_extra or {})
 
 
-class PlanShape(Shape):
-    code: str
-    name: str
-    api_product: str
-    position: int | None = None
-    recommended: bool = False
-    visibility: Literal["public", "hidden"] = "public"
+class AddOnTermsShape(Shape):
+    """What an add-on brings: its quota is added to the plan's, its entitlements are united with the plan's."""
+
     by_quote: bool = False
     interval: Literal["month", "year"] = "month"
     currency: str = "USD"
+    other_currencies: list[str] = []
+    billed_by: Literal["own", "stripe"] = "own"
+    quota: ExtraQuotaShape | None = None
+    entitlements: list[str] = []
+    features: list[str] = []
+    sla: str | None = None
+    support: str | None = None
+    prices: list[PriceShape] = []
+
+
+class PlanTermsShape(Shape):
+    """What a version of a plan fixes."""
+
+    by_quote: bool = False
+    interval: Literal["month", "year"] = "month"
+    currency: str = "USD"
+    other_currencies: list[str] = []
+    trial: TrialShape | None = None
+    payment: Literal["invoice", "prepaid"] = "invoice"
+    billed_by: Literal["own", "stripe"] = "own"
     quota: QuotaShape | None = None
+    quota_on_change: Literal["full", "carry", "prorated"] = "full"
     limits: list[LimitShape] = []
     concurrency: ConcurrencyShape | None = None
     entitlements: list[str] = []
+    features: list[str] = []
+    sla: str | None = None
+    support: str | None = None
     redis_down: Literal["open", "closed"] = "open"
     on_past_due: Literal["serve", "refuse"] = "serve"
     billable_statuses: BillableShape | None = None
@@ -119,10 +160,33 @@ class PlanShape(Shape):
     prices: list[PriceShape] = []
 
 
+class OfferShape(Shape):
+    """What a plan or an add-on shows."""
+
+    code: str
+    name: str
+    api_product: str
+    description: str = ""
+    position: int | None = None
+    visibility: Literal["public", "hidden"] = "public"
+
+
+class PlanShape(PlanTermsShape, OfferShape):
+    recommended: bool = False
+
+
+class AddOnShape(AddOnTermsShape, OfferShape):
+    pass
+
+
+FACTS_FIELDS = frozenset(OfferShape.model_fields) | {"recommended"}
+
+
 class FileShape(Shape):
     api_products: list[ApiProductShape] = []
     meters: list[MeterShape] = []
     plans: list[PlanShape] = []
+    add_ons: list[AddOnShape] = []
 
 
 def problems_of(error: ValidationError) -> list[Problem]:

@@ -2,21 +2,29 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from control_plane.catalog.locks import lock_catalog, locked_plan
 from control_plane.catalog.meter_queries import codes_for_prices
 from control_plane.catalog.meters import Aggregation
-from control_plane.catalog.model import PlanTerms
-from control_plane.catalog.queries import facts_of_product, terms_of_version
-from control_plane.catalog.rules import check_terms
-from control_plane.catalog.tables import Plan, PlanVersion, Price
+from control_plane.catalog.model import ADD_ON, PlanTerms
+from control_plane.catalog.queries import facts_of_product, plans, published_versions, terms_of_version
+from control_plane.catalog.sale_rules import Sale
+from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.catalog.terms_rules import OF_TERMS, Names, check_terms, names_in_file, reasons_not_to_sell
+from control_plane.catalog.version_rows import add_draft, draft_row, remove_version
 from control_plane.foundation.audit import record_change
-from control_plane.foundation.ids import new_id
+from control_plane.foundation.errors import NotFoundError, Problem, refuse
 from control_plane.foundation.outbox import Topic, enqueue
-from control_plane.foundation.windows import windows_to_json
+
+
+class NoDraftError(NotFoundError):
+    """No draft is kept of the plan."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__("plan_draft", f"of plan {plan_code}")
 
 
 async def publish_version(
@@ -24,33 +32,98 @@ async def publish_version(
 ) -> PlanVersion:
     """Put new terms of a plan on sale; the version that was on sale is superseded, its subscriptions keep it.
 
-    Terms equal to those on sale make no new version: the one on sale is returned.
+    Terms equal to those on sale make no new version: the one on sale is returned. A draft stays a draft.
 
     Raises:
-        NotFoundError: no such plan. ValidationFailedError: names the wrong field.
+        NotFoundError: no such plan. ValidationFailedError: names every wrong field.
     """
     await lock_catalog(session)
     plan = await locked_plan(session, plan_code)
-    declared = await codes_for_prices(session, plan.api_product_id)
-    monthly = {code for code, aggregation in declared.items() if aggregation is Aggregation.UNIQUE}
-    terms = check_terms(
-        terms,
-        meters=facts_of_product(plan.api_product).meters.union(declared) - monthly,
-        monthly_meters=monthly,
-    )
+    sale = await sale_of(session, plan)
+    terms = check_terms(terms, sale=sale)
+    refuse(await _reasons_beside(session, plan, terms, OF_TERMS))
     on_sale = await _version_on_sale(session, plan)
     if on_sale is not None and terms_of_version(on_sale) == terms:
         return on_sale
-    number = await session.scalar(select(func.max(PlanVersion.version)).where(PlanVersion.plan_id == plan.id))
-    version = _new_version(plan, terms, number=(number or 0) + 1, now=now)
-    session.add(version)
+    kept = await draft_row(session, plan.id)
+    kept_terms = None if kept is None else terms_of_version(kept)
+    if kept is not None:
+        await remove_version(session, kept)  # a plan has one draft at a time, and every version begins as one
+    version = await add_draft(session, plan.id, terms, now=now)
+    await _put_on_sale(session, plan, version, on_sale, actor=actor, now=now)
+    if kept_terms is not None:
+        await add_draft(session, plan.id, kept_terms, now=now)
+    return version
+
+
+async def publish_draft(session: AsyncSession, *, plan_code: str, actor: str, now: datetime) -> PlanVersion:
+    """Put the draft of a plan on sale, as `publish_version` does. A draft equal to what is on sale is dropped.
+
+    Raises:
+        NotFoundError: no such plan. NoDraftError. ValidationFailedError: with everything that keeps the draft from
+        being sold, in the words of a plan file.
+    """
+    await lock_catalog(session)
+    plan = await locked_plan(session, plan_code)
+    draft = await draft_row(session, plan.id)
+    if draft is None:
+        raise NoDraftError(plan_code)
+    refuse(await draft_problems(session, plan, terms_of_version(draft)))
+    on_sale = await _version_on_sale(session, plan)
+    if on_sale is not None and terms_of_version(on_sale) == terms_of_version(draft):
+        await remove_version(session, draft)
+        return on_sale
+    await _put_on_sale(session, plan, draft, on_sale, actor=actor, now=now)
+    return draft
+
+
+async def draft_problems(session: AsyncSession, plan: Plan, terms: PlanTerms) -> list[Problem]:
+    """Return all that keeps a draft from being sold today, in the words of a plan file."""
+    names = names_in_file()
+    reasons = reasons_not_to_sell(terms, sale=await sale_of(session, plan), names=names)
+    return [*reasons, *await _reasons_beside(session, plan, terms, names)]
+
+
+async def sale_of(session: AsyncSession, plan: Plan) -> Sale:
+    """Return what the plan, loaded with its product, is, and what its prices can count."""
+    declared = await codes_for_prices(session, plan.api_product_id)
+    monthly = frozenset(code for code, aggregation in declared.items() if aggregation is Aggregation.UNIQUE)
+    meters = facts_of_product(plan.api_product).meters.union(declared) - monthly
+    return Sale(kind=plan.kind, meters=meters, monthly_meters=monthly)
+
+
+async def _reasons_beside(session: AsyncSession, plan: Plan, terms: PlanTerms, names: Names) -> list[Problem]:
+    """An add-on's quota is added to a plan's: some plan of the product must have one."""
+    if plan.kind != ADD_ON or terms.quota_units is None:
+        return []
+    beside = await plans(session, product_code=plan.api_product.code, kind="plan")
+    on_sale = await published_versions(session, [row.id for row in beside])
+    if any(version.quota_units is not None for version in on_sale.values()):
+        return []
+    return [
+        Problem(
+            names("quota_units"),
+            f"no plan of {plan.api_product.code} on sale has a quota that it could be added to",
+        )
+    ]
+
+
+async def _put_on_sale(
+    session: AsyncSession,
+    plan: Plan,
+    version: PlanVersion,
+    on_sale: PlanVersion | None,
+    *,
+    actor: str,
+    now: datetime,
+) -> None:
     if on_sale is not None:
         on_sale.status = "superseded"
-    await session.flush()  # prices can be added to a draft only, and one version of a plan is on sale at a time
+    await session.flush()  # one version of a plan is on sale at a time
     version.status, version.published_at = "published", now
     await session.flush()
     await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=plan.api_product_id, now=now)
-    if terms.concurrency is not None and (on_sale is None or on_sale.concurrency_limit is None):
+    if version.concurrency_limit is not None and (on_sale is None or on_sale.concurrency_limit is None):
         # from now on the gateway must see calls end, which is a matter of Kong's configuration
         await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=plan.api_product_id, now=now)
     await record_change(
@@ -60,10 +133,9 @@ async def publish_version(
         entity_type="plan_version",
         entity_id=version.id,
         before=None if on_sale is None else {"plan_version_id": on_sale.id, **terms_of_version(on_sale).as_dict()},
-        after={"plan": plan.code, "version": version.version, **terms.as_dict()},
+        after={"plan": plan.code, "version": version.version, **terms_of_version(version).as_dict()},
         now=now,
     )
-    return version
 
 
 async def _version_on_sale(session: AsyncSession, plan: Plan) -> PlanVersion | None:
@@ -75,47 +147,3 @@ async def _version_on_sale(session: AsyncSession, plan: Plan) -> PlanVersion | N
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(statement)).one_or_none()
-
-
-def _new_version(plan: Plan, terms: PlanTerms, *, number: int, now: datetime) -> PlanVersion:
-    return PlanVersion(
-        id=new_id("pv", now),
-        plan_id=plan.id,
-        version=number,
-        status="draft",
-        interval=terms.interval,
-        currency=terms.currency,
-        quota_units=terms.quota_units,
-        quota_hard=terms.quota_hard,
-        quota_cap_units=terms.quota_cap_units,
-        windows=windows_to_json(terms.windows),
-        concurrency_limit=terms.concurrency and terms.concurrency.limit,
-        concurrency_lease_ms=terms.concurrency and terms.concurrency.lease_ms,
-        entitlements=list(terms.entitlements),
-        redis_down=terms.redis_down,
-        on_past_due=terms.on_past_due,
-        billable_statuses=None if terms.billable_below is None else {"below": terms.billable_below},
-        event_retention_days=terms.event_retention_days,
-        by_quote=terms.by_quote,
-        trial_days=terms.trial_days,
-        after_trial=terms.after_trial,
-        quota_on_change=terms.quota_on_change,
-        payment=terms.payment,
-        billed_by=terms.billed_by,
-        features=list(terms.features),
-        sla_level=terms.sla_level,
-        support_level=terms.support_level,
-        created_at=now,
-        prices=[
-            Price(
-                id=new_id("price", now),
-                position=position,
-                currency=price.currency or terms.currency,
-                model=price.model,
-                meter=price.meter,
-                params=price.params,
-                description=price.description,
-            )
-            for position, price in enumerate(terms.prices)
-        ],
-    )

@@ -14,7 +14,7 @@ from control_plane.catalog.model import (
     ProductFacts,
     ProductUsageRules,
 )
-from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion, Price
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.windows import windows_from_json
 from gateway_contract.records import Concurrency
@@ -78,14 +78,20 @@ async def plans(
     product_code: str | None = None,
     public_only: bool = False,
     archived: bool = False,
+    kind: str | None = None,
 ) -> Sequence[Plan]:
-    """Return plans with their API products, in the order of the price list; archived ones only when asked for."""
+    """Return plans and add-ons with their API products, in the order of the price list.
+
+    `kind`: only plans, or only add-ons. Archived ones only when asked for.
+    """
     statement = (
         select(Plan)
         .join(Plan.api_product)
-        .order_by(ApiProduct.code, Plan.position, Plan.code)
+        .order_by(ApiProduct.code, Plan.kind.desc(), Plan.position, Plan.code)
         .options(selectinload(Plan.api_product))
     )
+    if kind is not None:
+        statement = statement.where(Plan.kind == kind)
     if not archived:
         statement = statement.where(Plan.archived_at.is_(None))
     if product_code is not None:
@@ -109,6 +115,12 @@ async def published_versions(session: AsyncSession, plan_ids: Collection[str]) -
         .options(*_WHOLE)
     )
     return {found.plan_id: found for found in await session.scalars(statement)}
+
+
+async def draft_of_plan(session: AsyncSession, plan_id: str) -> PlanVersion | None:
+    """Return the draft of a plan, with plan, API product and prices, None where there is none."""
+    statement = select(PlanVersion).where(PlanVersion.plan_id == plan_id, PlanVersion.status == "draft")
+    return (await session.scalars(statement.options(*_WHOLE))).one_or_none()
 
 
 async def versions_of_plan(session: AsyncSession, plan_id: str) -> Sequence[PlanVersion]:
@@ -135,6 +147,7 @@ def facts_of_product(product: ApiProduct) -> ProductFacts:
         unit_headers=dict(product.unit_headers),
         unit_maximums={route: dict(most) for route, most in product.unit_maximums.items()},
         replay_header=product.replay_header,
+        openapi_document=product.openapi_document,
     )
 
 
@@ -184,9 +197,14 @@ def terms_of_version(version: PlanVersion) -> PlanTerms:
                 description=price.description,
                 currency="" if price.currency == version.currency else price.currency,
             )
-            for price in version.prices
+            for price in sorted(version.prices, key=lambda price: _place(price, version))
         ),
     )
+
+
+def _place(price: Price, version: PlanVersion) -> tuple[bool, str, int]:
+    """Prices stand by currency, the version's own first."""
+    return price.currency != version.currency, price.currency, price.position
 
 
 def concurrency_of(limit: int | None, lease_ms: int | None) -> Concurrency | None:

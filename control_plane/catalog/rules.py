@@ -8,17 +8,13 @@ from control_plane.catalog.model import (
     BUILT_IN_METERS,
     EVERY_ROUTE,
     MAX_ENDPOINTS,
-    REQUESTS_METER,
     Endpoint,
-    PlanTerms,
-    PriceTerms,
     ProductFacts,
 )
-from control_plane.catalog.prices import MAX_UNITS, check_price_params
+from control_plane.catalog.prices import MAX_UNITS
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.money import UnknownCurrencyError, minor_units
 from control_plane.foundation.text import CODE_RULE, clean_name, is_code
-from control_plane.foundation.windows import check_windows
 from gateway_contract.file_log import UnitHeaderError, render_privacy_expression
 from gateway_contract.records import Concurrency
 
@@ -27,10 +23,12 @@ MAX_REPORTED_UNITS = 10**12
 MAX_CONCURRENCY = 100_000
 MIN_LEASE_MS = 1_000
 MAX_LEASE_MS = 3_600_000
-MAX_PRICES = 20
 MIN_EVENT_RETENTION_DAYS = 90
 MAX_EVENT_RETENTION_DAYS = 3660
 MAX_ENTITLEMENTS = 100
+MAX_TRIAL_DAYS = 365
+MAX_SHOWN = 50
+MAX_DESCRIPTION = 2_000
 BILLABLE_BELOW = range(200, 601)
 MAX_PATH_LENGTH = 256
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -76,83 +74,6 @@ def check_product(product: ProductFacts, *, field: str = "") -> ProductFacts:
         unit_headers=headers,
         replay_header=check_replay_header(product.replay_header, field=f"{prefix}replay_header"),
     )
-
-
-def check_terms(terms: PlanTerms, *, meters: Collection[str], monthly_meters: Collection[str] = ()) -> PlanTerms:
-    """Return the terms in canonical form. Prices can count `meters`; those of monthly plans `monthly_meters`, too.
-
-    Raises:
-        ValidationFailedError: names the first wrong field (`prices[0].params.unit_amount`).
-    """
-    if terms.interval not in {"month", "year"}:
-        raise ValidationFailedError("interval", "must be one of month, year")
-    if terms.redis_down not in {"open", "closed"}:
-        raise ValidationFailedError("redis_down", "must be one of open, closed")
-    check_currency(terms.currency)
-    check_quota(terms.quota_units)
-    if terms.quota_units is None and terms.quota_hard:
-        raise ValidationFailedError("quota_hard", "needs quota_units")
-    check_quota_cap(terms.quota_cap_units, quota_units=terms.quota_units, quota_hard=terms.quota_hard)
-    check_concurrency(terms.concurrency)
-    if terms.on_past_due not in {"serve", "refuse"}:
-        raise ValidationFailedError("on_past_due", "must be one of serve, refuse")
-    check_billable_below(terms.billable_below)
-    check_event_retention(terms.event_retention_days)
-    if len(terms.prices) > MAX_PRICES:
-        raise ValidationFailedError("prices", f"must have at most {MAX_PRICES} entries")
-    prices = tuple(
-        check_price(
-            price,
-            terms=terms,
-            meters=meters,
-            monthly_meters=monthly_meters,
-            field=f"prices[{index}]",
-            params_field="params.",
-        )
-        for index, price in enumerate(terms.prices)
-    )
-    return replace(
-        terms,
-        windows=check_windows(terms.windows),
-        entitlements=check_entitlements(terms.entitlements),
-        prices=prices,
-    )
-
-
-def check_price(
-    price: PriceTerms,
-    *,
-    terms: PlanTerms,
-    meters: Collection[str],
-    monthly_meters: Collection[str] = (),
-    field: str,
-    params_field: str = "",
-) -> PriceTerms:
-    """Return the price in canonical form; overage without `included` includes the plan's quota.
-
-    Raises:
-        ValidationFailedError: names the wrong field below `field`.
-    """
-    params = dict(price.params)
-    if price.model == "overage":
-        if "included" not in params and price.meter == REQUESTS_METER and terms.quota_units is not None:
-            params["included"] = terms.quota_units
-        if price.meter == REQUESTS_METER and terms.quota_hard:
-            raise ValidationFailedError(f"{field}.model", "overage never comes due where the quota refuses calls")
-    checked = check_price_params(
-        price.model, params, currency=terms.currency, field=f"{field}.{params_field}".rstrip(".")
-    )
-    if price.model == "flat" and price.meter is not None:
-        raise ValidationFailedError(f"{field}.meter", "a flat price counts nothing: leave it out")
-    if price.model != "flat" and price.meter in monthly_meters and terms.interval != "month":
-        raise ValidationFailedError(
-            f"{field}.meter",
-            f"{price.meter} counts different values, which needs all events of a period: only monthly plans can",
-        )
-    if price.model != "flat" and price.meter not in {*meters, *monthly_meters}:
-        known = ", ".join(sorted({*meters, *monthly_meters}))
-        raise ValidationFailedError(f"{field}.meter", f"must be one of {known}")
-    return replace(price, params=checked, description=price.description.strip())
 
 
 def check_currency(currency: str, *, field: str = "currency") -> str:
@@ -240,6 +161,47 @@ def check_entitlements(names: Collection[str], *, field: str = "entitlements") -
     if len(names) > MAX_ENTITLEMENTS:
         raise ValidationFailedError(field, f"must have at most {MAX_ENTITLEMENTS} entries")
     return tuple(sorted(set(names)))
+
+
+def check_trial(days: int | None, *, field: str = "trial_days") -> int | None:
+    """Raises ValidationFailedError where a trial is shorter than a day or longer than a year."""
+    if days is not None and not 1 <= days <= MAX_TRIAL_DAYS:
+        raise ValidationFailedError(field, f"must be between 1 and {MAX_TRIAL_DAYS}")
+    return days
+
+
+def check_shown(lines: Collection[str], *, field: str = "features") -> tuple[str, ...]:
+    """Return lines for people to read, cleaned, in the order given.
+
+    Raises:
+        ValidationFailedError: too many, or one that is empty, too long or there twice.
+    """
+    if len(lines) > MAX_SHOWN:
+        raise ValidationFailedError(field, f"must have at most {MAX_SHOWN} entries")
+    cleaned = tuple(clean_name(line, field=f"{field}[{index}]") for index, line in enumerate(lines))
+    for index, line in enumerate(cleaned):
+        if line in cleaned[:index]:
+            raise ValidationFailedError(f"{field}[{index}]", "is there twice")
+    return cleaned
+
+
+def check_level(level: str | None, *, field: str) -> str | None:
+    """Return the name of a service level, cleaned; None where there is none."""
+    return None if level is None else clean_name(level, field=field)
+
+
+def check_description(text: str, *, field: str = "description") -> str:
+    """Return a description without spaces around it.
+
+    Raises:
+        ValidationFailedError: longer than 2,000 characters, or with control characters other than line breaks.
+    """
+    cleaned = text.strip()
+    if len(cleaned) > MAX_DESCRIPTION:
+        raise ValidationFailedError(field, f"must have at most {MAX_DESCRIPTION} characters")
+    if not cleaned.replace("\n", "").isprintable():
+        raise ValidationFailedError(field, "must not contain control characters")
+    return cleaned
 
 
 def _checked_unit_headers(headers: dict[str, str], *, field: str) -> dict[str, str]:

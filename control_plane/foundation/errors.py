@@ -4,6 +4,7 @@ Features derive theirs from these, beside the code that raises them. An HTTP sta
 family; `code` is stable and meant for programs, the message is a public sentence, `detail` stays in our logs.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -57,3 +58,10 @@ class ValidationFailedError(KmError):
         super().__init__("validation_failed", "\n".join(str(problem) for problem in self.problems))
         self.field = field
         self.problem = message
+
+
+def refuse(problems: Collection[Problem]) -> None:
+    """Raise ValidationFailedError with all the problems, if there are any."""
+    if problems:
+        first, *more = problems
+        raise ValidationFailedError(first.field, first.message, *more)

@@ -16,7 +16,7 @@ from control_plane.admin_api.problems import validation_failure
 from control_plane.admin_api.services import Given, Now, Services
 from control_plane.billing.operations import require_caps_kept
 from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
-from control_plane.catalog.plan_export import plan_file_text, read_catalog
+from control_plane.catalog.plan_export import export_plan_file, read_catalog
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
 from control_plane.foundation.errors import Problem, ValidationFailedError
 from control_plane.gateway_sync.queries import concurrency_unsupported
@@ -49,7 +49,7 @@ class FieldChangeAnswer(BaseModel):
 
 class ChangeAnswer(BaseModel):
     kind: str = Field(description="`create`, `update` or `new_version`.")
-    entity_type: str = Field(description="`api_product`, `meter` or `plan`.")
+    entity_type: str = Field(description="`api_product`, `meter`, `plan` or `add_on`.")
     code: str
     fields: list[FieldChangeAnswer] = Field(description="What differs, by path.")
     text: str = Field(description="The change in one line.")
@@ -118,12 +118,14 @@ def answer(diff: PlanDiff) -> PlanDiffAnswer:
 
 class PlanFileAnswer(BaseModel):
     plan_file: str = Field(description="Text of a plan file, YAML.")
+    documents: dict[str, str] = Field(description="The OpenAPI documents that it names, by name.")
 
 
 @exports.get("")
 async def export_plans(session: Database) -> PlanFileAnswer:
-    """Return what is on sale as a plan file: applying it changes nothing. Endpoints stand in it one by one."""
-    return PlanFileAnswer(plan_file=plan_file_text(await read_catalog(session)))
+    """Return what is on sale as a plan file with the documents it names: applying it changes nothing."""
+    exported = export_plan_file(await read_catalog(session))
+    return PlanFileAnswer(plan_file=exported.text, documents=exported.documents)
 
 
 @router.post("/diff", openapi_extra=_BODY)

@@ -35,8 +35,9 @@ from control_plane.catalog.meters import (
 from control_plane.catalog.model import Endpoint, PriceTerms, ProductFacts
 from control_plane.catalog.operations import archive_plan, create_api_product, update_api_product
 from control_plane.catalog.plan_changes import PlanDiff, apply_plan_file, diff_plan_file
-from control_plane.catalog.plan_export import LimitNotExpressibleError, plan_file_text, read_catalog
+from control_plane.catalog.plan_export import export_plan_file, read_catalog
 from control_plane.catalog.plan_file import parse_plan_file
+from control_plane.catalog.plan_terms import LimitNotExpressibleError
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from gateway_contract.records import Window
 from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, audit_of
@@ -399,7 +400,7 @@ class TestExport:
     async def test_applied_again_changes_nothing_and_says_all(self, text, session, now) -> None:
         file = parse_plan_file(text)
         await apply_plan_file(session, file, actor=ACTOR, now=now)
-        exported = parse_plan_file(plan_file_text(await read_catalog(session)))
+        exported = parse_plan_file(export_plan_file(await read_catalog(session)).text)
         assert (await diff_plan_file(session, exported)) == PlanDiff((), ())
         assert {product.code: product for product in exported.products} == {
             product.code: product for product in file.products
@@ -412,9 +413,9 @@ class TestExport:
     async def test_leaves_out_what_is_archived(self, session, now) -> None:
         await apply_plan_file(session, parse_plan_file(FILE), actor=ACTOR, now=now)
         await archive_plan(session, code="starter", actor=ACTOR, now=now)
-        assert parse_plan_file(plan_file_text(await read_catalog(session))).plans == ()
+        assert parse_plan_file(export_plan_file(await read_catalog(session)).text).plans == ()
 
     async def test_names_a_limit_that_a_file_cannot_say(self, session, now) -> None:
         await a_published_plan(session, now=now, windows=(Window(limit=5, window_ms=1500),))
         with pytest.raises(LimitNotExpressibleError, match="1500 ms"):
-            plan_file_text(await read_catalog(session))
+            export_plan_file(await read_catalog(session)).text
