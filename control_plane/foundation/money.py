@@ -1,7 +1,7 @@
 """Money: minor units and a currency. Unit prices are `Decimal`; rounding happens here and nowhere else."""
 
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal
 
 from control_plane.foundation.errors import KmError
 
@@ -20,7 +20,8 @@ TWO_DIGITS = _codes(
     "NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP "
     "STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS VES WST XCD YER ZAR ZMW"
 )
-_WORKING_DIGITS = 100  # far more than any amount has, so that arithmetic below never rounds by itself
+# far more digits than any amount has, so that arithmetic below never rounds by itself
+_EXACT = Context(prec=100)
 
 
 class UnknownCurrencyError(KmError):
@@ -64,8 +65,7 @@ class Money:
 
     def as_decimal(self) -> Decimal:
         """Return the amount in major units with exactly the currency's digits."""
-        with localcontext(prec=_WORKING_DIGITS):
-            return Decimal(self.amount_minor).scaleb(-minor_units(self.currency))
+        return _EXACT.scaleb(Decimal(self.amount_minor), -minor_units(self.currency))
 
 
 def minor_units(currency: str) -> int:
@@ -91,5 +91,4 @@ def round_minor(amount: Decimal, currency: str) -> int:
     Raises:
         UnknownCurrencyError: no such currency.
     """
-    with localcontext(prec=_WORKING_DIGITS):
-        return int(amount.scaleb(minor_units(currency)).to_integral_value(ROUND_HALF_UP))
+    return int(_EXACT.scaleb(amount, minor_units(currency)).to_integral_value(ROUND_HALF_UP, _EXACT))

@@ -9,12 +9,64 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from control_plane.rating.model import RatingError
-from control_plane.rating.period import Run, Stretch, allowance_share
+from control_plane.rating.model import WHOLE_PERIOD, RatingError, Share
 from control_plane.rating.phases import PhaseUsage
-from control_plane.rating.versions import RatedVersion
+from control_plane.rating.versions import PRORATED, RatedVersion
 
 _MS = timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A part of a run without a break: time that is paid, and what was used in it, by meter.
+
+    `units_before`: what was used in the billing period before the stretch, under any version; only of meters that
+    add up, and only needed for versions that carry. `quantity`: how many of an add-on were held.
+    """
+
+    covered_ms: int
+    units: Mapping[str, int] = field(default_factory=dict)
+    units_before: Mapping[str, int] = field(default_factory=dict)
+    quantity: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A version of a plan or add-on within one billing period: its stretches in order of time.
+
+    `starts_ms`: how long after the period's start the version first ran. `own_quota_units`: the subscription's own
+    quota in place of the plan's. `extra_units`: what add-ons add to it. `setup_fee_due`: the setup fee falls into
+    this period.
+    """
+
+    version: RatedVersion
+    period_ms: int
+    stretches: tuple[Stretch, ...]
+    starts_ms: int = 0
+    own_quota_units: int | None = None
+    extra_units: int = 0
+    setup_fee_due: bool = False
+
+    @property
+    def share(self) -> Share:
+        """Return the part of the period for which the version ran."""
+        return Share(sum(stretch.covered_ms for stretch in self.stretches), self.period_ms)
+
+    @property
+    def allowance_share(self) -> Share:
+        """Return the part of its allowances that the version has."""
+        return allowance_share(
+            starts_ms=self.starts_ms, period_ms=self.period_ms, quota_on_change=self.version.quota_on_change
+        )
+
+    @property
+    def quantity(self) -> int:
+        """Return the most that was held at one time."""
+        return max((stretch.quantity for stretch in self.stretches), default=1)
+
+    def used_units(self, meter: str) -> int:
+        """Return what was used of a meter while the version ran."""
+        return sum(stretch.units.get(meter, 0) for stretch in self.stretches)
 
 
 @dataclass(slots=True)
@@ -74,6 +126,17 @@ def period_runs(
         )
         for version_id, found in (*plans.items(), *add_ons.items())
     )
+
+
+def allowance_share(*, starts_ms: int, period_ms: int, quota_on_change: str) -> Share:
+    """Return the part of an allowance that a version has which first runs `starts_ms` into a billing period.
+
+    Under `prorated` it is the time that is left of the period, else the whole. What remains of it does not shrink
+    when the version ends early: units that were included when they were used stay so.
+    """
+    if quota_on_change != PRORATED or not starts_ms:
+        return WHOLE_PERIOD
+    return Share(period_ms - starts_ms, period_ms)
 
 
 def _within(

@@ -1,6 +1,7 @@
 """Amounts, quantities and parts of a period as people read them. English, US number form."""
 
 from decimal import Decimal
+from functools import lru_cache
 
 from control_plane.foundation.money import minor_units
 from control_plane.rating.model import Quantity, Share, Unit
@@ -17,6 +18,7 @@ _WORDS = {
 _SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("ms", 1))
 
 
+@lru_cache(maxsize=4096)  # the same prices stand on every invoice
 def format_amount(amount: Decimal, currency: str) -> str:
     """Return "$49.00", "$0.0015" (every digit that counts, at least the currency's own) or "49.00 CHF"."""
     text = f"{amount.normalize():,f}"
