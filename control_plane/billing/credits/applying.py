@@ -125,7 +125,7 @@ async def _products(session: AsyncSession, subscription_ids: Collection[str]) ->
     statement = select(Subscription.id, Subscription.api_product_id).where(
         is_any_of(Subscription.id, subscription_ids)
     )
-    return dict((await session.execute(statement)).tuples().all())
+    return dict((await session.execute(statement)).all())
 
 
 async def _count_ahead(session: AsyncSession, wanted: Sequence[CreditDraw], now: datetime) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,7 @@ DEFAULT_PRIORITY = 100
 MAX_REASON_LENGTH = 500
 MAX_REFERENCE_LENGTH = 200
 MAX_HOLD = timedelta(days=31)
+NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class GrantKind(StrEnum):
@@ -118,8 +119,7 @@ def in_order_of_use(grants: Iterable[Grant]) -> list[Grant]:
         grants,
         key=lambda grant: (
             grant.priority,
-            grant.expires_at is None,
-            grant.expires_at or grant.created_at,
+            NEVER if grant.expires_at is None else grant.expires_at,
             grant.kind != GrantKind.PROMOTIONAL,
             grant.created_at,
             grant.id,

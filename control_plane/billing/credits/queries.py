@@ -114,7 +114,7 @@ async def reservation_page(
 async def product_codes(session: AsyncSession, product_ids: set[str]) -> dict[str, str]:
     """Return the codes of API products by id."""
     statement = select(ApiProduct.id, ApiProduct.code).where(is_any_of(ApiProduct.id, product_ids))
-    return dict((await session.execute(statement)).tuples().all())
+    return dict((await session.execute(statement)).all())
 
 
 async def invoice_credits(session: AsyncSession, invoice_id: str) -> InvoiceCredits | None:
