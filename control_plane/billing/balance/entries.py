@@ -52,7 +52,11 @@ async def lock_balances(
     """
     if create:
         accounts, currencies = zip(*sorted(create), strict=True)
-        rows = func.unnest(_texts(accounts), _texts(currencies)).table_valued("account_id", "currency")
+        rows = (
+            func.unnest(_texts(accounts), _texts(currencies))
+            .table_valued("account_id", "currency")
+            .render_derived()
+        )
         new = select(rows.c.account_id, rows.c.currency, literal(0)).order_by(rows.c.account_id, rows.c.currency)
         await session.execute(
             insert_or(AccountBalance)
@@ -62,7 +66,9 @@ async def lock_balances(
     if not wanted:
         return {}
     accounts, currencies = zip(*sorted(wanted), strict=True)
-    rows = func.unnest(_texts(accounts), _texts(currencies)).table_valued("account_id", "currency")
+    rows = (
+        func.unnest(_texts(accounts), _texts(currencies)).table_valued("account_id", "currency").render_derived()
+    )
     of = tuple_(AccountBalance.account_id, AccountBalance.currency)
     statement = (
         select(AccountBalance.account_id, AccountBalance.currency, AccountBalance.amount_minor)
@@ -116,8 +122,10 @@ async def add_entries(
 async def _write_sums(session: AsyncSession, sums: Mapping[AccountCurrency, int]) -> None:
     accounts, currencies = zip(*sums, strict=True)
     amounts = cast(list(sums.values()), ARRAY(BigInteger()))
-    new = func.unnest(_texts(accounts), _texts(currencies), amounts).table_valued(
-        "account_id", "currency", "amount_minor"
+    new = (
+        func.unnest(_texts(accounts), _texts(currencies), amounts)
+        .table_valued("account_id", "currency", "amount_minor")
+        .render_derived()
     )
     await session.execute(
         update(AccountBalance)
