@@ -105,13 +105,17 @@ class TierUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
-    """A price model's answer: an exact amount in the currency's major unit and how it came about."""
+    """A price model's answer: an exact amount in the currency's major unit and how it came about.
+
+    `notes`: sentences that say why allowances or tiers are not as they were sold.
+    """
 
     formula: str
     quantity: int
     unit_amount: Decimal | None
     amount: Decimal
     tiers: tuple[TierUse, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,10 @@ class CostStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatedLine:
-    """One line of an invoice. `exact_amount` (major unit) was rounded once, half up, to `amount_minor`."""
+    """One line of an invoice. `exact_amount` (major unit) was rounded once, half up, to `amount_minor`.
+
+    `explain.explain_line` says in sentences how it came about.
+    """
 
     description: str
     formula: str
@@ -142,6 +149,7 @@ class RatedLine:
     exact_amount: Decimal
     amount_minor: int
     currency: str
+    notes: tuple[str, ...] = ()
 
 
 class PriceModel(Protocol):

@@ -105,6 +105,7 @@ def _rated(run: Run, price: VersionPrice, kind: ChargeKind, charge: Charge, *, n
             exact_amount=charge.amount,
             amount_minor=round_minor(charge.amount, version.currency),
             currency=version.currency,
+            notes=charge.notes,
         ),
     )
 

@@ -32,7 +32,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A version of a plan or add-on within one billing period: its stretches in order of time.
+    """A version of a plan or add-on within one billing period: its stretches, at least one, in order of time.
 
     `starts_ms`: how long after the period's start the version first ran. `own_quota_units`: the subscription's own
     quota in place of the plan's. `extra_units`: what add-ons add to it. `setup_fee_due`: the setup fee falls into
@@ -50,7 +50,7 @@ class Run:
     @property
     def share(self) -> Share:
         """Return the part of the period for which the version ran."""
-        return Share(sum(stretch.covered_ms for stretch in self.stretches), self.period_ms)
+        return Share(sum([stretch.covered_ms for stretch in self.stretches]), self.period_ms)
 
     @property
     def allowance_share(self) -> Share:
@@ -66,7 +66,7 @@ class Run:
 
     def used_units(self, meter: str) -> int:
         """Return what was used of a meter while the version ran."""
-        return sum(stretch.units.get(meter, 0) for stretch in self.stretches)
+        return sum([stretch.units.get(meter, 0) for stretch in self.stretches])
 
 
 @dataclass(slots=True)
