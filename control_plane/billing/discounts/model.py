@@ -1,6 +1,5 @@
 """Coupons and discounts as values, and what must be true of them. Pure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,15 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from control_plane.billing.line_scopes import LineScope, kinds_of
-from control_plane.foundation.errors import Problem, ValidationFailedError
-from control_plane.foundation.money import Money, UnknownCurrencyError, minor_units
-from control_plane.foundation.text import CODE_RULE, clean_name, is_code
-
-MAX_PERCENT = Decimal(100)
-PERCENT_DIGITS = 4
-MAX_COUNT = 120
-PROMOTION_CODE_RULE = "must be 3 to 48 letters, digits, `-` and `_`, and begin with a letter or digit"
-_PROMOTION_CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{2,47}")
+from control_plane.foundation.money import Money
 
 
 class Duration(StrEnum):
@@ -70,6 +61,27 @@ class CouponTerms:
             "product_codes": list(self.product_codes),
             "max_redemptions": self.max_redemptions,
             "redeem_until": None if self.redeem_until is None else self.redeem_until.isoformat(),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeTerms:
+    """Who can redeem a promotion code, apart from its coupon's own limits; see `tables.PromotionCode`."""
+
+    max_redemptions: int | None = None
+    redeem_until: datetime | None = None
+    first_time_only: bool = False
+    minimum_minor: int | None = None
+    minimum_currency: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them ready for JSON."""
+        return {
+            "max_redemptions": self.max_redemptions,
+            "redeem_until": None if self.redeem_until is None else self.redeem_until.isoformat(),
+            "first_time_only": self.first_time_only,
+            "minimum_minor": self.minimum_minor,
+            "minimum_currency": self.minimum_currency,
         }
 
 
@@ -175,77 +187,3 @@ def discount_name(
     """Return "Founding member (25% off)" or "Welcome (20.00 USD off)"."""
     off = f"{percent.normalize():f}%" if percent is not None else str(Money(amount_minor or 0, currency or ""))
     return f"{terms_name} ({off} off)"
-
-
-def check_promotion_code(text: str) -> str:
-    """Return what people type as it is kept: upper-case, without spaces around it.
-
-    Raises:
-        ValidationFailedError: field `code`.
-    """
-    code = text.strip().upper()
-    if not _PROMOTION_CODE.fullmatch(code):
-        raise ValidationFailedError("code", PROMOTION_CODE_RULE)
-    return code
-
-
-def check_coupon_code(code: str) -> str:
-    """Return the code.
-
-    Raises:
-        ValidationFailedError: field `code`.
-    """
-    if not is_code(code):
-        raise ValidationFailedError("code", CODE_RULE)
-    return code
-
-
-def check_terms(terms: CouponTerms) -> CouponTerms:
-    """Return the terms.
-
-    Raises:
-        ValidationFailedError: names every field that is not usable.
-    """
-    clean_name(terms.name)
-    problems = [*_amount_problems(terms), *_count_problems(terms)]
-    if terms.max_redemptions is not None and terms.max_redemptions < 1:
-        problems.append(Problem("max_redemptions", "must be at least 1"))
-    if problems:
-        first, *more = problems
-        raise ValidationFailedError(first.field, first.message, *more)
-    return terms
-
-
-def _amount_problems(terms: CouponTerms) -> list[Problem]:
-    if (terms.percent is None) is (terms.amount_minor is None):
-        return [Problem("percent", "give either a percentage or an amount")]
-    if terms.percent is not None:
-        if terms.currency is not None:
-            return [Problem("currency", "belongs to an amount: a percentage holds for every currency")]
-        return percent_problems(terms.percent, "percent")
-    try:
-        minor_units(terms.currency or "")
-    except UnknownCurrencyError:
-        return [Problem("currency", "must be an ISO 4217 code such as USD")]
-    if (terms.amount_minor or 0) < 1:
-        return [Problem("amount", "must be above zero")]
-    return []
-
-
-def percent_problems(percent: Decimal, field_name: str) -> list[Problem]:
-    """Return what is wrong with a percentage: above 0, up to 100, at most four decimals."""
-    exponent = percent.as_tuple().exponent
-    if not percent.is_finite() or not 0 < percent <= MAX_PERCENT:
-        return [Problem(field_name, "must be above 0 and at most 100")]
-    if isinstance(exponent, int) and exponent < -PERCENT_DIGITS:
-        return [Problem(field_name, f"must have at most {PERCENT_DIGITS} decimals")]
-    return []
-
-
-def _count_problems(terms: CouponTerms) -> list[Problem]:
-    if terms.duration in COUNTED:
-        if terms.count is None or not 1 <= terms.count <= MAX_COUNT:
-            return [Problem("count", f"must be between 1 and {MAX_COUNT} for the duration {terms.duration}")]
-    elif terms.count is not None:
-        return [Problem("count", f"is not used for the duration {terms.duration}: leave it out")]
-    return []

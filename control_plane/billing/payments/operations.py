@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.balance.entries import NewEntry
 from control_plane.billing.balance.operations import add_to_balance
+from control_plane.billing.discounts.applying import forget_discounts
 from control_plane.billing.discounts.referrals import reward_first_payment
 from control_plane.billing.invoices.tables import Invoice
 from control_plane.billing.payments.model import (
@@ -118,6 +119,7 @@ async def void_invoice(
     await record(
         session, invoice, action="invoice.voided", before=before, details={"reason": reason}, actor=actor, now=now
     )
+    await note_not_billed(session, invoice, now=now)
     if invoice.balance_applied_minor:
         back = NewEntry(
             account_id=invoice.account_id,
@@ -129,7 +131,6 @@ async def void_invoice(
             author=actor,
         )
         await add_to_balance(session, back, now=now)
-    await note_not_billed(session, invoice, now=now)
     await catch_up_for(session, invoice, actor=actor, now=now)
     return invoice
 
