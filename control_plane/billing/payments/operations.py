@@ -120,6 +120,7 @@ async def void_invoice(
         session, invoice, action="invoice.voided", before=before, details={"reason": reason}, actor=actor, now=now
     )
     await note_not_billed(session, invoice, now=now)
+    await forget_discounts(session, [invoice.id])
     if invoice.balance_applied_minor:
         back = NewEntry(
             account_id=invoice.account_id,
