@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.imports import accounts_by_external_id, create_accounts
 from control_plane.accounts.tables import Account
+from control_plane.catalog.currencies import currencies_of, is_sold_in
 from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.errors import ValidationFailedError
@@ -138,11 +139,12 @@ def _decide(wanted: WantedAccount, known: _Known) -> ImportedAccount:
 def _why_refused(
     wanted: WantedAccount, account: Account | None, subscription: Subscription | None, known: _Known
 ) -> str:
-    currency = known.version.currency
     if account is not None and account.status == AccountStatus.DELETED:
         return f"account {account.id} was deleted"
-    if account is not None and subscription is None and account.currency != currency:
-        return f"account {account.id} pays in {account.currency}, the plan is priced in {currency}"
+    version = known.version
+    if account is not None and subscription is None and not is_sold_in(version, account.currency):
+        priced = ", ".join(currencies_of(version))
+        return f"account {account.id} pays in {account.currency}, the plan is priced in {priced}"
     for number, key in enumerate(wanted.keys, start=1):
         owner = known.owners.get(key.key_hash)
         if owner is not None and (account is None or owner != account.id):

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from control_plane.accounts.queries import account
 from control_plane.billing.spend_caps import (
     charges_of,
     charges_within,
@@ -116,11 +117,11 @@ async def set_spend_cap(
     subscription = await subscription_by_id(session, subscription_id)
     versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
     current = phase_at(subscription, now) or subscription.phases[-1]
-    currency = versions[current.plan_version_id].currency
+    currency = (await account(session, subscription.account_id)).currency
     amount_minor = _amount_minor(amount, currency)
-    _check_fixed_charges(subscription, versions, amount_minor, now)
+    _check_fixed_charges(subscription, versions, amount_minor, currency, now)
     await _check_bounds(session, subscription, [versions[key] for key in _versions_ahead(subscription, now)])
-    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription))
+    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription, currency))
     await own_terms.set_spend_cap(
         session, subscription_id=subscription_id, amount_minor=amount_minor, actor=actor, now=now
     )
@@ -154,14 +155,13 @@ async def require_cap_kept(session: AsyncSession, subscription: Subscription, *,
     versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
     ahead = [versions[key] for key in sorted(_versions_ahead(subscription, now))]
     await _check_bounds(session, subscription, ahead)
+    currency = (await account(session, subscription.account_id)).currency
     for version in ahead:
-        fixed = fixed_minor([charges_of(version, subscription)], version.currency)
+        fixed = fixed_minor([charges_of(version, subscription, currency)], currency)
         if fixed > cap_minor:
-            what = (
-                f"Plan {version.plan.code} costs {_text(fixed, version.currency)} a billing period before any use"
-            )
-            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, version.currency))
-    await _check_periods(session, subscription, versions, cap_minor, now)
+            what = f"Plan {version.plan.code} costs {_text(fixed, currency)} a billing period before any use"
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, currency))
+    await _check_periods(session, subscription, versions, Money(cap_minor, currency), now)
 
 
 async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
@@ -203,14 +203,17 @@ def _amount_minor(amount: str, currency: str) -> int:
 
 
 def _check_fixed_charges(
-    subscription: Subscription, versions: dict[str, PlanVersion], amount_minor: int, now: datetime
+    subscription: Subscription,
+    versions: dict[str, PlanVersion],
+    amount_minor: int,
+    currency: str,
+    now: datetime,
 ) -> None:
     """This period's fixed charges may be of several plans; the next one's are those of the plan in force then."""
     for period in current_and_next_period(subscription, now):
         charges: dict[str, VersionCharges] = {}
         if phases_within(subscription, period):
-            charges = charges_within(subscription, versions, period)
-        currency = next(iter(versions.values())).currency
+            charges = charges_within(subscription, versions, period, currency=currency)
         fixed = fixed_minor(charges.values(), currency)
         if fixed > amount_minor:
             plans = ", ".join(sorted({versions[key].plan.name for key in charges}))
@@ -222,28 +225,28 @@ async def _check_periods(
     session: AsyncSession,
     subscription: Subscription,
     versions: Mapping[str, PlanVersion],
-    cap_minor: int,
+    cap: Money,
     now: datetime,
 ) -> None:
     """Refuse a change that makes a period dearer before any use, and so dearer than the cap with its use so far.
 
     Each period is judged as it will be rated: amounts of several plans are cut and rounded one by one.
     """
-    currency = next(iter(versions.values())).currency
+    currency = cap.currency
     unchanged = phases_unchanged(subscription, now)
     for period in current_and_next_period(subscription, now):
         phases = phases_within(subscription, period)
         counted = await units_of_phases(session, {(phase.id, period.start, period.end) for phase in phases})
-        charges = charges_within(subscription, versions, period, counted)
+        charges = charges_within(subscription, versions, period, counted, currency=currency)
         fixed, total = fixed_minor(charges.values(), currency), charged_minor(charges.values(), currency)
-        before = charges_within(subscription, versions, period, phases=unchanged)
-        if total > cap_minor and fixed > fixed_minor(before.values(), currency):
+        before = charges_within(subscription, versions, period, currency=currency, phases=unchanged)
+        if total > cap.amount_minor and fixed > fixed_minor(before.values(), currency):
             plans = ", ".join(versions[key].plan.code for key in charges)
             what = (
                 f"The billing period from {period.start:%Y-%m-%d} would cost {_text(total, currency)} "
                 f"({plans}; {_text(fixed, currency)} before any use)"
             )
-            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, currency))
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, currency))
 
 
 async def _check_bounds(
@@ -252,10 +255,11 @@ async def _check_bounds(
     declared = await meters_of_versions(session, [version.id for version in versions])
     for version in versions:
         priced = declared.get(version.id, {})
-        for code in sorted(reported_dimensions(charges_of(version, subscription)) & priced.keys()):
+        charges = charges_of(version, subscription, version.currency)  # in every currency the same is counted
+        for code in sorted(reported_dimensions(charges) & priced.keys()):
             raise MeterUncappedError(plan=version.plan.code, meter=priced[code])
         product = version.plan.api_product
-        missing = unbounded_dimension(charges_of(version, subscription), product)
+        missing = unbounded_dimension(charges, product)
         if missing is not None:
             raise MaximumMissingError(
                 plan=version.plan.code, product=product.code, route=missing.route, dimension=missing.dimension

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
+from control_plane.accounts.tables import Account
 from control_plane.billing.model import PricedVersion, applied_price
 from control_plane.billing.queries import billed_from, priced_version
 from control_plane.catalog.model import unit_maximum
@@ -72,6 +73,8 @@ class SpendCaps:
     """What has been read of subscriptions with a cap; compiled one by one, since one may be spoiled."""
 
     _subscriptions: Mapping[str, Subscription]
+    _currencies: Mapping[str, str]
+    """What the account of each subscription pays in."""
     _in_force: Mapping[str, str]
     _versions: Mapping[str, PlanVersion]
     _counted: Counted
@@ -86,11 +89,11 @@ class SpendCaps:
             LookupError: the subscription has no cap, or is not there. RatingError: a price cannot be rated.
         """
         subscription, in_force = self._subscriptions[subscription_id], self._in_force[subscription_id]
-        version = self._versions[in_force]
+        version, currency = self._versions[in_force], self._currencies[subscription_id]
         caps: list[SpendCap | None] = []
         periods = cap_periods(subscription, self._now)
         for period in periods:
-            charges = charges_within(subscription, self._versions, period, self._counted)
+            charges = charges_within(subscription, self._versions, period, self._counted, currency=currency)
             current = charges.pop(in_force, None)
             # the next period may be another plan's: it is judged by the plan in force now, as by all its limits
             if current is None and len(periods) > 1:
@@ -98,8 +101,8 @@ class SpendCaps:
             caps.append(
                 compile_spend_cap(
                     subscription.spend_cap_minor or 0,
-                    currency=version.currency,
-                    in_force=current or charges_of(version, subscription),
+                    currency=currency,
+                    in_force=current or charges_of(version, subscription, currency),
                     others=list(charges.values()),
                     reserves=_reserves(version.plan.api_product),
                 )
@@ -119,13 +122,16 @@ async def read_spend_caps(
     Without `read_unlogged` nothing is known of calls that are on their way into usage.
     """
     if not in_force:
-        return SpendCaps({}, {}, {}, {}, now)
+        return SpendCaps({}, {}, {}, {}, {}, now)
     statement = (
-        select(Subscription)
+        select(Subscription, Account.currency)
+        .join(Account, Account.id == Subscription.account_id)
         .where(is_any_of(Subscription.id, in_force), Subscription.spend_cap_minor.is_not(None))
         .options(selectinload(Subscription.phases))
     )
-    subscriptions = {row.id: row for row in await session.scalars(statement)}
+    found = (await session.execute(statement)).all()
+    subscriptions = {row.id: row for row, _ in found}
+    currencies = {row.id: currency for row, currency in found}
     needed = {in_force[key] for key in subscriptions}
     spans: set[tuple[str, datetime, datetime]] = set()
     ended: list[EndedPhase] = []
@@ -144,7 +150,7 @@ async def read_spend_caps(
             product = versions[in_force[of.subscription_id]].plan.api_product
             _count_at_most(counted[of.id, of.period_start].at_most, unlogged, product)
     changed = frozenset(of.subscription_id for of in ended)
-    return SpendCaps(subscriptions, in_force, versions, counted, now, changed)
+    return SpendCaps(subscriptions, currencies, in_force, versions, counted, now, changed)
 
 
 def _ended(row: Subscription, phase: SubscriptionPhase, period: BillingPeriod) -> list[EndedPhase]:
@@ -174,9 +180,9 @@ def unbounded_dimension(charges: VersionCharges, product: ApiProduct) -> Unbound
     return None
 
 
-def charges_of(version: PlanVersion, subscription: Subscription) -> VersionCharges:
-    """Return what a version charges for a whole billing period of the subscription."""
-    return VersionCharges(prices=_prices(priced_version(version), subscription))
+def charges_of(version: PlanVersion, subscription: Subscription, currency: str) -> VersionCharges:
+    """Return what a version charges, in the account's currency, for a whole billing period of the subscription."""
+    return VersionCharges(prices=_prices(priced_version(version, currency=currency), subscription))
 
 
 def charges_within(
@@ -185,6 +191,7 @@ def charges_within(
     period: BillingPeriod,
     counted: Counted | None = None,
     *,
+    currency: str,
     phases: Iterable[SubscriptionPhase] | None = None,
 ) -> dict[str, VersionCharges]:
     """Return, by plan version, what each that runs within a billing period charges for its part of it.
@@ -198,7 +205,7 @@ def charges_within(
     at_most = _merged(subscription, phases, period, {key: units.at_most for key, units in known.items()})
     return {
         one.plan_version_id: VersionCharges(
-            prices=_prices(priced_version(versions[one.plan_version_id]), subscription),
+            prices=_prices(priced_version(versions[one.plan_version_id], currency=currency), subscription),
             share=one.share,
             units=one.units,
             units_at_most=most.units,

@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.catalog.model import PLAN
 from control_plane.catalog.queries import concurrency_of
-from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
+from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion, Price
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync.records import PlanTerms
@@ -29,8 +30,13 @@ PLAN_COLUMNS = (
     PlanVersion.redis_down,
     PlanVersion.on_past_due,
     PlanVersion.by_quote,
-    PlanVersion.currency,
     PlanVersion.interval,
+)
+CURRENCIES = (
+    select(func.array_agg(Price.currency.distinct()))
+    .where(Price.plan_version_id == PlanVersion.id)
+    .scalar_subquery()
+    .label("currencies")
 )
 
 
@@ -41,6 +47,10 @@ class ProductSnapshot:
     code: str
     route_units: dict[str, int]
     offers: tuple[PlanTerms, ...]
+
+    def offers_in(self, currency: str) -> tuple[PlanTerms, ...]:
+        """Return the plans that an account which pays in the currency may take."""
+        return tuple(offer for offer in self.offers if not offer.currencies or currency in offer.currencies)
 
 
 async def plans_by_version(session: AsyncSession, version_ids: Collection[str]) -> dict[str, PlanTerms]:
@@ -56,10 +66,11 @@ async def plans_by_version(session: AsyncSession, version_ids: Collection[str]) 
 async def products_with_offers(session: AsyncSession, product_ids: Collection[str]) -> dict[str, ProductSnapshot]:
     """Return API products by their ids."""
     offered = (
-        select(Plan.api_product_id, *PLAN_COLUMNS)
+        select(Plan.api_product_id, *PLAN_COLUMNS, CURRENCIES)
         .join(PlanVersion, PlanVersion.plan_id == Plan.id)
         .where(
             is_any_of(Plan.api_product_id, product_ids),
+            Plan.kind == PLAN,
             Plan.visibility == "public",
             Plan.archived_at.is_(None),
             PlanVersion.status == "published",
@@ -68,7 +79,7 @@ async def products_with_offers(session: AsyncSession, product_ids: Collection[st
     )
     offers: dict[str, list[PlanTerms]] = defaultdict(list)
     for row in await session.execute(offered):
-        offers[row.api_product_id].append(_plan(row))
+        offers[row.api_product_id].append(replace(_plan(row), currencies=tuple(row.currencies or ())))
     products = select(ApiProduct.id, ApiProduct.code, ApiProduct.route_units).where(
         is_any_of(ApiProduct.id, product_ids)
     )
@@ -97,6 +108,5 @@ def _plan(row: Row[Any]) -> PlanTerms:
         redis_down=row.redis_down,
         on_past_due=row.on_past_due,
         by_quote=row.by_quote,
-        currency=row.currency,
         interval=row.interval,
     )

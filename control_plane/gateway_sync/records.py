@@ -36,7 +36,7 @@ class KeySnapshot:
 
 @dataclass(frozen=True, slots=True)
 class PlanTerms:
-    """One plan version as the gateway needs it. `quota_units` None: no quota."""
+    """One plan version as the gateway needs it. `quota_units` None: no quota. `currencies` (): all."""
 
     code: str
     name: str
@@ -51,7 +51,7 @@ class PlanTerms:
     quota_cap_units: int | None = None
     concurrency: Concurrency | None = None
     on_past_due: str = "serve"
-    currency: str = "USD"
+    currencies: tuple[str, ...] = ()
     interval: str = "month"
 
 
@@ -163,12 +163,8 @@ def _concurrency(subscription: SubscriptionSnapshot) -> Concurrency | None:
 def _better_plan(subscription: SubscriptionSnapshot, quota_units: int | None) -> PlanTerms | None:
     """Return the plan that fits what was asked for, or the next larger one while that is not known."""
     fitting, plan = subscription.fitting, subscription.plan
-    # a subscription can move to no plan of another currency or interval
-    offers = [
-        offer
-        for offer in subscription.offers
-        if (offer.currency, offer.interval) == (plan.currency, plan.interval)
-    ]
+    # a subscription can move to no plan of another interval; those of other currencies are not offered to it
+    offers = [offer for offer in subscription.offers if offer.interval == plan.interval]
     if fitting is not None and fitting.valid:
         for offer in offers:
             if offer.code == fitting.plan:

@@ -118,13 +118,13 @@ async def accounts_after(
     return SnapshotPage(accounts, len(rows), rows[-1].id if rows else None)
 
 
-def _select_accounts() -> Select[str, str, str, int]:
-    return select(Account.id, Account.name, Account.status, Account.gateway_version)
+def _select_accounts() -> Select[str, str, str, int, str]:
+    return select(Account.id, Account.name, Account.status, Account.gateway_version, Account.currency)
 
 
 async def _accounts(
     session: AsyncSession,
-    rows: Sequence[Row[str, str, str, int]],
+    rows: Sequence[Row[str, str, str, int, str]],
     *,
     now: datetime,
     read_unlogged: ReadUnlogged | None,
@@ -137,7 +137,7 @@ async def _accounts(
     capped = {row.id: row.plan_version_id for row in found if row.spend_cap_minor is not None}
     caps = await read_spend_caps(session, capped, now=now, read_unlogged=read_unlogged)
 
-    def snapshot(row: Row[str, str, str, int]) -> AccountSnapshot:
+    def snapshot(row: Row[str, str, str, int, str]) -> AccountSnapshot:
         return AccountSnapshot(
             id=row.id,
             name=row.name,
@@ -148,6 +148,7 @@ async def _accounts(
                     held,
                     plans[held.plan_version_id],
                     products[held.api_product_id],
+                    currency=row.currency,
                     cap=caps.compiled(held.id) if held.id in capped else None,
                     plan_changed=held.id in caps.changed,
                 )
@@ -230,7 +231,13 @@ def _key(row: Row[Any]) -> KeySnapshot:
 
 
 def _subscription(
-    row: Row[Any], plan: PlanTerms, product: ProductSnapshot, *, cap: SpendCap | None, plan_changed: bool
+    row: Row[Any],
+    plan: PlanTerms,
+    product: ProductSnapshot,
+    *,
+    currency: str,
+    cap: SpendCap | None,
+    plan_changed: bool,
 ) -> SubscriptionSnapshot:
     windows = row.overrides.get("windows")
     return SubscriptionSnapshot(
@@ -249,6 +256,6 @@ def _subscription(
         spend_cap=cap,
         plan_changed=plan_changed,
         route_units=product.route_units,
-        offers=product.offers,
+        offers=product.offers_in(currency),
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
     )

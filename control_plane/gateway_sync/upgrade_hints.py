@@ -5,7 +5,7 @@ subscriptions, never for longer than it pauses; those that a change of plan or q
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.accounts.tables import Account
+from control_plane.catalog.model import PLAN
 from control_plane.catalog.queries import plan_versions, plans, published_versions, terms_of_version
 from control_plane.catalog.tables import ApiProduct, PlanVersion
 from control_plane.foundation.db import is_any_of
@@ -162,12 +164,14 @@ def _held(subscription_ids: Collection[str], now: datetime) -> Select[Any]:
         select(
             Subscription.id,
             Subscription.account_id,
+            Account.currency,
             Subscription.overrides,
             SubscriptionPhase.plan_version_id,
             ApiProduct.code.label("product"),
             UpgradeHint.basis.label("old_basis"),
             UpgradeHint.fitting_plan.label("old_plan"),
         )
+        .join(Account, Account.id == Subscription.account_id)
         .join(SubscriptionPhase, running)
         .join(ApiProduct, ApiProduct.id == Subscription.api_product_id)
         .outerjoin(UpgradeHint, UpgradeHint.subscription_id == Subscription.id)
@@ -177,7 +181,7 @@ def _held(subscription_ids: Collection[str], now: datetime) -> Select[Any]:
 
 
 async def _offers(session: AsyncSession, product_code: str) -> tuple[Offer, ...]:
-    on_sale = await plans(session, product_code=product_code, public_only=True)
+    on_sale = await plans(session, product_code=product_code, public_only=True, kind=PLAN)
     versions = await published_versions(session, [plan.id for plan in on_sale])
     return tuple(
         Offer(code=plan.code, name=plan.name, position=plan.position, terms=terms_of_version(versions[plan.id]))
@@ -188,12 +192,18 @@ async def _offers(session: AsyncSession, product_code: str) -> tuple[Offer, ...]
 
 def _hint(row: Row[Any], version: PlanVersion, offers: Collection[Offer], demand: Demand | None) -> dict[str, Any]:
     demand = demand or Demand()
+    currency = row.currency
+    suited = [
+        replace(offer, terms=offer.terms.in_currency(currency))
+        for offer in offers
+        if offer.terms.is_sold_in(currency)
+    ]
     held = Held(
         code=version.plan.code,
         quota_units=row.overrides.get("quota_units", version.quota_units),
-        terms=terms_of_version(version),
+        terms=terms_of_version(version).in_currency(currency),
     )
-    judged = choose_fitting_plan(offers, held=held, demand=demand)
+    judged = choose_fitting_plan(suited, held=held, demand=demand)
     return {
         "subscription_id": row.id,
         "basis": hint_basis(row),

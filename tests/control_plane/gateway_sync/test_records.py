@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from control_plane.foundation.clock import to_ms
+from control_plane.gateway_sync.plan_snapshots import ProductSnapshot
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
     FittingPlan,
@@ -150,11 +151,18 @@ class TestUpgrade:
         )
         assert found is unlimited
 
-    @pytest.mark.parametrize("other", [{"currency": "EUR"}, {"interval": "year"}])
     @pytest.mark.parametrize("fitting", [None, FittingPlan(None, True), FittingPlan("starter", True)])
-    def test_never_names_a_plan_that_the_subscription_cannot_move_to(self, other, fitting):
-        offers = [replace(offer, **other) for offer in self.OFFERS]
+    def test_never_names_a_plan_that_the_subscription_cannot_move_to(self, fitting):
+        offers = [replace(offer, interval="year") for offer in self.OFFERS]
         assert grant(plan=self.FREE, offers=tuple(offers), fitting=fitting).upgrade is None
+
+    def test_offers_only_what_is_sold_in_the_currency_of_the_account(self):
+        dollars = plan("dollars", quota_units=1, windows=(), position=0, currencies=("USD",))
+        both = plan("both", quota_units=2, windows=(), position=1, currencies=("EUR", "USD"))
+        free = plan("free", quota_units=3, windows=(), position=2)
+        product = ProductSnapshot(code="weather", route_units={}, offers=(dollars, both, free))
+        assert product.offers_in("EUR") == (both, free)
+        assert product.offers_in("USD") == (dollars, both, free)
 
     def test_links_absolutely(self):
         found = grant(plan=self.FREE, offers=self.OFFERS).upgrade
