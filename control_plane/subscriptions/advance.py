@@ -1,5 +1,5 @@
-"""What time and the catalogue do to subscriptions: planned phases begin, cancelled subscriptions end, spend caps
-are compiled for another billing period.
+"""What time and the catalogue do to subscriptions: planned phases begin, trials and cancelled subscriptions end,
+spend caps are compiled for another billing period.
 
 A worker calls `advance` every second or so and commits; many workers may.
 """
@@ -14,13 +14,12 @@ from sqlalchemy.orm import selectinload
 from control_plane.accounts.operations import bump_gateway_versions
 from control_plane.accounts.tables import Account
 from control_plane.foundation.db import is_any_of
-from control_plane.foundation.outbox import Topic, claim, finish
+from control_plane.foundation.outbox import Topic, claim, enqueue_many, finish
 from control_plane.subscriptions.cap_renewal import renew_cap
 from control_plane.subscriptions.model import OVER, Advanced, Status, check_transition
-from control_plane.subscriptions.records import facts, record
+from control_plane.subscriptions.records import SYSTEM, add_record, begin_phases, facts
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
-ACTOR = "system"
 MAX_PRODUCT_ROWS = 100
 
 
@@ -38,14 +37,18 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     await session.execute(locked)
     subscriptions = await _due_subscriptions(session, due, now) if due else []
     begun = ended = renewed = 0
+    billed_anew = []
     for subscription in subscriptions:
-        begun += _begin_phases(subscription, now)
-        ended += await _end(session, subscription, now)
+        begins, ends = begin_phases(session, subscription, now), _end(session, subscription, now)
+        begun, ended = begun + begins, ended + ends
+        if begins or ends:
+            billed_anew.append(subscription.id)
         renewed += subscription.spend_cap_due_at is not None and subscription.spend_cap_due_at <= now
         renew_cap(subscription, now)
     await session.flush()
     changed = told | {subscription.account_id for subscription in subscriptions}
     await bump_gateway_versions(session, changed, now)
+    await enqueue_many(session, topic=Topic.SUBSCRIPTION_CHANGED, entity_ids=billed_anew, now=now)
     await finish(session, [row.id for row in rows], now)
     return Advanced(len(told), begun, ended, renewed)
 
@@ -85,26 +88,19 @@ async def _due_subscriptions(
             | (_LIVE & ((Subscription.ends_at <= now) | (Subscription.spend_cap_due_at <= now))),
         )
         .order_by(Subscription.id)
-        .options(selectinload(Subscription.phases))
+        .options(selectinload(Subscription.phases), selectinload(Subscription.add_ons))
         .with_for_update()
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(statement)).all()
 
 
-def _begin_phases(subscription: Subscription, now: datetime) -> int:
-    waiting = [phase for phase in subscription.phases if phase.applied_at is None and phase.starts_at <= now]
-    for phase in waiting:
-        phase.applied_at = now
-    return len(waiting)
-
-
-async def _end(session: AsyncSession, subscription: Subscription, now: datetime) -> int:
+def _end(session: AsyncSession, subscription: Subscription, now: datetime) -> int:
     if subscription.status in OVER or subscription.ends_at is None or subscription.ends_at > now:
         return 0
     before = facts(subscription)
     subscription.status = check_transition(subscription.status, Status.ENDED).value
-    await record(session, subscription, action="subscription.ended", before=before, actor=ACTOR, now=now)
+    add_record(session, subscription, action="subscription.ended", before=before, actor=SYSTEM, now=now)
     return 1
 
 

@@ -19,22 +19,49 @@ class Status(StrEnum):
     ENDED = "ended"
 
 
-TRANSITIONS: Mapping[Status, frozenset[Status]] = {
-    Status.TRIALING: frozenset({Status.ACTIVE, Status.PAST_DUE, Status.PAUSED, Status.CANCELED, Status.ENDED}),
-    Status.ACTIVE: frozenset({Status.PAST_DUE, Status.PAUSED, Status.CANCELED, Status.ENDED}),
-    Status.PAST_DUE: frozenset({Status.ACTIVE, Status.PAUSED, Status.CANCELED, Status.ENDED}),
-    Status.PAUSED: frozenset({Status.ACTIVE, Status.CANCELED, Status.ENDED}),
-    Status.CANCELED: frozenset(),
-    Status.ENDED: frozenset(),
+# every step there is, and what takes it (docs/subscriptions.md has the same table)
+TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
+    Status.TRIALING: {
+        Status.ACTIVE: "the trial ends, or is ended early",
+        Status.CANCELED: "cancel now",
+        Status.ENDED: "the trial ends and the plan does not go on, or it was cancelled",
+    },
+    Status.ACTIVE: {
+        Status.PAST_DUE: "a payment is overdue",
+        Status.PAUSED: "pause",
+        Status.CANCELED: "cancel now",
+        Status.ENDED: "its end comes: cancelled at period end",
+    },
+    Status.PAST_DUE: {
+        Status.ACTIVE: "the payment arrives",
+        Status.CANCELED: "cancel now",
+        Status.ENDED: "its end comes: cancelled at period end",
+    },
+    Status.PAUSED: {
+        Status.ACTIVE: "resume",
+        Status.CANCELED: "cancel now",
+        Status.ENDED: "its end comes: cancelled at period end",
+    },
+    Status.CANCELED: {},
+    Status.ENDED: {},
 }
 OVER = frozenset({Status.CANCELED, Status.ENDED})
+# what to do instead of a step that is refused
+_INSTEAD = {
+    (Status.TRIALING, Status.PAUSED): "a trial costs nothing: let it run, end it or cancel",
+    (Status.TRIALING, Status.PAST_DUE): "a trial costs nothing, so nothing can be overdue",
+    (Status.PAST_DUE, Status.PAUSED): "wait for the payment or cancel",
+    (Status.PAUSED, Status.PAST_DUE): "resume it first",
+}
 
 
 class TransitionRefusedError(ConflictError):
     """A subscription cannot go from the one status to the other."""
 
     def __init__(self, before: str, after: str) -> None:
-        super().__init__("subscription_transition_refused", f"A subscription that is {before} cannot be {after}.")
+        words = f"A subscription that is {before} cannot be {after}"
+        instead = _INSTEAD.get((Status(before), Status(after)))
+        super().__init__("subscription_transition_refused", f"{words}: {instead}." if instead else f"{words}.")
 
 
 @dataclass(frozen=True, slots=True)

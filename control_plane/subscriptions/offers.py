@@ -1,4 +1,6 @@
-"""Which plan version an account may be put on."""
+"""Which plan or add-on version an account may be put on."""
+
+from typing import Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,45 +26,78 @@ class PlanUnlistedError(NotAllowedError):
         super().__init__("plan_unlisted", f"Plan {plan_code} is sold on request only.")
 
 
+class PlanIsAddOnError(ConflictError):
+    """An add-on is sold beside a plan, never in its place."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__(
+            "plan_is_add_on", f"{plan_code} is an add-on: subscribe to a plan, and add it to the subscription."
+        )
+
+
+class NotAnAddOnError(ConflictError):
+    """A plan cannot be sold beside another."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__("not_an_add_on", f"{plan_code} is a plan, not an add-on: change the plan instead.")
+
+
 class ProductDiffersError(ConflictError):
     """The plan belongs to another API product than the subscription."""
 
-    def __init__(self, plan_code: str) -> None:
-        super().__init__("product_differs", f"Plan {plan_code} belongs to another API product: subscribe to it.")
+    def __init__(self, plan_code: str, *, add_on: bool = False) -> None:
+        what = f"Add-on {plan_code}" if add_on else f"Plan {plan_code}"
+        instead = "add it to a subscription to that one" if add_on else "subscribe to it"
+        super().__init__("product_differs", f"{what} belongs to another API product: {instead}.")
 
 
 class IntervalDiffersError(ConflictError):
     """Monthly and yearly plans count periods differently; the change is a new subscription."""
 
-    def __init__(self, plan_interval: str, interval: str) -> None:
+    def __init__(self, plan_interval: str, interval: str, *, add_on: bool = False) -> None:
+        what = "add-on" if add_on else "plan"
+        instead = f"choose one by the {interval}" if add_on else "cancel at period end and subscribe anew"
         super().__init__(
             "interval_differs",
-            f"The plan is billed by the {plan_interval}, the subscription by the {interval}: "
-            "cancel at period end and subscribe anew.",
+            f"The {what} is billed by the {plan_interval}, the subscription by the {interval}: {instead}.",
         )
 
 
 async def offered_version(
-    session: AsyncSession, plan_code: str, *, account: Account, allow_unlisted: bool
+    session: AsyncSession,
+    plan_code: str,
+    *,
+    account: Account,
+    allow_unlisted: bool,
+    kind: Literal["plan", "add_on"] = "plan",
 ) -> PlanVersion:
-    """Return the version of a plan that is on sale to an account, with plan, product and prices.
+    """Return the version of a plan (or add-on) that is on sale to an account, with plan, product and prices.
 
     Raises:
-        NotFoundError, PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError.
+        NotFoundError, PlanIsAddOnError, NotAnAddOnError, PlanNotOnSaleError, PlanUnlistedError,
+        CurrencyDiffersError.
     """
-    version = await version_on_sale(session, plan_code, allow_unlisted=allow_unlisted)
+    version = await version_on_sale(session, plan_code, allow_unlisted=allow_unlisted, kind=kind)
     if not is_sold_in(version, account.currency):
         raise CurrencyDiffersError(plan_code, account.currency, currencies_of(version))
     return version
 
 
-async def version_on_sale(session: AsyncSession, plan_code: str, *, allow_unlisted: bool) -> PlanVersion:
-    """Return the version of a plan that is on sale, with plan, product and prices, whoever asks.
+async def version_on_sale(
+    session: AsyncSession,
+    plan_code: str,
+    *,
+    allow_unlisted: bool,
+    kind: Literal["plan", "add_on"] = "plan",
+) -> PlanVersion:
+    """Return the version of a plan (or add-on) that is on sale, with plan, product and prices, whoever asks.
 
     Raises:
-        NotFoundError, PlanNotOnSaleError, PlanUnlistedError.
+        NotFoundError, PlanIsAddOnError, NotAnAddOnError, PlanNotOnSaleError, PlanUnlistedError.
     """
     plan = await catalog.plan(session, plan_code)
+    if plan.kind != kind:
+        raise PlanIsAddOnError(plan_code) if kind == "plan" else NotAnAddOnError(plan_code)
     version = (await catalog.published_versions(session, [plan.id])).get(plan.id)
     if version is None or plan.archived_at is not None or plan.api_product.archived_at is not None:
         raise PlanNotOnSaleError(plan_code)
@@ -77,3 +112,11 @@ def require_change(subscription: Subscription, version: PlanVersion) -> None:
         raise ProductDiffersError(version.plan.code)
     if version.interval != subscription.interval:
         raise IntervalDiffersError(version.interval, subscription.interval)
+
+
+def require_addition(subscription: Subscription, version: PlanVersion) -> None:
+    """Raise where an add-on's version cannot stand beside the plan: ProductDiffersError, IntervalDiffersError."""
+    if version.plan.api_product_id != subscription.api_product_id:
+        raise ProductDiffersError(version.plan.code, add_on=True)
+    if version.interval != subscription.interval:
+        raise IntervalDiffersError(version.interval, subscription.interval, add_on=True)

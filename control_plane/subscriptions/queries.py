@@ -11,19 +11,19 @@ from control_plane.catalog.tables import ApiProduct
 from control_plane.foundation.db import UtcDateTime
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.period import BillingPeriod, period_containing
-from control_plane.subscriptions.model import OVER, PhaseSpan
+from control_plane.subscriptions.model import OVER, PhaseSpan, Status
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
 _OVER = sorted(OVER)
 
 
 async def subscription(session: AsyncSession, subscription_id: str) -> Subscription:
-    """Return a subscription with its phases, over or not.
+    """Return a subscription with its phases and add-ons, over or not.
 
     Raises:
         NotFoundError: there is none.
     """
-    statement = select(Subscription).where(Subscription.id == subscription_id).options(_PHASES)
+    statement = select(Subscription).where(Subscription.id == subscription_id).options(_PHASES, _ADD_ONS)
     found = (await session.scalars(statement)).one_or_none()
     if found is None:
         raise NotFoundError("subscription", subscription_id)
@@ -31,12 +31,12 @@ async def subscription(session: AsyncSession, subscription_id: str) -> Subscript
 
 
 async def subscriptions_of_account(session: AsyncSession, account_id: str) -> Sequence[Subscription]:
-    """Return all subscriptions of an account with their phases, newest first."""
+    """Return all subscriptions of an account with their phases and add-ons, newest first."""
     statement = (
         select(Subscription)
         .where(Subscription.account_id == account_id)
         .order_by(Subscription.started_at.desc(), Subscription.id.desc())
-        .options(_PHASES)
+        .options(_PHASES, _ADD_ONS)
     )
     return (await session.scalars(statement)).all()
 
@@ -137,4 +137,12 @@ def period_at(subscription: Subscription, moment: datetime) -> BillingPeriod:
     return period_containing(moment, subscription.anchor_at, subscription.interval, subscription.time_zone)
 
 
+def period_end(subscription: Subscription, now: datetime) -> datetime:
+    """Return when the billing period that holds `now` ends; of a trial, the trial's end."""
+    if subscription.status == Status.TRIALING and subscription.trial_ends_at is not None:
+        return subscription.trial_ends_at
+    return period_at(subscription, now).end
+
+
 _PHASES = selectinload(Subscription.phases)
+_ADD_ONS = selectinload(Subscription.add_ons)

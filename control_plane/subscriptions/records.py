@@ -11,8 +11,12 @@ from control_plane.accounts.operations import bump_gateway_version
 from control_plane.accounts.tables import Account
 from control_plane.foundation.audit import add_change
 from control_plane.foundation.errors import ConflictError, NotFoundError
-from control_plane.subscriptions.model import OVER
+from control_plane.foundation.outbox import Topic, enqueue
+from control_plane.subscriptions.cap_renewal import renew_cap
+from control_plane.subscriptions.model import OVER, Status, check_transition
 from control_plane.subscriptions.tables import Subscription
+
+SYSTEM = "system"
 
 
 class SubscriptionOverError(ConflictError):
@@ -27,6 +31,8 @@ async def bumped_subscription(
 ) -> tuple[Account, Subscription]:
     """Return a subscription that is not over, locked, and its account, whose gateway version is one higher.
 
+    What has begun by now and was not noted yet has been noted: a trial that is over is one no longer.
+
     Raises:
         NotFoundError, SubscriptionOverError.
     """
@@ -37,39 +43,92 @@ async def bumped_subscription(
     subscription = await locked_subscription(session, subscription_id)
     if subscription.status in OVER or (subscription.ends_at is not None and subscription.ends_at <= now):
         raise SubscriptionOverError(subscription_id)
+    if begin_phases(session, subscription, now):
+        await tell_billing(session, subscription, now)
     return account, subscription
 
 
 async def locked_subscription(session: AsyncSession, subscription_id: str) -> Subscription:
-    """Return an existing subscription, read afresh with its phases and locked; lock its account first."""
+    """Return an existing subscription, read afresh with phases and add-ons and locked; lock its account first."""
     statement = (
         select(Subscription)
         .where(Subscription.id == subscription_id)
-        .options(selectinload(Subscription.phases))
+        .options(selectinload(Subscription.phases), selectinload(Subscription.add_ons))
         .with_for_update()
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(statement)).one()
 
 
+def begin_phases(session: AsyncSession, subscription: Subscription, now: datetime) -> int:
+    """Note the planned phases that have begun by `now`; returns how many. A trial that is over is active."""
+    waiting = [phase for phase in subscription.phases if phase.applied_at is None and phase.starts_at <= now]
+    for phase in waiting:
+        phase.applied_at = now
+    goes_on = subscription.ends_at is None or subscription.ends_at > now
+    ends_at = subscription.trial_ends_at
+    if subscription.status == Status.TRIALING and goes_on and ends_at is not None and ends_at <= now:
+        before = facts(subscription)
+        subscription.status = check_transition(subscription.status, Status.ACTIVE).value
+        action = "subscription.trial_ended"
+        add_record(session, subscription, action=action, before=before, actor=SYSTEM, now=now)
+    return len(waiting)
+
+
+async def tell_billing(session: AsyncSession, subscription: Subscription, now: datetime) -> None:
+    """Write the news that what a subscription is billed has changed."""
+    await enqueue(session, topic=Topic.SUBSCRIPTION_CHANGED, entity_id=subscription.id, now=now)
+
+
 def facts(subscription: Subscription) -> dict[str, Any]:
-    """Return what the audit log keeps of a subscription (phases loaded)."""
+    """Return what the audit log keeps of a subscription (phases and add-ons loaded)."""
     return {
         "account_id": subscription.account_id,
         "status": subscription.status,
         "anchor_at": subscription.anchor_at.isoformat(),
-        "ends_at": subscription.ends_at.isoformat() if subscription.ends_at else None,
+        "ends_at": _text(subscription.ends_at),
+        "trial_ends_at": _text(subscription.trial_ends_at),
+        "unused_time": subscription.unused_time,
         "overrides": dict(subscription.overrides),
         "spend_cap_minor": subscription.spend_cap_minor,
         "phases": [
             {
                 "plan_version_id": phase.plan_version_id,
-                "starts_at": phase.starts_at.isoformat(),
-                "ends_at": phase.ends_at.isoformat() if phase.ends_at else None,
+                "kind": phase.kind,
+                "starts_at": _text(phase.starts_at),
+                "ends_at": _text(phase.ends_at),
             }
             for phase in subscription.phases
         ],
+        "add_ons": [
+            {
+                "plan_version_id": add_on.plan_version_id,
+                "quantity": add_on.quantity,
+                "starts_at": _text(add_on.starts_at),
+                "ends_at": _text(add_on.ends_at),
+            }
+            for add_on in subscription.add_ons
+        ],
     }
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+async def note_change(
+    session: AsyncSession,
+    subscription: Subscription,
+    *,
+    action: str,
+    before: dict[str, Any],
+    actor: str,
+    now: datetime,
+) -> None:
+    """Finish a change of what a subscription is billed: renew its cap, write the audit row, tell billing."""
+    renew_cap(subscription, now)
+    await record(session, subscription, action=action, before=before, actor=actor, now=now)
+    await tell_billing(session, subscription, now)
 
 
 async def record(

@@ -71,7 +71,7 @@ async def timelines(session: AsyncSession, subscription_ids: Collection[str]) ->
     subscriptions = (
         await session.execute(select(*_SUBSCRIPTION).where(is_any_of(Subscription.id, subscription_ids)))
     ).all()
-    phases: dict[str, list[Row[Any]]] = defaultdict(list)
+    phases: dict[str, list[Any]] = defaultdict(list)
     of_phases = (
         select(*_PHASE)
         .where(is_any_of(SubscriptionPhase.subscription_id, subscription_ids))
@@ -79,7 +79,7 @@ async def timelines(session: AsyncSession, subscription_ids: Collection[str]) ->
     )
     for phase in await session.execute(of_phases):
         phases[phase.subscription_id].append(phase)
-    add_ons: dict[str, list[Row[Any]]] = defaultdict(list)
+    add_ons: dict[str, list[Any]] = defaultdict(list)
     of_add_ons = (
         select(*_ADD_ON)
         .where(is_any_of(SubscriptionAddOn.subscription_id, subscription_ids))

@@ -28,7 +28,7 @@ from control_plane.catalog.rules import MAX_CONCURRENCY
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.unset import UNSET
 from control_plane.foundation.windows import MAX_WINDOWS
-from control_plane.subscriptions import operations, own_terms, queries
+from control_plane.subscriptions import operations, own_terms, queries, statuses
 from control_plane.subscriptions.queries import current_and_next_period, phase_at
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from gateway_contract.records import Window
@@ -269,7 +269,7 @@ async def change_status(
     subscription_id: SubscriptionId, body: ChangeStatus, session: Database, caller: Authenticated, now: Now
 ) -> SubscriptionAnswer:
     """Say that a payment failed or arrived, pause it or resume it; gateways know within a second. Repeatable."""
-    row = await operations.change_status(
+    row = await statuses.change_status(
         session, subscription_id=subscription_id, status=body.status, actor=caller.actor, now=now
     )
     return await _one(session, row, now)

@@ -19,8 +19,9 @@ from control_plane.gateway_sync.settlement import settle_sealed_hours
 from control_plane.gateway_sync.sweep import rebuild, sweep
 from control_plane.keys.operations import revoke_key
 from control_plane.subscriptions.advance import advance
-from control_plane.subscriptions.operations import change_plan, change_status
+from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.own_terms import override_limits
+from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.counters import (

@@ -7,7 +7,7 @@ from control_plane.foundation.clock import to_ms
 from control_plane.foundation.period import period_containing
 from control_plane.gateway_sync.settlement import settle_sealed_hours
 from control_plane.gateway_sync.sweep import rebuild
-from control_plane.subscriptions.operations import change_status
+from control_plane.subscriptions.statuses import change_status
 from gateway_contract.counters import (
     CALLS,
     SKIPPED,

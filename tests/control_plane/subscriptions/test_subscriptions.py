@@ -25,12 +25,12 @@ from control_plane.subscriptions.operations import (
     AlreadySubscribedError,
     cancel,
     change_plan,
-    change_status,
     subscribe,
     withdraw_cancellation,
 )
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.records import SubscriptionOverError
+from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import SubscriptionPhase
 from gateway_contract.records import Window
 from tests.control_plane.builders import (
