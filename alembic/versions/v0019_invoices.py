@@ -107,6 +107,7 @@ def upgrade() -> None:
         sa.Column("seller", JSONB(), nullable=True),
         sa.Column("buyer", JSONB(), nullable=True),
         sa.Column("note", sa.Text(), server_default="", nullable=False),
+        sa.Column("draft_digest", sa.Text(), nullable=True),
         sa.Column("usage_as_of", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("finalise_at", sa.DateTime(timezone=True), nullable=True),

@@ -43,6 +43,7 @@ class Topic(StrEnum):
     PRODUCT_CHANGED = "product.changed"
     UPGRADE_HINT_VOID = "upgrade_hint.void"
     SUBSCRIPTION_CHANGED = "subscription.changed"
+    INVOICE_FINALISED = "invoice.finalised"
 
 
 class OutboxRow(Base):

@@ -1,4 +1,4 @@
-"""Numbers without gaps: taken under a row's lock that is kept until the commit, so what is rolled back is not lost.
+"""Numbers without gaps: taken under a row's lock that is kept until the commit, so none is lost by a rollback.
 
 Whoever takes numbers waits for all who took some of the same series before: take them last in a transaction, and
 for many documents at once.

@@ -21,7 +21,8 @@ class Invoice(Base):
     `credited_minor` off. A trigger refuses any change to a final invoice but of `status`, `amount_paid_minor`,
     `credited_minor`, `paid_at` and `voided_at`. A subscription has one draft at most (by hand: more).
 
-    `period_start` and `period_end`: the period whose usage it bills, or that it was made in.
+    `period_start` and `period_end`: the period whose usage it bills, or that it was made in. `draft_digest` tells
+    whether a draft's lines are still the ones that are due.
     `discounts`: [{"discount_id", "description", "amount_minor"}]; `taxes`: [{"name", "percent", "taxable_minor",
     "amount_minor"}]; `seller` and `buyer` are written down when it is finalised.
     """
@@ -75,6 +76,7 @@ class Invoice(Base):
     seller: Mapped[dict[str, Any] | None]
     buyer: Mapped[dict[str, Any] | None]
     note: Mapped[str] = mapped_column(default="", server_default="")
+    draft_digest: Mapped[str | None]
     usage_as_of: Mapped[datetime | None]
     created_at: Mapped[datetime]
     finalise_at: Mapped[datetime | None]

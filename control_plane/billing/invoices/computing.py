@@ -1,0 +1,123 @@
+"""The lines that each subscription of a round needs, and what they come to."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.billing.discounts.applying import discounts_in_force
+from control_plane.billing.invoices.amounts import amounts_of
+from control_plane.billing.invoices.billed import billed_charges
+from control_plane.billing.invoices.difference import counts, difference
+from control_plane.billing.invoices.due import due_in_advance, due_lines
+from control_plane.billing.invoices.model import IN_ADVANCE, Billed, ChargeLine, Reason
+from control_plane.billing.invoices.steps import StepKind
+from control_plane.billing.invoices.work import Work
+from control_plane.billing.taxes.applying import tax_terms
+from control_plane.billing.terms import Terms, read_terms
+from control_plane.foundation.ids import new_id
+from control_plane.foundation.period import BillingPeriod
+from control_plane.usage.rollups.phase_units import units_of_phases
+
+Units = Mapping[tuple[str, datetime], Mapping[str, int]]
+"""Billable units by phase and start of the billing period."""
+BilledByPeriod = Mapping[tuple[str, datetime], Mapping[str, Billed]]
+
+_AT_WORK = frozenset({StepKind.ADVANCE, StepKind.DRAFT, StepKind.CLOSE})
+
+
+async def compute(session: AsyncSession, works: Sequence[Work], *, seller_country: str, now: datetime) -> None:
+    """Fill in lines, amounts and ids of the invoices that are to be made or brought up to date at `now`."""
+    works = [work for work in works if work.step.kind in _AT_WORK]
+    terms = await read_terms(
+        session, {(version_id, work.currency) for work in works for version_id in work.timeline.version_ids}
+    )
+    units = await _units(session, works)
+    billed = await billed_charges(
+        session, {(work.subscription_id, period.start) for work in works for period in _periods(work)}
+    )
+    for work in works:
+        own = {version_id: terms[version_id, work.currency] for version_id in work.timeline.version_ids}
+        work.lines = _lines(work, own, units, billed, now)
+        work.is_final = work.step.kind is not StepKind.DRAFT and not work.waits_for_usage
+    made = [work for work in works if counts(work.lines)]
+    for work in made:
+        work.invoice_id = work.draft.invoice_id if work.draft else new_id("inv", now)
+        work.reason = _reason(work, billed)
+    await _add_up(session, made, seller_country=seller_country, now=now)
+
+
+async def _add_up(session: AsyncSession, made: Sequence[Work], *, seller_country: str, now: datetime) -> None:
+    final = {work.subscription_id for work in made if work.is_final}
+    drafts = {work.subscription_id for work in made} - final
+    discounts = {
+        **(await discounts_in_force(session, drafts) if drafts else {}),
+        **(await discounts_in_force(session, final, locked=True) if final else {}),
+    }
+    accounts = {work.account_id for work in made}
+    taxes = await tax_terms(session, accounts, at=now, seller_country=seller_country) if accounts else {}
+    for work in made:
+        work.amounts = amounts_of(
+            work.lines,
+            discounts=discounts.get(work.subscription_id, ()),
+            taxes=taxes.get(work.account_id, ()),
+            currency=work.currency,
+        )
+        work.digest = lines_digest(work.lines)
+
+
+async def _units(session: AsyncSession, works: Sequence[Work]) -> Units:
+    spans = {
+        (phase.id, period.start, period.end)
+        for work in works
+        if work.step.kind is not StepKind.ADVANCE
+        for period in work.usage_periods
+        for phase in work.timeline.phases_within(period)
+        if phase.costs
+    }
+    return {place: counted.billable for place, counted in (await units_of_phases(session, spans)).items()}
+
+
+def _periods(work: Work) -> list[BillingPeriod]:
+    """Return every period that the invoice has to do with, in order."""
+    if work.step.kind is StepKind.ADVANCE:
+        return [work.step.period]
+    periods = {*work.usage_periods, *([work.step.next_period] if work.step.next_period else [])}
+    return sorted(periods, key=lambda period: period.start)
+
+
+def _lines(
+    work: Work, terms: Mapping[str, Terms], units: Units, billed: BilledByPeriod, now: datetime
+) -> list[ChargeLine]:
+    timeline, lines = work.timeline, []
+    for period in _periods(work):
+        before = billed.get((work.subscription_id, period.start), {})
+        if work.step.kind is StepKind.ADVANCE or period == work.step.next_period:
+            due = due_in_advance(timeline, period, terms=terms, begun_by=now)
+            before = {key: one for key, one in before.items() if one.first.kind in IN_ADVANCE}
+        else:
+            of_period = {
+                phase.id: units.get((phase.id, period.start), {}) for phase in timeline.phases_within(period)
+            }
+            due = due_lines(timeline, period, terms=terms, units=of_period)
+        lines += difference(due, before)
+    if work.step.kind is StepKind.ADVANCE and sum(line.amount_minor for line in lines) <= 0:
+        return []  # what lowers the bill waits for the next invoice
+    return lines
+
+
+def _reason(work: Work, billed: BilledByPeriod) -> Reason:
+    if work.step.kind is not StepKind.ADVANCE:
+        return Reason.FINAL if work.step.final else Reason.PERIOD
+    timeline, period = work.timeline, work.step.period
+    begun = timeline.anchor_at in period or timeline.started_at in period
+    first = begun and not billed.get((work.subscription_id, period.start))
+    paid = {phase.plan_version_id for phase in timeline.phases_within(period) if phase.costs}
+    return Reason.START if first and len(paid) == 1 else Reason.CHANGE
+
+
+def lines_digest(lines: Sequence[ChargeLine]) -> str:
+    """Return a digest of everything that lines say: equal only where the lines are."""
+    said = repr(lines)
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()

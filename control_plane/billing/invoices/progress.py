@@ -1,0 +1,132 @@
+"""How far subscriptions are billed, and when billing looks at each next."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.billing.invoices.steps import ClosingRules, StepKind, next_look
+from control_plane.billing.invoices.work import Work
+from control_plane.foundation.outbox import Topic, claim, finish
+
+# A seal's moment is read before its transaction begins and commits after: what is sealed about when a period is
+# billed counts as not seen, so that it is looked at once more, rather than never.
+SEAL_MARGIN = timedelta(minutes=10)
+NEWS_AT_ONCE = 1_000
+
+_SET = text("""
+UPDATE subscription_billing AS billing SET look_at = made.look_at, usage_billed_until = made.billed_until
+FROM unnest(CAST(:ids AS text[]), CAST(:looks AS timestamptz[]), CAST(:untils AS timestamptz[]))
+    AS made (id, look_at, billed_until)
+WHERE billing.subscription_id = made.id
+""")
+_PERIODS = text("""
+INSERT INTO billed_periods (subscription_id, period_start, period_end, usage_as_of, invoice_id, closed_at)
+SELECT subscription_id, period_start, period_end, :as_of, invoice_id, :now
+FROM unnest(CAST(:ids AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]),
+    CAST(:invoices AS text[])) AS made (subscription_id, period_start, period_end, invoice_id)
+ON CONFLICT (subscription_id, period_start) DO UPDATE SET usage_as_of = excluded.usage_as_of, changed_at = NULL,
+    invoice_id = coalesce(excluded.invoice_id, billed_periods.invoice_id)
+""")
+_LOOK = text("""
+INSERT INTO subscription_billing (subscription_id, look_at, usage_billed_until)
+SELECT id, CASE WHEN billed_by = 'own' THEN CAST(:now AS timestamptz) END, started_at FROM subscriptions
+WHERE id = ANY (CAST(:ids AS text[]))
+ORDER BY id
+ON CONFLICT (subscription_id) DO UPDATE SET look_at = least(subscription_billing.look_at, excluded.look_at)
+""")
+_UNKNOWN = text("""
+SELECT id FROM subscriptions
+WHERE NOT EXISTS (SELECT 1 FROM subscription_billing WHERE subscription_id = subscriptions.id)
+ORDER BY id LIMIT :limit
+""")
+_REOPEN = text("""
+UPDATE billed_periods SET changed_at = :now
+FROM (SELECT DISTINCT subscription_id, period_start FROM invoice_lines WHERE invoice_id = :invoice_id) AS line
+WHERE billed_periods.subscription_id = line.subscription_id AND billed_periods.period_start = line.period_start
+    AND changed_at IS NULL
+""")
+
+
+async def look_at_changed(session: AsyncSession, *, now: datetime) -> int:
+    """Take news of subscriptions that changed: each is looked at from `now` on; returns how many rows of news."""
+    rows = await claim(session, topics=[Topic.SUBSCRIPTION_CHANGED], limit=NEWS_AT_ONCE)
+    await look_at(session, {row.entity_id for row in rows}, now=now)
+    await finish(session, [row.id for row in rows], now)
+    return len(rows)
+
+
+async def look_at(session: AsyncSession, subscription_ids: Collection[str], *, now: datetime) -> None:
+    """Have billing look at subscriptions, also those that it did not know of. Idempotent."""
+    if subscription_ids:
+        await session.execute(_LOOK, {"ids": sorted(subscription_ids), "now": now})
+
+
+async def look_at_unknown(session: AsyncSession, *, now: datetime, limit: int = 10_000) -> int:
+    """Have billing look at subscriptions that nobody has told it of; returns how many."""
+    ids = list((await session.execute(_UNKNOWN, {"limit": limit})).scalars())
+    await look_at(session, ids, now=now)
+    return len(ids)
+
+
+async def bill_again(session: AsyncSession, *, invoice_id: str, subscription_id: str, now: datetime) -> None:
+    """Have what an invoice charged billed anew, since it became void: what is due of it is on the next invoice."""
+    await session.execute(_REOPEN, {"invoice_id": invoice_id, "now": now})
+    await look_at(session, [subscription_id], now=now)
+
+
+async def note_progress(
+    session: AsyncSession, works: Sequence[Work], *, rules: ClosingRules, now: datetime
+) -> None:
+    """Write down which periods are billed, and when to look next."""
+    closed = [
+        (work.subscription_id, period, work.invoice_id)
+        for work in works
+        if work.step.kind is StepKind.CLOSE and not work.waits_for_usage
+        for period in work.usage_periods
+    ]
+    if closed:
+        await session.execute(
+            _PERIODS,
+            {
+                "ids": [subscription_id for subscription_id, _, _ in closed],
+                "starts": [period.start for _, period, _ in closed],
+                "ends": [period.end for _, period, _ in closed],
+                "invoices": [invoice_id for *_, invoice_id in closed],
+                "as_of": now - SEAL_MARGIN,
+                "now": now,
+            },
+        )
+    after = [_after(work, rules, now) for work in works]
+    await session.execute(
+        _SET,
+        {
+            "ids": [work.subscription_id for work in works],
+            "looks": [look for look, _ in after],
+            "untils": [until for _, until in after],
+        },
+    )
+
+
+def _after(work: Work, rules: ClosingRules, now: datetime) -> tuple[datetime | None, datetime]:
+    """Return when to look next, None for never, and up to when usage is billed then."""
+    step = work.step
+    if step.kind is StepKind.SKIP:
+        return now, step.period.end
+    if step.kind is StepKind.CLOSE and not work.waits_for_usage:
+        return _look_after_closing(work, now), max(step.period.end, work.billed_until)
+    looks = {
+        StepKind.NONE: None,
+        StepKind.ADVANCE: next_look(work.timeline, step.period, now),
+        StepKind.DRAFT: min(step.closes_at + rules.grace, now + rules.refresh),
+        StepKind.CLOSE: now + rules.retry,
+    }
+    return looks[step.kind], work.billed_until
+
+
+def _look_after_closing(work: Work, now: datetime) -> datetime | None:
+    upcoming = work.step.next_period
+    if upcoming is None:
+        return None
+    return next_look(work.timeline, upcoming, now) if now < upcoming.end else now

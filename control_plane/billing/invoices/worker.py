@@ -1,0 +1,85 @@
+"""The loop that closes billing periods: as many workers as wanted, each on other subscriptions."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.billing.invoices import metrics
+from control_plane.billing.invoices.closing import ClosingConfig, ClosingResult, close_due
+from control_plane.billing.invoices.late_usage import find_late_usage
+from control_plane.billing.invoices.progress import look_at_changed, look_at_unknown
+from control_plane.foundation.clock import utc_now
+from control_plane.usage.loops import Pauses, sleep_unless
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+async def run_closing(
+    *,
+    config: ClosingConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Bill what is due until `stop`. Failures are counted, logged and tried again."""
+    pauses = Pauses(stop)
+    swept_at: datetime | None = None
+    while not stop.is_set():
+        try:
+            now = clock()
+            if swept_at is None or not timedelta(0) <= now - swept_at < timedelta(seconds=config.sweep_seconds):
+                await sweep(sessions, now=now)
+                swept_at = now
+            looked = await close_round(sessions, config=config, now=clock())
+            pauses.reset()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
+            metrics.FAILURES.labels("close").inc()
+            log.warning("billing failed and tries again", error=repr(error))
+            await pauses.wait()
+            continue
+        if not looked:
+            await sleep_unless(stop, config.pause_seconds)
+
+
+async def sweep(sessions: async_sessionmaker[AsyncSession], *, now: datetime) -> None:
+    """Find what nobody tells of: usage sealed late, and subscriptions that billing does not know."""
+    async with sessions() as session, session.begin():
+        metrics.PERIODS_CHANGED.inc(await find_late_usage(session, now=now))
+    async with sessions() as session, session.begin():
+        await look_at_unknown(session, now=now)
+
+
+async def close_round(
+    sessions: async_sessionmaker[AsyncSession], *, config: ClosingConfig, now: datetime
+) -> ClosingResult | None:
+    """Take news and close one batch, each in its own transaction; None where there was neither."""
+    told = await _in_transaction(sessions, lambda session: look_at_changed(session, now=now))
+    with metrics.ROUND_SECONDS.time():
+        result = await _in_transaction(sessions, lambda session: close_due(session, config=config, now=now))
+    metrics.INVOICES_FINALISED.inc(result.finalised)
+    metrics.PERIODS_BILLED.inc(result.closed)
+    metrics.WAITING.set(result.waiting)
+    return result if told or result.looked else None
+
+
+async def close_all(
+    sessions: async_sessionmaker[AsyncSession], *, config: ClosingConfig, now: datetime
+) -> ClosingResult:
+    """Do everything that is due at `now`, swept first; returns what all rounds did together."""
+    await sweep(sessions, now=now)
+    total = ClosingResult()
+    while (result := await close_round(sessions, config=config, now=now)) is not None:
+        total = total + result
+    return total
+
+
+async def _in_transaction(
+    sessions: async_sessionmaker[AsyncSession], work: Callable[[AsyncSession], Awaitable[T]]
+) -> T:
+    async with sessions() as session, session.begin():
+        return await work(session)
