@@ -31,6 +31,8 @@ PLAN_COLUMNS = (
     PlanVersion.on_past_due,
     PlanVersion.by_quote,
     PlanVersion.interval,
+    PlanVersion.quota_on_change,
+    PlanVersion.payment,
 )
 CURRENCIES = (
     select(func.array_agg(Price.currency.distinct()))
@@ -109,4 +111,6 @@ def _plan(row: Row[Any]) -> PlanTerms:
         on_past_due=row.on_past_due,
         by_quote=row.by_quote,
         interval=row.interval,
+        quota_on_change=row.quota_on_change,
+        prepaid=row.payment == "prepaid",
     )

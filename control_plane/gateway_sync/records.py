@@ -8,11 +8,15 @@ from urllib.parse import quote
 
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.period import Interval, next_period, period_containing
+from control_plane.gateway_sync.allowances import Counting
+from control_plane.rating.model import WHOLE_PERIOD, Share
 from gateway_contract.records import (
     AccountRecord,
     AccountStatus,
+    Allowance,
     Concurrency,
     KeyRecord,
+    NextGrant,
     Period,
     ProductGrant,
     Quota,
@@ -53,6 +57,8 @@ class PlanTerms:
     on_past_due: str = "serve"
     currencies: tuple[str, ...] = ()
     interval: str = "month"
+    quota_on_change: str = "full"
+    prepaid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +73,22 @@ class FittingPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AddedTerms:
+    """What add-ons bring: units in the billing period that runs, units in those after it, entitlements."""
+
+    units: int = 0
+    units_later: int = 0
+    entitlements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SubscriptionSnapshot:
     """A live subscription in its present phase, with the plans on offer for the same API product.
 
     An override that is not None takes the plan's place; that of `concurrency` where the plan has such a limit.
     `ends_at` may lie ahead: cancelled at period end. `plan_changed`: its spend cap holds for a billing period in
-    which another plan ran before.
+    which another plan ran before. `counting`: how units count in the billing period with the number (ms)
+    `counting_from_ms`. `next`: what is known to come, and when; None there: the subscription ends.
     """
 
     id: str
@@ -92,6 +108,11 @@ class SubscriptionSnapshot:
     concurrency_override: int | None = None
     spend_cap: SpendCap | None = None
     plan_changed: bool = False
+    paused: bool = False
+    added: AddedTerms = AddedTerms()
+    counting: Counting | None = None
+    counting_from_ms: int = 0
+    next: "tuple[datetime, SubscriptionSnapshot | None] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +146,16 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
     windows = plan.windows if subscription.windows_override is None else subscription.windows_override
     quota_units = plan.quota_units if subscription.quota_override is None else subscription.quota_override
     better = _better_plan(subscription, quota_units)
+    quota = None if quota_units is None else _quota(subscription, quota_units, subscription.added.units_later)
     return ProductGrant(
         subscription_id=subscription.id,
         plan=plan.code,
         plan_name=plan.name,
         plan_version=plan.version,
         windows=windows,
-        quota=None if quota_units is None else _quota(subscription, quota_units),
+        quota=quota,
         periods=_periods(subscription, now),
-        entitlements=plan.entitlements,
+        entitlements=tuple(dict.fromkeys((*plan.entitlements, *subscription.added.entitlements))),
         route_units=subscription.route_units,
         redis_down=RedisDownPolicy(plan.redis_down),
         upgrade=None
@@ -144,15 +166,45 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
         concurrency=_concurrency(subscription),
         spend_cap=subscription.spend_cap,
         payment_due=subscription.past_due and plan.on_past_due == "refuse",
+        allowance=_allowance(subscription, quota_units, quota),
+        paused=subscription.paused,
+        next=_next(subscription, now=now, public_url=public_url),
     )
 
 
-def _quota(subscription: SubscriptionSnapshot, units: int) -> Quota:
+def _allowance(
+    subscription: SubscriptionSnapshot, quota_units: int | None, quota: Quota | None
+) -> Allowance | None:
+    """Return how units count in the period that runs; None where all of them do, against the whole quota."""
+    counting = subscription.counting
+    if counting is None:
+        return None
+    here = None
+    if quota_units is not None:
+        here = _quota(subscription, quota_units, subscription.added.units, share=counting.share)
+    allowance = counting.allowance
+    if here == quota:
+        return allowance
+    return replace(allowance or Allowance(subscription.counting_from_ms), quota=here)
+
+
+def _next(subscription: SubscriptionSnapshot, *, now: datetime, public_url: str) -> NextGrant | None:
+    if subscription.next is None:
+        return None
+    starts_at, then = subscription.next
+    # the periods around now: those after them are written in time
+    grant = None if then is None else build_grant(then, now=now, public_url=public_url)
+    return NextGrant(to_ms(starts_at), grant)
+
+
+def _quota(subscription: SubscriptionSnapshot, units: int, added: int, *, share: Share = WHOLE_PERIOD) -> Quota:
+    """Return what a billing period includes: the plan's part by time, and what add-ons bring."""
     plan, cap = subscription.plan, subscription.quota_cap_override or subscription.plan.quota_cap_units
+    included = share.of_units(units) + added
     if plan.quota_hard or cap is None:
-        return Quota(units=units, hard=plan.quota_hard)
+        return Quota(units=included, hard=plan.quota_hard)
     # a quota of the subscription's own may have outgrown the cap of a plan that it was moved to
-    return Quota(units=units, hard=False, cap_units=max(cap, units))
+    return Quota(units=included, hard=False, cap_units=share.of_units(max(cap, units)) + added)
 
 
 def _concurrency(subscription: SubscriptionSnapshot) -> Concurrency | None:
@@ -202,6 +254,9 @@ def _periods(subscription: SubscriptionSnapshot, now: datetime) -> tuple[Period,
     """
     counted_from = subscription.anchor_at, subscription.interval, subscription.time_zone
     current, following = _current_and_next(now, *counted_from)
+    if subscription.paused:
+        # one that is over: gateways that are older than pauses refuse, too
+        return (Period(current.start_ms, current.start_ms),)
     periods = [current]
     if to_ms(now) - current.start_ms < CLOCKS_DIFFER_MS:
         before = from_ms(current.start_ms - 1)

@@ -2,14 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
-from sqlalchemy import Row, Select, Text, select, text
+from sqlalchemy import Row, Select, Text, exists, select, text
 from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -17,7 +17,7 @@ from control_plane.accounts.tables import Account
 from control_plane.billing.spend_caps import ReadUnlogged, read_spend_caps
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
-from control_plane.foundation.period import Interval
+from control_plane.foundation.period import Interval, period_containing
 from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.plan_snapshots import ProductSnapshot, plans_by_version, products_with_offers
@@ -29,9 +29,13 @@ from control_plane.gateway_sync.records import (
     SubscriptionSnapshot,
 )
 from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
+from control_plane.gateway_sync.timed_terms import versions_needed, with_timeline
 from control_plane.keys.tables import ApiKey
-from control_plane.subscriptions.model import Status
-from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.rating.versions import PRORATED
+from control_plane.subscriptions.model import OVER, Status
+from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
+from control_plane.subscriptions.timeline import PhaseKind, Timeline
+from control_plane.subscriptions.timelines import timelines
 from gateway_contract.modes import Mode
 from gateway_contract.records import KeyRecord, KeyStatus, SpendCap
 
@@ -39,8 +43,6 @@ log = structlog.get_logger(__name__)
 
 Made = TypeVar("Made")
 
-# A paused subscription exists but allows no call; the others that are missing here are over.
-CALLABLE_STATUSES = ("trialing", "active", "past_due")
 
 # the table, not the mapped class: a sweep reads a million rows, and objects are of no use to it
 _KEYS = ApiKey.__table__.c
@@ -58,6 +60,14 @@ KEY_COLUMNS = (
     _KEYS.ip_ranges,
     _KEYS.expires_at,
     _KEYS.name,
+)
+
+
+_HAS_ADD_ONS = (
+    exists()
+    .where(SubscriptionAddOn.subscription_id == Subscription.id)
+    .correlate(Subscription)
+    .label("has_add_ons")
 )
 
 
@@ -133,6 +143,9 @@ async def _accounts(
     found = [row for account in subscriptions.values() for row in account]
     # few plans and products, many subscriptions: each plan is read once a page
     plans = await plans_by_version(session, {row.plan_version_id for row in found})
+    timed = await timelines(session, [row.id for row in found if _is_timed(row, plans[row.plan_version_id], now)])
+    needed = {version for one in timed.values() for version in versions_needed(one, now)}
+    plans |= await plans_by_version(session, needed.difference(plans))
     products = await products_with_offers(session, {row.api_product_id for row in found})
     capped = {row.id: row.plan_version_id for row in found if row.spend_cap_minor is not None}
     caps = await read_spend_caps(session, capped, now=now, read_unlogged=read_unlogged)
@@ -151,6 +164,9 @@ async def _accounts(
                     currency=row.currency,
                     cap=caps.compiled(held.id) if held.id in capped else None,
                     plan_changed=held.id in caps.changed,
+                    timeline=timed.get(held.id),
+                    plans=plans,
+                    now=now,
                 )
                 for held in subscriptions[row.id]
             ),
@@ -174,7 +190,13 @@ async def _subscription_rows(
             Subscription.overrides,
             Subscription.spend_cap_minor,
             Subscription.api_product_id,
+            Subscription.started_at,
+            _HAS_ADD_ONS,
             SubscriptionPhase.plan_version_id,
+            SubscriptionPhase.id.label("phase_id"),
+            SubscriptionPhase.kind,
+            SubscriptionPhase.starts_at,
+            SubscriptionPhase.ends_at.label("phase_ends_at"),
             UpgradeHint.fitting_plan,
             UpgradeHint.basis,
         )
@@ -182,7 +204,7 @@ async def _subscription_rows(
         .outerjoin(UpgradeHint, UpgradeHint.subscription_id == Subscription.id)
         .where(
             is_any_of(Subscription.account_id, account_ids),
-            Subscription.status.in_(CALLABLE_STATUSES),
+            Subscription.status.not_in(sorted(OVER)),
             Subscription.ends_at.is_(None) | (Subscription.ends_at > now),
             # applied: begun by the clock of whoever changed it, which may be ahead of ours
             (SubscriptionPhase.starts_at <= now) | SubscriptionPhase.applied_at.is_not(None),
@@ -197,6 +219,15 @@ async def _subscription_rows(
             held.pop()  # of two phases that look begun, the later holds
         held.append(row)
     return found
+
+
+def _is_timed(row: Row[Any], plan: PlanTerms, now: datetime) -> bool:
+    """Say whether more than the phase in force must be known: few subscriptions change within a billing period."""
+    if row.has_add_ons or row.phase_ends_at is not None:
+        return True
+    if row.starts_at == row.started_at and plan.quota_on_change != PRORATED:
+        return False
+    return bool(row.starts_at > period_containing(now, row.anchor_at, row.interval, row.time_zone).start)
 
 
 def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iterator[Made]:
@@ -238,13 +269,17 @@ def _subscription(
     currency: str,
     cap: SpendCap | None,
     plan_changed: bool,
+    timeline: Timeline | None,
+    plans: Mapping[str, PlanTerms],
+    now: datetime,
 ) -> SubscriptionSnapshot:
     windows = row.overrides.get("windows")
-    return SubscriptionSnapshot(
+    made = SubscriptionSnapshot(
         id=row.id,
         product=product.code,
         plan=plan,
         past_due=row.status == Status.PAST_DUE.value,
+        paused=Status.PAUSED.value == row.status or row.kind == PhaseKind.PAUSED,
         anchor_at=row.anchor_at,
         ends_at=row.ends_at,
         interval=cast("Interval", row.interval),
@@ -259,3 +294,4 @@ def _subscription(
         offers=product.offers_in(currency),
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
     )
+    return made if timeline is None else with_timeline(made, timeline, row.phase_id, plans, now=now)

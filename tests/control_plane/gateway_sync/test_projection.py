@@ -113,14 +113,16 @@ class TestProjectChanges:
         await project(now)
         assert (await gateway.account(ada.account_id)).products == {}
 
-    async def test_a_paused_subscription_grants_nothing(self, shop, gateway, project, now, ada):
+    async def test_a_paused_subscription_says_so_and_has_no_period(self, shop, gateway, project, now, ada):
         async with shop.sessions() as session, session.begin():
             await session.execute(
                 update(Subscription).where(Subscription.id == ada.subscription_id).values(status="paused")
             )
         await change(shop, rename_account, account_id=ada.account_id, name="Ada L", now=now)
         await project(now)
-        assert (await gateway.account(ada.account_id)).products == {}
+        grant = (await gateway.account(ada.account_id)).products["weather"]
+        assert grant.paused
+        assert [period.end_ms - period.start_ms for period in grant.periods] == [0]
 
     async def test_a_projector_whose_clock_is_behind_sees_what_has_begun(self, shop, gateway, project, now, ada):
         bob = await shop.add_customer(now, name="Bob")
