@@ -15,7 +15,7 @@ from control_plane.billing.payments import metrics
 from control_plane.billing.payments.model import PAYABLE
 from control_plane.foundation.clock import utc_now
 from control_plane.subscriptions.model import Status
-from control_plane.subscriptions.operations import change_status
+from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.loops import Pauses, sleep_unless
 
