@@ -7,6 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.billing.invoices.closing import ClosingConfig
+from control_plane.billing.invoices.finalising import InvoiceTerms
+from control_plane.billing.invoices.steps import ClosingRules
+from control_plane.billing.invoices.worker import run_closing
+from control_plane.billing.profiles.model import Seller
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Worker
 from control_plane.foundation.clock import utc_now
@@ -119,6 +124,17 @@ def gateway_config(settings: Settings) -> GatewayConfig:
     )
 
 
+def closing_config(settings: Settings) -> ClosingConfig:
+    """Return when billing periods are closed, and what invoices say."""
+    return ClosingConfig(
+        rules=ClosingRules(
+            grace=timedelta(hours=settings.invoice_grace_hours),
+            max_wait=timedelta(hours=max(settings.invoice_grace_hours, settings.invoice_max_wait_hours)),
+        ),
+        terms=InvoiceTerms(seller=Seller(), due_after=timedelta(days=settings.invoice_due_days)),
+    )
+
+
 def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:
     """Return all workers. Without gateway nodes there is nobody to push configuration to."""
 
@@ -133,6 +149,9 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
 
     async def subscriptions(stop: asyncio.Event) -> None:
         await run_advance(sessions, stop=stop)
+
+    async def invoices(stop: asyncio.Event) -> None:
+        await run_closing(config=closing_config(settings), sessions=sessions, stop=stop)
 
     async def upgrade_hints(stop: asyncio.Event) -> None:
         await run_upgrade_hints(database_url=settings.database_url, stop=stop)
@@ -153,6 +172,7 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
         Worker("sinks", sinks),
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
+        Worker("invoices", invoices),
         Worker("upgrade_hints", upgrade_hints),
     ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found

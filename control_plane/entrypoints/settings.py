@@ -122,6 +122,16 @@ class Settings(BaseSettings):
     export_keep_hours: int = Field(default=24, ge=1, le=24 * 90, description="How long a file of an export stays.")
     export_max_rows: int = Field(default=20_000_000, ge=1, le=10**10, description="Rows of one export at most.")
     export_max_mb: int = Field(default=4096, ge=1, le=10**7, description="The size of one export at most.")
+    invoice_grace_hours: int = Field(
+        default=1, ge=0, le=24 * 14, description="How long after its period an invoice stays a draft at least."
+    )
+    invoice_max_wait_hours: int = Field(
+        default=72,
+        ge=1,
+        le=24 * 21,
+        description="After how long an invoice is made final though usage of its period is not sealed.",
+    )
+    invoice_due_days: int = Field(default=14, ge=0, le=365, description="How long there is to pay an invoice.")
     sink_dir: Path | None = Field(
         default=None, description="Where sinks write files of days; beside the embedded event store if left out."
     )

@@ -41,12 +41,6 @@ SELECT id FROM subscriptions
 WHERE NOT EXISTS (SELECT 1 FROM subscription_billing WHERE subscription_id = subscriptions.id)
 ORDER BY id LIMIT :limit
 """)
-_REOPEN = text("""
-UPDATE billed_periods SET changed_at = :now
-FROM (SELECT DISTINCT subscription_id, period_start FROM invoice_lines WHERE invoice_id = :invoice_id) AS line
-WHERE billed_periods.subscription_id = line.subscription_id AND billed_periods.period_start = line.period_start
-    AND changed_at IS NULL
-""")
 
 
 async def look_at_changed(session: AsyncSession, *, now: datetime) -> int:
@@ -68,12 +62,6 @@ async def look_at_unknown(session: AsyncSession, *, now: datetime, limit: int = 
     ids = list((await session.execute(_UNKNOWN, {"limit": limit})).scalars())
     await look_at(session, ids, now=now)
     return len(ids)
-
-
-async def bill_again(session: AsyncSession, *, invoice_id: str, subscription_id: str, now: datetime) -> None:
-    """Have what an invoice charged billed anew, since it became void: what is due of it is on the next invoice."""
-    await session.execute(_REOPEN, {"invoice_id": invoice_id, "now": now})
-    await look_at(session, [subscription_id], now=now)
 
 
 async def note_progress(
