@@ -20,13 +20,14 @@ _SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("sec
 
 @lru_cache(maxsize=4096)  # the same prices stand on every invoice
 def format_amount(amount: Decimal, currency: str) -> str:
-    """Return "$49.00", "$0.0015" (every digit that counts, at least the currency's own) or "49.00 CHF"."""
-    text = f"{amount.normalize():,f}"
+    """Return "$49.00", "$0.0015" (every digit that counts, at least the currency's own), "-$5.00", "49.00 CHF"."""
+    text = f"{abs(amount).normalize():,f}"
     whole, _, fraction = text.partition(".")
     fraction = fraction.ljust(minor_units(currency), "0")
     number = f"{whole}.{fraction}" if fraction else whole
+    sign = "-" if amount < 0 else ""
     symbol = _SYMBOLS.get(currency)
-    return f"{symbol}{number}" if symbol else f"{number} {currency}"
+    return f"{sign}{symbol}{number}" if symbol else f"{sign}{number} {currency}"
 
 
 def format_held(amount: Decimal, used: Quantity) -> str:
