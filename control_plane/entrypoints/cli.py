@@ -25,6 +25,7 @@ from control_plane.entrypoints.commands import (
     maintenance,
     meters,
     plans,
+    prepaid_credits,
     processes,
     products,
     requests,
@@ -84,6 +85,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(disputes.app, name="disputes")
     app.add_typer(sinks.app, name="sinks")
     app.add_typer(invoices.app, name="invoices")
+    app.add_typer(prepaid_credits.app, name="credits")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)

@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol, TypeVar
 
+from control_plane.catalog.prices import canonical_amount
 from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
-from control_plane.foundation.money import Money
+from control_plane.foundation.money import Money, minor_units
 
 MAX_AMOUNT_MINOR = 10**12
 MAX_PRIORITY = 1000
@@ -146,6 +148,22 @@ def check_amount(amount_minor: int, field: str = "amount") -> int:
     """
     if not 0 < amount_minor <= MAX_AMOUNT_MINOR:
         raise ValidationFailedError(field, f"must be above 0 and at most {MAX_AMOUNT_MINOR} minor units")
+    return amount_minor
+
+
+def read_amount(amount: str, currency: str, *, field: str = "amount") -> int:
+    """Return an amount of major units, `"250.00"`, in minor units; 0 is one.
+
+    Raises:
+        ValidationFailedError: not an amount of that currency, or too large.
+    """
+    text = canonical_amount(amount, currency=currency, field=field)
+    digits = minor_units(currency)
+    if len(text.partition(".")[2]) > digits:
+        raise ValidationFailedError(field, f"{currency} has {digits} digits after the point")
+    amount_minor = int(Decimal(text).scaleb(digits))
+    if amount_minor > MAX_AMOUNT_MINOR:
+        raise ValidationFailedError(field, f"must be at most {Money(MAX_AMOUNT_MINOR, currency)}")
     return amount_minor
 
 

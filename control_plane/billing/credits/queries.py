@@ -1,12 +1,18 @@
 """Reading credits."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.billing.credits.model import CreditSum, GrantNotFoundError, ReservationStatus
+from control_plane.billing.credits.model import (
+    CreditSum,
+    GrantNotFoundError,
+    ReservationNotFoundError,
+    ReservationStatus,
+)
 from control_plane.billing.credits.tables import CreditEntry, CreditGrant, CreditReservation, InvoiceCredits
 from control_plane.catalog.tables import ApiProduct
 from control_plane.foundation.db import is_any_of
@@ -96,6 +102,18 @@ async def entry_page(
     return page_of(rows, limit=limit, sort_values=lambda row: (row.id,))
 
 
+async def reservation(session: AsyncSession, reservation_id: str) -> CreditReservation:
+    """Return one reservation.
+
+    Raises:
+        ReservationNotFoundError.
+    """
+    found = await session.get(CreditReservation, reservation_id)
+    if found is None:
+        raise ReservationNotFoundError(reservation_id)
+    return found
+
+
 async def reservation_page(
     session: AsyncSession, account_id: str, *, limit: int, cursor: str | None = None
 ) -> Page[CreditReservation]:
@@ -111,7 +129,13 @@ async def reservation_page(
     return page_of(rows, limit=limit, sort_values=lambda row: (row.id,))
 
 
-async def product_codes(session: AsyncSession, product_ids: set[str]) -> dict[str, str]:
+async def currencies(session: AsyncSession, grant_ids: Collection[str]) -> dict[str, str]:
+    """Return the currencies of grants by id."""
+    statement = select(CreditGrant.id, CreditGrant.currency).where(is_any_of(CreditGrant.id, grant_ids))
+    return dict((await session.execute(statement)).all())
+
+
+async def product_codes(session: AsyncSession, product_ids: Collection[str]) -> dict[str, str]:
     """Return the codes of API products by id."""
     statement = select(ApiProduct.id, ApiProduct.code).where(is_any_of(ApiProduct.id, product_ids))
     return dict((await session.execute(statement)).all())
