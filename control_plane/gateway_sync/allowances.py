@@ -81,6 +81,12 @@ def begun_within(phases: Iterable[RanPhase], period: BillingPeriod) -> dict[str,
     return begun
 
 
+def parts_within(phases: Iterable[RanPhase], period: BillingPeriod, *, until: datetime) -> dict[str, str]:
+    """Return, by plan version, the parts in which calls of the period before a moment may be counted."""
+    begun = [version for version, starts_at in begun_within(phases, period).items() if starts_at < until]
+    return {version: plan_part(version) for version in begun[1:]}
+
+
 def brought_units(
     timeline: Timeline, phase: TimelinePhase, period: BillingPeriod, terms: Mapping[str, AddOnTerms]
 ) -> int:

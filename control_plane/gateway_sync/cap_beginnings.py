@@ -1,13 +1,16 @@
-"""Accounts whose spend caps begin to count dimensions: what calls before that may come to counts from the start.
+"""Accounts whose records begin to count what was not counted before: calls made before count from the start.
 
-Until its record says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are
+A plan version that began within the billing period is counted apart from the moment in which its record says so;
+what usage knows of it by then is restored.
+
+Spend caps begin to count dimensions: what calls before that may come to counts from the start. Until its record says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are
 not settled, are known from usage or are still on their way here: each of these counts as the most that a call can
 report, until its hour is settled.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
@@ -17,14 +20,19 @@ from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
 from control_plane.gateway_sync.restoring import known_counters
 from gateway_contract.modes import Mode
-from gateway_contract.records import RecordError, SpendCap, decode_account_record
+from gateway_contract.records import ProductGrant, RecordError, SpendCap, decode_account_record
 from gateway_contract.redis_names import account_record, period_counters
 
 REQUESTS = "requests"
 # usage of a whole period is read for each
 AT_ONCE = 100
 
+# calls of so short a time are left to the settling of their hour
+JUST_BEGUN = timedelta(seconds=10)
+
 Counters = Mapping[str, Sequence[HourCount]]
+# a subscription, what is counted, and for parts of a billing period its start (ms)
+Counted = tuple[str, str, int]
 
 
 async def write_accounts(
@@ -37,7 +45,7 @@ async def write_accounts(
     announce_new: bool = True,
 ) -> int:
     """Write records as `RecordWriter.write_accounts` does, where caps begin to count with the counters."""
-    beginning = await _beginning(writer, [account for account in accounts if _counted(account)])
+    beginning = await _beginning(writer, [account for account in accounts if _counted(account, now)], now)
     others = [account for account in accounts if account.id not in beginning]
     written = await writer.write_accounts(others, now=now, public_url=public_url, announce_new=announce_new)
     found = [account for account in accounts if account.id in beginning]
@@ -52,8 +60,8 @@ async def write_accounts(
     return written
 
 
-async def _beginning(writer: RecordWriter, accounts: Sequence[AccountSnapshot]) -> set[str]:
-    """Return the accounts of which the gateway does not yet count every dimension that their caps need."""
+async def _beginning(writer: RecordWriter, accounts: Sequence[AccountSnapshot], now: datetime) -> set[str]:
+    """Return the accounts of which the gateway does not yet count everything that their records need."""
     if not accounts:
         return set()
     async with writer.client.pipeline(transaction=False) as pipeline:
@@ -61,21 +69,37 @@ async def _beginning(writer: RecordWriter, accounts: Sequence[AccountSnapshot]) 
             pipeline.get(account_record(account.id))
         stored = await pipeline.execute()
     return {
-        account.id for account, text in zip(accounts, stored, strict=True) if _counted(account) - _counted_in(text)
+        account.id
+        for account, text in zip(accounts, stored, strict=True)
+        if _counted(account, now) - _counted_in(text)
     }
 
 
-def _counted(account: AccountSnapshot) -> set[tuple[str, str]]:
-    """Return (subscription, dimension) of what the account's caps count."""
-    return {(held.id, name) for held in account.subscriptions for name in _dimensions(held.spend_cap)}
+def _counted(account: AccountSnapshot, now: datetime) -> set[Counted]:
+    """Return what the account's caps and allowances count; not yet a plan version that has only just begun."""
+    found = {(held.id, name, 0) for held in account.subscriptions for name in _dimensions(held.spend_cap)}
+    for held in account.subscriptions:
+        if held.counting is not None:
+            parts = held.counting.parts.items()
+            started = held.counting_from_ms
+            found |= {(held.id, part, started) for part, begun in parts if begun <= now - JUST_BEGUN}
+    return found
 
 
-def _counted_in(record: str | bytes | None) -> set[tuple[str, str]]:
+def _counted_in(record: str | bytes | None) -> set[Counted]:
     try:
         products = {} if record is None else decode_account_record(record).products
     except RecordError:
         products = {}
-    return {(held.subscription_id, name) for held in products.values() for name in _dimensions(held.spend_cap)}
+    found = {(held.subscription_id, name, 0) for held in products.values() for name in _dimensions(held.spend_cap)}
+    for held in products.values():
+        grant: ProductGrant | None = held
+        while grant is not None:
+            if (allowance := grant.allowance) is not None:
+                parts = {allowance.part, *allowance.others}
+                found |= {(held.subscription_id, part, allowance.period_start_ms) for part in parts}
+            grant = None if grant.next is None else grant.next.grant
+    return found
 
 
 def _dimensions(cap: SpendCap | None) -> set[str]:

@@ -12,9 +12,10 @@ from typing import TypeVar
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.period import BillingPeriod, period_containing
 from control_plane.foundation.redis import RedisClient
+from control_plane.gateway_sync.allowances import parts_within
 from control_plane.gateway_sync.dimension_reads import DimensionHour
 from control_plane.gateway_sync.redis_scripts import Script
-from control_plane.gateway_sync.usage_reads import CounterSubscription, HourUsage, KeyShare
+from control_plane.gateway_sync.usage_reads import HOUR, CounterSubscription, HourUsage, KeyShare
 from gateway_contract.counters import HOUR_MS, hour_number
 from gateway_contract.modes import Mode
 from gateway_contract.redis_names import key_counters, period_counters
@@ -31,7 +32,8 @@ Item = TypeVar("Item")
 class SettledHour:
     """One account's sealed hour at one revision: what it was billed, in every counter that it belongs to.
 
-    `dimensions`: units billed by subscription and dimension, where a spend cap counts them.
+    `dimensions`: units billed by subscription and dimension, where a spend cap counts them. Units of plan versions
+    that began within the billing period are settled as further dimensions.
     """
 
     account_id: str
@@ -72,21 +74,29 @@ def settled_counters(settled: SettledHour) -> dict[str, SettledCounter]:
     counters: dict[str, SettledCounter] = {}
     for subscription in settled.subscriptions:
         period = _period_of(subscription, settled.hour)
+        parts = parts_within(subscription.ran, period, until=settled.hour + HOUR)
         usage = [line for line in settled.usage if line.subscription_id == subscription.id]
         for mode in Mode:
             name = period_counters(settled.account_id, subscription.id, period.start_ms, mode)
+            of_mode = [line for line in usage if line.mode == mode]
+            dimensions = settled.dimensions.get(subscription.id, {}) if mode is Mode.LIVE else {}
             counters[name] = SettledCounter(
-                units=sum(line.billed_units for line in usage if line.mode == mode),
+                units=sum(line.billed_units for line in of_mode),
                 forget_at_ms=_forget_at_ms(period),
-                dimensions=settled.dimensions.get(subscription.id, {}) if mode is Mode.LIVE else {},
+                dimensions={**dimensions, **_units_of_parts(of_mode, parts)},
             )
         for share in settled.shares:
             name = key_counters(settled.account_id, share.key_id, period.start_ms)
             # a key's counters are shared by all subscriptions whose periods begin together
-            before = counters[name].units if name in counters else 0
+            before = counters.get(name, SettledCounter(0, 0))
+            of_key = [line for line in usage if line.key_id == share.key_id]
             # an amendment may take more from a key than it used: the subscription has it, the key has nothing
-            billed = max(0, sum(line.billed_units for line in usage if line.key_id == share.key_id))
-            counters[name] = SettledCounter(units=before + billed, forget_at_ms=_forget_at_ms(period))
+            billed = max(0, sum(line.billed_units for line in of_key))
+            counters[name] = SettledCounter(
+                units=before.units + billed,
+                forget_at_ms=_forget_at_ms(period),
+                dimensions={**before.dimensions, **_units_of_parts(of_key, parts)},
+            )
     return counters
 
 
@@ -124,13 +134,15 @@ def restored_counters(
         dimensions_of[line.subscription_id, line.hour, line.dimension] = line
     keyed: dict[str, list[HourUsage]] = defaultdict(list)
     ends: dict[str, int] = {}
+    parts_of: dict[str, dict[str, str]] = defaultdict(dict)
     for subscription in subscriptions:
         counted = capped.get(subscription.id, ())
         for period in _recent_periods(subscription, now) if subscription.id in usage_of else ():
             lines = [line for line in usage_of[subscription.id] if line.hour in period]
+            parts = parts_within(subscription.ran, period, until=now + HOUR)
             for mode in Mode:
                 name = period_counters(subscription.account_id, subscription.id, period.start_ms, mode)
-                hours = _hours(line for line in lines if line.mode == mode)
+                hours = _hours([line for line in lines if line.mode == mode], parts)
                 if counted and mode is Mode.LIVE:
                     hours = [_with_dimensions(hour, counted, subscription.id, dimensions_of) for hour in hours]
                 yield name, _forget_at_ms(period), hours
@@ -138,8 +150,9 @@ def restored_counters(
                 name = key_counters(subscription.account_id, share.key_id, period.start_ms)
                 keyed[name] += [line for line in lines if line.key_id == share.key_id]
                 ends[name] = max(ends.get(name, 0), _forget_at_ms(period))
+                parts_of[name] |= parts
     for name, lines in keyed.items():
-        yield name, ends[name], _hours(lines)
+        yield name, ends[name], _hours(lines, parts_of[name])
 
 
 async def restore_counters(client: RedisClient, counters: Collection[tuple[str, int, Sequence[HourCount]]]) -> int:
@@ -176,7 +189,16 @@ def _with_dimensions(
     for dimension in counted:
         line = dimensions.get((subscription_id, from_ms(known.hour * HOUR_MS), dimension))
         used[dimension] = 0 if line is None else line.billed if known.revision else line.admitted
-    return replace(known, dimensions=used)
+    return replace(known, dimensions={**known.dimensions, **used})
+
+
+def _units_of_parts(lines: Iterable[HourUsage], parts: Mapping[str, str]) -> dict[str, int]:
+    """Return what was billed in each part; parts in which nothing was have 0."""
+    units = dict.fromkeys(parts.values(), 0)
+    for line in lines:
+        if line.plan_version_id in parts:
+            units[parts[line.plan_version_id]] += line.billed_units
+    return {part: max(0, billed) for part, billed in units.items()}
 
 
 def _words(dimensions: Mapping[str, int]) -> str:
@@ -195,13 +217,25 @@ def _forget_at_ms(period: BillingPeriod) -> int:
     return to_ms(period.end + KEEP_AFTER_PERIOD)
 
 
-def _hours(lines: Iterable[HourUsage]) -> list[HourCount]:
+def _hours(lines: Iterable[HourUsage], parts: Mapping[str, str]) -> list[HourCount]:
     totals: dict[int, HourCount] = {}
     for line in lines:
         hour = hour_number(to_ms(line.hour))
-        before = totals.get(hour) or HourCount(hour, 0, 0, line.settled_revision)
+        before = totals.get(hour)
+        if before is None:
+            before = HourCount(hour, 0, 0, line.settled_revision, dict.fromkeys(parts.values(), 0))
         units = line.billed_units if line.settled_revision else line.admitted_units
+        of_parts = dict(before.dimensions)
+        if line.plan_version_id in parts:
+            of_parts[parts[line.plan_version_id]] += units
         totals[hour] = HourCount(
-            hour, before.calls + line.admitted_calls, before.units + units, line.settled_revision
+            hour, before.calls + line.admitted_calls, before.units + units, line.settled_revision, of_parts
         )
-    return [replace(totals[hour], units=max(0, totals[hour].units)) for hour in sorted(totals)]
+    return [
+        replace(
+            found,
+            units=max(0, found.units),
+            dimensions={part: max(0, units) for part, units in found.dimensions.items()},
+        )
+        for _, found in sorted(totals.items())
+    ]

@@ -1,5 +1,6 @@
 """What counters are corrected from: subscriptions, keys with a quota share, and usage by hour."""
 
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,9 +14,11 @@ from control_plane.catalog.model import DEFAULT_BILLABLE_BELOW
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
+from control_plane.gateway_sync.allowances import RanPhase
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.subscriptions.timeline import PhaseKind
 from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -25,13 +28,17 @@ HOUR = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class CounterSubscription:
-    """A subscription that has counters; its periods follow from anchor, interval and time zone."""
+    """A subscription that has counters; its periods follow from anchor, interval and time zone.
+
+    `ran`: its phases but for pauses, where it has had more than one plan version.
+    """
 
     id: str
     account_id: str
     anchor_at: datetime
     interval: Interval
     time_zone: str
+    ran: tuple[RanPhase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,8 @@ class KeyShare:
 
 @dataclass(frozen=True, slots=True)
 class HourUsage:
-    """One key's calls of one hour under one subscription. `settled_revision` is 0 while the hour is open.
+    """One key's calls of one hour under one plan version of a subscription. While the hour is open,
+    `settled_revision` is 0.
 
     `billed_units` of test calls are those that would be billed if they were live: a test quota is given back for
     failed and replayed calls, too.
@@ -54,6 +62,7 @@ class HourUsage:
     hour: datetime
     mode: str
     key_id: str
+    plan_version_id: str
     admitted_calls: int
     admitted_units: int
     billed_units: int
@@ -104,7 +113,7 @@ async def sealed_revisions(session: AsyncSession, account_ids: Collection[str], 
 async def hour_usage(
     session: AsyncSession, account_ids: Collection[str], *, start: datetime, end: datetime
 ) -> list[HourUsage]:
-    """Return usage of the hours in [start, end), by subscription, mode and key."""
+    """Return usage of the hours in [start, end), by subscription, mode, key and plan version."""
     served = UsageHourly.outcome == Outcome.SERVED.value
     below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), DEFAULT_BILLABLE_BELOW)
     billable = and_(served, UsageHourly.status < below, UsageHourly.replayed.is_(False))
@@ -115,6 +124,7 @@ async def hour_usage(
             UsageHourly.hour,
             UsageHourly.mode,
             UsageHourly.key_id,
+            SubscriptionPhase.plan_version_id,
             _total(case((served, UsageHourly.calls), else_=0)),
             _total(case((served, UsageHourly.units), else_=0)),
             _total(case((UsageHourly.mode == Mode.LIVE.value, UsageHourly.billable_units), else_=would_be_billed)),
@@ -131,7 +141,13 @@ async def hour_usage(
             ),
         )
         .where(is_any_of(UsageHourly.account_id, account_ids), UsageHourly.hour >= start, UsageHourly.hour < end)
-        .group_by(SubscriptionPhase.subscription_id, UsageHourly.hour, UsageHourly.mode, UsageHourly.key_id)
+        .group_by(
+            SubscriptionPhase.subscription_id,
+            UsageHourly.hour,
+            UsageHourly.mode,
+            UsageHourly.key_id,
+            SubscriptionPhase.plan_version_id,
+        )
     )
     return [HourUsage(*row) for row in await session.execute(statement)]
 
@@ -149,9 +165,44 @@ async def _subscriptions(session: AsyncSession, *conditions: ColumnElement[bool]
         Subscription.interval,
         Subscription.time_zone,
     ).where(*conditions)
+    rows = (await session.execute(statement)).all()
+    ran = await _ran_under_several(session, [row.id for row in rows])
     return [
         CounterSubscription(
-            id=sid, account_id=account_id, anchor_at=anchor_at, interval=cast("Interval", interval), time_zone=zone
+            id=sid,
+            account_id=account_id,
+            anchor_at=anchor_at,
+            interval=cast("Interval", interval),
+            time_zone=zone,
+            ran=tuple(ran.get(sid, ())),
         )
-        for sid, account_id, anchor_at, interval, zone in await session.execute(statement)
+        for sid, account_id, anchor_at, interval, zone in rows
     ]
+
+
+async def _ran_under_several(
+    session: AsyncSession, subscription_ids: Collection[str]
+) -> dict[str, list[RanPhase]]:
+    """Return the phases, but for pauses, of those that have had more than one plan version: few have."""
+    found: dict[str, list[RanPhase]] = defaultdict(list)
+    if not subscription_ids:
+        return found
+    several = (
+        select(SubscriptionPhase.subscription_id)
+        .where(is_any_of(SubscriptionPhase.subscription_id, subscription_ids))
+        .group_by(SubscriptionPhase.subscription_id)
+        .having(func.min(SubscriptionPhase.plan_version_id) != func.max(SubscriptionPhase.plan_version_id))
+    )
+    statement = (
+        select(
+            SubscriptionPhase.subscription_id,
+            SubscriptionPhase.plan_version_id,
+            SubscriptionPhase.starts_at,
+            SubscriptionPhase.ends_at,
+        )
+        .where(SubscriptionPhase.subscription_id.in_(several), SubscriptionPhase.kind != PhaseKind.PAUSED.value)
+        .order_by(SubscriptionPhase.subscription_id, SubscriptionPhase.starts_at)
+    )
+    for subscription_id, version_id, starts_at, ends_at in await session.execute(statement):
+        found[subscription_id].append(RanPhase(version_id, starts_at, ends_at))
+    return found
