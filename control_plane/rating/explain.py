@@ -1,7 +1,8 @@
 """Why a line costs what it costs, in sentences that a customer can check by hand."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_DOWN, Decimal
+from typing import Any
 
 from control_plane.foundation.money import Money
 from control_plane.rating.graduated import Graduated
@@ -54,6 +55,12 @@ def explain(
     if len(tiers) > 1 and unit is not None:
         sentences += [_tier(tier, unit, currency) for tier in tiers]
     return (*sentences, *notes)
+
+
+def kept_tiers(values: Iterable[Mapping[str, Any]]) -> tuple[TierUse, ...]:
+    """Return the tiers that an invoice keeps of a line: the fields of `TierUse`, amounts as decimal strings."""
+    amounts = ("unit_amount", "flat_amount", "amount")
+    return tuple(TierUse(**{**value, **{name: Decimal(value[name]) for name in amounts}}) for value in values)
 
 
 def allowance_notes(price: PriceModel, allowance: Allowance, unit: Unit) -> tuple[str, ...]:

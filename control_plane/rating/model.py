@@ -6,8 +6,8 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, Protocol, Self
 
 # Enough digits for any bigint quantity times any amount we accept: no multiplication here ever rounds.
-# A share of a period is the one division; 60 digits leave it far from any cent boundary it does not lie on.
-EXACT = Context(prec=60, rounding=ROUND_HALF_UP)
+# A share of a period is the one division; 80 digits leave it far from any cent boundary it does not lie on.
+EXACT = Context(prec=80, rounding=ROUND_HALF_UP)
 ZERO = Decimal(0)
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from control_plane.foundation.money import minor_units, round_minor
+from control_plane.foundation.money import minor_units
 from control_plane.rating.charging import fixed_charge, usage_charge
 from control_plane.rating.commitment import USAGE, Commitment
 from control_plane.rating.model import EXACT, Charge, Quantity, RatedLine
+from control_plane.rating.rate import rated_line
 from control_plane.rating.runs import Run
 from control_plane.rating.versions import VersionPrice
 
@@ -96,16 +97,10 @@ def _rated(run: Run, price: VersionPrice, kind: ChargeKind, charge: Charge, *, n
         kind=kind,
         meter=price.meter,
         used_units=None if price.meter is None else run.used_units(price.meter),
-        line=RatedLine(
+        line=rated_line(
+            charge,
             description=_described(version.name, price.description) if named else price.description,
-            formula=charge.formula,
-            quantity=charge.quantity,
-            unit_amount=charge.unit_amount,
-            tiers=charge.tiers,
-            exact_amount=charge.amount,
-            amount_minor=round_minor(charge.amount, version.currency),
             currency=version.currency,
-            notes=charge.notes,
         ),
     )
 

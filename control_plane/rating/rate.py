@@ -1,10 +1,23 @@
 """From prices and quantities to invoice lines: the one place where amounts are rounded."""
 
 from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 
 from control_plane.foundation.money import round_minor
-from control_plane.rating.model import WHOLE_PERIOD, PriceModel, Quantity, RatedLine, RatingError, Share, Unit
+from control_plane.rating.model import (
+    EXACT,
+    WHOLE_PERIOD,
+    Charge,
+    PriceModel,
+    Quantity,
+    RatedLine,
+    RatingError,
+    Share,
+    Unit,
+)
 from control_plane.rating.words import unit_of
+
+_LAST_DECIMAL = Decimal(1).scaleb(-30)
 
 
 def rate(
@@ -30,18 +43,28 @@ def rate(
         raise RatingError("quantity", f"must not be negative, is {quantity}")
     words = unit or unit_of(meter or "requests")
     charge = price.charge(Quantity(units=quantity, unit=words, currency=currency, share=share))
-    return [
-        RatedLine(
-            description=description,
-            formula=charge.formula,
-            quantity=charge.quantity,
-            unit_amount=charge.unit_amount,
-            tiers=charge.tiers,
-            exact_amount=charge.amount,
-            amount_minor=round_minor(charge.amount, currency),
-            currency=currency,
-        )
-    ]
+    return [rated_line(charge, description=description, currency=currency)]
+
+
+def rated_line(charge: Charge, *, description: str, currency: str) -> RatedLine:
+    """Return the line of a charge: its exact amount, rounded once, half up.
+
+    Thirds of an amount have no end: two of them and another must still be the whole, so what lies behind the 30th
+    decimal, far beyond anything that prices and parts of a period can differ by, is rounded away first.
+    """
+    cut = charge.amount.quantize(_LAST_DECIMAL, ROUND_HALF_UP, EXACT)
+    exact = charge.amount if charge.amount == cut else cut
+    return RatedLine(
+        description=description,
+        formula=charge.formula,
+        quantity=charge.quantity,
+        unit_amount=charge.unit_amount,
+        tiers=charge.tiers,
+        exact_amount=exact,
+        amount_minor=round_minor(exact, currency),
+        currency=currency,
+        notes=charge.notes,
+    )
 
 
 def total_minor(lines: Iterable[RatedLine]) -> int:
