@@ -131,7 +131,7 @@ async def bump_gateway_versions(session: AsyncSession, account_ids: Collection[s
         select(Account.id)
         .where(is_any_of(Account.id, account_ids), Account.status != AccountStatus.DELETED)
         .order_by(Account.id)  # everybody locks in this order, so nobody waits in a circle
-        .with_for_update()
+        .with_for_update(key_share=True)  # rows that only refer to an account, such as drafts, hold nobody up
     )
     found = locked.all()
     await session.execute(

@@ -41,7 +41,7 @@ async def lock_account(session: AsyncSession, account_id: str) -> Account:
     Raises:
         NotFoundError, AccountDeletedError: no such account, or deleted.
     """
-    account = await session.get(Account, account_id, with_for_update=True, populate_existing=True)
+    account = await session.get(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
     if account is None:
         raise NotFoundError("account", account_id)
     if account.status == AccountStatus.DELETED:
