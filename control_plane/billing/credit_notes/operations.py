@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.billing.balance.entries import NewEntry
+from control_plane.billing.balance.entries import NewEntry, lock_balances
 from control_plane.billing.balance.operations import IdempotencyKeyTakenError, add_to_balance
 from control_plane.billing.credit_notes.disputed import dispute_lowers_billed
 from control_plane.billing.credit_notes.model import (
@@ -129,7 +129,10 @@ async def issue_credit_note(
     paid = settle(invoice, now=now)
     if lowers_billed:
         await _lower_billed(session, invoice, amounts, now=now)
-    # last: whoever takes a number keeps others from taking one
+    if note.to_balance_minor:
+        of = invoice.account_id, invoice.currency
+        await lock_balances(session, {of}, create={of})
+    # the last lock: whoever takes a number keeps others from taking one
     (note.number,) = await take_numbers(session, series=CREDIT_NOTES, count=1)
     session.add(note)
     details = {"credit_note": note.number, "reason": note.reason, "total_minor": note.total_minor, **ways}
