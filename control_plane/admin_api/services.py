@@ -4,11 +4,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.billing.invoices.finalising import InvoiceTerms
+from control_plane.billing.profiles.model import Seller
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.sweep import SweepReport
@@ -44,6 +47,7 @@ class Services:
 
     `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set, `ingest` where no writer runs,
     `usage_catalog` (by which dead letters are read again) where the gateway's secrets are not given.
+    `invoice_terms` stand on invoices that are made final by hand, `pdf_fonts` print letters that our own lack.
     """
 
     sessions: async_sessionmaker[AsyncSession]
@@ -53,6 +57,8 @@ class Services:
     ingest: Ingest | None = None
     usage_catalog: CatalogWatch | None = None
     exports: ExportConfig = field(default_factory=ExportConfig)
+    invoice_terms: InvoiceTerms = field(default_factory=lambda: InvoiceTerms(seller=Seller()))
+    pdf_fonts: tuple[Path, ...] = ()
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

@@ -11,6 +11,7 @@ from control_plane.billing.invoices.closing import ClosingConfig
 from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.invoices.steps import ClosingRules
 from control_plane.billing.invoices.worker import run_closing
+from control_plane.billing.payments.overdue import OverdueConfig, run_overdue
 from control_plane.billing.profiles.model import Seller
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Worker
@@ -131,8 +132,21 @@ def closing_config(settings: Settings) -> ClosingConfig:
             grace=timedelta(hours=settings.invoice_grace_hours),
             max_wait=timedelta(hours=max(settings.invoice_grace_hours, settings.invoice_max_wait_hours)),
         ),
-        terms=InvoiceTerms(seller=Seller(), due_after=timedelta(days=settings.invoice_due_days)),
+        terms=invoice_terms(settings),
     )
+
+
+def invoice_terms(settings: Settings) -> InvoiceTerms:
+    """Return who sells, and how long there is to pay."""
+    seller = Seller(
+        name=settings.seller_name.strip(),
+        address_lines=tuple(line.strip() for line in settings.seller_address.split("|") if line.strip()),
+        country=settings.seller_country,
+        tax_id=settings.seller_tax_id.strip(),
+        email=settings.seller_email.strip(),
+        payment_note=settings.payment_note.strip(),
+    )
+    return InvoiceTerms(seller=seller, due_after=timedelta(days=settings.invoice_due_days))
 
 
 def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:
@@ -152,6 +166,10 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
 
     async def invoices(stop: asyncio.Event) -> None:
         await run_closing(config=closing_config(settings), sessions=sessions, stop=stop)
+
+    async def overdue(stop: asyncio.Event) -> None:
+        config = OverdueConfig(grace=timedelta(days=settings.overdue_grace_days))
+        await run_overdue(config=config, sessions=sessions, stop=stop)
 
     async def upgrade_hints(stop: asyncio.Event) -> None:
         await run_upgrade_hints(database_url=settings.database_url, stop=stop)
@@ -173,6 +191,7 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
         Worker("invoices", invoices),
+        Worker("overdue", overdue),
         Worker("upgrade_hints", upgrade_hints),
     ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found

@@ -96,6 +96,8 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             rebuild=partial(_rebuild, settings, workers_engine, client),
             gateway=components.gateway_config(settings),
             exports=components.export_config(settings),
+            invoice_terms=components.invoice_terms(settings),
+            pdf_fonts=settings.pdf_fonts,
             ingest=None if writer is None else Ingest(limiter, writer),
             usage_catalog=components.usage_catalog(settings, session_factory(engine)),
             checks=_checks(engine, schema, client, history, supervisor),

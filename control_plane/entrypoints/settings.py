@@ -132,6 +132,20 @@ class Settings(BaseSettings):
         description="After how long an invoice is made final though usage of its period is not sealed.",
     )
     invoice_due_days: int = Field(default=14, ge=0, le=365, description="How long there is to pay an invoice.")
+    overdue_grace_days: int = Field(
+        default=7, ge=0, le=365, description="How long after its due date an unpaid invoice makes it `past_due`."
+    )
+    seller_name: str = Field(default="", max_length=200, description="Who sells: stands on invoices.")
+    seller_address: str = Field(default="", max_length=1000, description="The seller's address, lines with `|`.")
+    seller_country: str = Field(
+        default="", pattern="^([A-Z]{2})?$", description="The seller's country, ISO 3166; taxes depend on it."
+    )
+    seller_tax_id: str = Field(default="", max_length=100, description="The seller's tax id.")
+    seller_email: str = Field(default="", max_length=200, description="Where to ask about invoices.")
+    payment_note: str = Field(default="", max_length=2000, description="How to pay: stands on open invoices.")
+    pdf_fonts: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="Fonts, with commas, for letters that PDFs lack: TrueType or OpenType files."
+    )
     sink_dir: Path | None = Field(
         default=None, description="Where sinks write files of days; beside the embedded event store if left out."
     )
@@ -171,12 +185,20 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("gateway_nodes", mode="before")
+    @field_validator("gateway_nodes", "pdf_fonts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
             tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
         )
+
+    @field_validator("pdf_fonts")
+    @classmethod
+    def _readable(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in value:
+            if not path.is_file():
+                raise ValueError(f"there is no file {path}")
+        return value
 
     @field_validator("gateway_nodes")
     @classmethod
