@@ -21,7 +21,7 @@ VersionKey = tuple[str, str]
 class Terms:
     """A plan version in one currency. `in_advance`: the same with only what is charged before use.
 
-    `not_carried`: its declared meters that do not add up.
+    `declares`: it has prices on declared meters; `not_carried`: those of them that do not add up.
     """
 
     rated: RatedVersion
@@ -29,6 +29,7 @@ class Terms:
     plan_code: str
     plan_name: str
     version: int
+    declares: bool
     not_carried: frozenset[str]
 
 
@@ -79,6 +80,7 @@ def terms_of(version: PlanVersion, declared: Mapping[str, Meter], *, currency: s
         plan_code=version.plan.code,
         plan_name=version.plan.name,
         version=version.version,
+        declares=bool(declared),
         not_carried=frozenset(
             code for code, meter in declared.items() if not Aggregation(meter.aggregation).adds_up
         ),

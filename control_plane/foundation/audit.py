@@ -1,6 +1,5 @@
 """The audit log: who changed what, written in the change's own transaction. The database refuses to alter it."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -12,6 +11,7 @@ from structlog.contextvars import get_contextvars
 
 from control_plane.foundation.db import Base
 from control_plane.foundation.ids import new_id
+from control_plane.foundation.json_rows import as_json
 
 
 class AuditRow(Base):
@@ -90,9 +90,8 @@ def add_change(
 
 _INSERT = text("""
 INSERT INTO audit_log (id, at, actor, action, entity_type, entity_id, after, request_id)
-SELECT id, :at, :actor, :action, :entity_type, entity_id, CAST(after AS jsonb), :request_id
-FROM unnest(CAST(:ids AS text[]), CAST(:entity_ids AS text[]), CAST(:afters AS text[]))
-    AS made (id, entity_id, after)
+SELECT id, :at, :actor, :action, :entity_type, entity_id, after, :request_id
+FROM json_to_recordset(CAST(:rows AS json)) AS made (id text, entity_id text, after jsonb)
 """)
 
 
@@ -108,10 +107,9 @@ async def record_changes(
     """Write a row for each entity, by its id what it is after the change, in one statement; see `add_change`."""
     if not changes:
         return
-    arguments = {
-        "ids": [new_id("aud", now) for _ in changes],
-        "entity_ids": list(changes),
-        "afters": [json.dumps(after) for after in changes.values()],
-    }
+    rows = [
+        {"id": new_id("aud", now), "entity_id": entity_id, "after": after} for entity_id, after in changes.items()
+    ]
     same = {"at": now, "actor": actor, "action": action, "entity_type": entity_type}
-    await session.execute(_INSERT, {**arguments, **same, "request_id": get_contextvars().get("request_id")})
+    request_id = get_contextvars().get("request_id")
+    await session.execute(_INSERT, {"rows": as_json(rows), **same, "request_id": request_id})

@@ -15,10 +15,11 @@ from control_plane.billing.invoices.model import IN_ADVANCE, Billed, ChargeLine,
 from control_plane.billing.invoices.steps import StepKind
 from control_plane.billing.invoices.work import Work
 from control_plane.billing.taxes.applying import tax_terms
-from control_plane.billing.terms import Terms, read_terms
+from control_plane.billing.terms import Terms, VersionKey, read_terms
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.period import BillingPeriod
-from control_plane.usage.rollups.phase_units import units_of_phases
+from control_plane.subscriptions.timeline import TimelinePhase
+from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
 Units = Mapping[tuple[str, datetime], Mapping[str, int]]
 """Billable units by phase and start of the billing period."""
@@ -33,7 +34,7 @@ async def compute(session: AsyncSession, works: Sequence[Work], *, seller_countr
     terms = await read_terms(
         session, {(version_id, work.currency) for work in works for version_id in work.timeline.version_ids}
     )
-    units = await _units(session, works)
+    units = await units_of_periods(session, _phase_periods(works, terms))
     billed = await billed_charges(
         session, {(work.subscription_id, period.start) for work in works for period in _periods(work)}
     )
@@ -67,16 +68,26 @@ async def _add_up(session: AsyncSession, made: Sequence[Work], *, seller_country
         work.digest = lines_digest(work.lines)
 
 
-async def _units(session: AsyncSession, works: Sequence[Work]) -> Units:
-    spans = {
-        (phase.id, period.start, period.end)
+def _phase_periods(works: Sequence[Work], terms: Mapping[VersionKey, Terms]) -> list[PhasePeriod]:
+    """Return what usage is to be read of."""
+    return [
+        PhasePeriod(
+            phase_id=phase.id,
+            account_id=work.account_id,
+            start=period.start,
+            end=period.end,
+            declares=any(terms[version_id, work.currency].declares for version_id in _version_ids(phase)),
+        )
         for work in works
         if work.step.kind is not StepKind.ADVANCE
         for period in work.usage_periods
         for phase in work.timeline.phases_within(period)
         if phase.costs
-    }
-    return {place: counted.billable for place, counted in (await units_of_phases(session, spans)).items()}
+    ]
+
+
+def _version_ids(phase: TimelinePhase) -> set[str]:
+    return {phase.plan_version_id, *(add_on.plan_version_id for add_on in phase.add_ons)}
 
 
 def _periods(work: Work) -> list[BillingPeriod]:

@@ -5,7 +5,7 @@ happens to a subscription, the difference to what was billed is what the next in
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from control_plane.billing.invoices.model import IN_ADVANCE, ChargeLine, LineKind
@@ -62,12 +62,29 @@ def _due(
         for phase in timeline.phases_within(period)
         if phase.costs and (begun_by is None or phase.starts_at <= begun_by)
     ]
+    runs = runs_of(timeline, period, phases, terms=terms, units=units, in_advance=in_advance)
+    of_version = {run.version.version_id: run for run in runs}
+    return tuple(
+        _line(rated, of_version[rated.version_id], terms[rated.version_id], period) for rated in rate_period(runs)
+    )
+
+
+def runs_of(
+    timeline: Timeline,
+    period: BillingPeriod,
+    phases: Collection[TimelinePhase],
+    *,
+    terms: TermsById,
+    units: Mapping[str, Mapping[str, int]],
+    in_advance: bool = False,
+) -> tuple[Run, ...]:
+    """Return what a period is rated by: the runs of phases within it that cost something."""
     if not phases:
         return ()
     ids = {phase.plan_version_id for phase in phases} | {
         add_on.plan_version_id for phase in phases for add_on in phase.add_ons
     }
-    runs = period_runs(
+    return period_runs(
         [_phase_usage(timeline, phase, period, units.get(phase.id, NO_UNITS)) for phase in phases],
         {key: terms[key].in_advance if in_advance else terms[key].rated for key in ids},
         period_start=period.start,
@@ -75,10 +92,6 @@ def _due(
         own_quota_units=timeline.quota_override,
         setup_fees_due=_setup_fees_due(timeline, period, terms, ids),
         not_carried=frozenset().union(*(terms[key].not_carried for key in ids)),
-    )
-    of_version = {run.version.version_id: run for run in runs}
-    return tuple(
-        _line(rated, of_version[rated.version_id], terms[rated.version_id], period) for rated in rate_period(runs)
     )
 
 

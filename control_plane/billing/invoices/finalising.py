@@ -16,6 +16,7 @@ from control_plane.billing.invoices.numbers import INVOICES, take_numbers
 from control_plane.billing.profiles.model import Seller
 from control_plane.billing.profiles.queries import buyers
 from control_plane.foundation.audit import record_changes
+from control_plane.foundation.json_rows import as_json
 from control_plane.foundation.outbox import Topic, enqueue_many
 
 ACTOR = "billing"
@@ -23,12 +24,11 @@ ACTOR = "billing"
 _FINALISE = text("""
 UPDATE invoices SET status = CASE WHEN made.due_minor = 0 THEN 'paid' ELSE 'open' END, number = made.number,
     credits_applied_minor = made.credits_minor, balance_applied_minor = made.balance_minor,
-    amount_due_minor = made.due_minor, seller = CAST(:seller AS jsonb), buyer = CAST(made.buyer AS jsonb),
+    amount_due_minor = made.due_minor, seller = CAST(:seller AS jsonb), buyer = made.buyer,
     finalised_at = :now, due_at = :due_at, draft_digest = NULL,
     paid_at = CASE WHEN made.due_minor = 0 THEN CAST(:now AS timestamptz) END
-FROM unnest(CAST(:ids AS text[]), CAST(:numbers AS text[]), CAST(:credits AS bigint[]),
-    CAST(:balances AS bigint[]), CAST(:dues AS bigint[]), CAST(:buyers AS text[]))
-    AS made (id, number, credits_minor, balance_minor, due_minor, buyer)
+FROM json_to_recordset(CAST(:rows AS json)) AS made (id text, number text, credits_minor bigint,
+    balance_minor bigint, due_minor bigint, buyer jsonb)
 WHERE invoices.id = made.id
 """)
 
@@ -90,20 +90,19 @@ async def finalise(
     ids = [one.invoice_id for one in ready]
     await enqueue_many(session, topic=Topic.INVOICE_FINALISED, entity_ids=ids, now=now)
     numbers = await take_numbers(session, series=INVOICES, count=len(ready))
-    await session.execute(
-        _FINALISE,
+    rows = [
         {
-            "ids": ids,
-            "numbers": numbers,
-            "credits": [drawn.get(invoice_id, 0) for invoice_id in ids],
-            "balances": [balances.get(invoice_id, 0) for invoice_id in ids],
-            "dues": [due[invoice_id] for invoice_id in ids],
-            "buyers": [json.dumps(bought_by[one.account_id]) for one in ready],
-            "seller": json.dumps(terms.seller.as_dict()),
-            "now": now,
-            "due_at": now + terms.due_after,
-        },
-    )
+            "id": one.invoice_id,
+            "number": number,
+            "credits_minor": drawn.get(one.invoice_id, 0),
+            "balance_minor": balances.get(one.invoice_id, 0),
+            "due_minor": due[one.invoice_id],
+            "buyer": bought_by[one.account_id],
+        }
+        for one, number in zip(ready, numbers, strict=True)
+    ]
+    said = {"seller": json.dumps(terms.seller.as_dict()), "now": now, "due_at": now + terms.due_after}
+    await session.execute(_FINALISE, {"rows": as_json(rows), **said})
     numbered = dict(zip(ids, numbers, strict=True))
     await record_changes(
         session,

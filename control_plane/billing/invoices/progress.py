@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.invoices.steps import ClosingRules, StepKind, next_look
 from control_plane.billing.invoices.work import Work
+from control_plane.foundation.json_rows import as_json
 from control_plane.foundation.outbox import Topic, claim, finish
 
 # A seal's moment is read before its transaction begins and commits after: what is sealed about when a period is
@@ -17,15 +18,14 @@ NEWS_AT_ONCE = 1_000
 
 _SET = text("""
 UPDATE subscription_billing AS billing SET look_at = made.look_at, usage_billed_until = made.billed_until
-FROM unnest(CAST(:ids AS text[]), CAST(:looks AS timestamptz[]), CAST(:untils AS timestamptz[]))
-    AS made (id, look_at, billed_until)
+FROM json_to_recordset(CAST(:rows AS json)) AS made (id text, look_at timestamptz, billed_until timestamptz)
 WHERE billing.subscription_id = made.id
 """)
 _PERIODS = text("""
 INSERT INTO billed_periods (subscription_id, period_start, period_end, usage_as_of, invoice_id, closed_at)
 SELECT subscription_id, period_start, period_end, :as_of, invoice_id, :now
-FROM unnest(CAST(:ids AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[]),
-    CAST(:invoices AS text[])) AS made (subscription_id, period_start, period_end, invoice_id)
+FROM json_to_recordset(CAST(:rows AS json)) AS made (subscription_id text, period_start timestamptz,
+    period_end timestamptz, invoice_id text)
 ON CONFLICT (subscription_id, period_start) DO UPDATE SET usage_as_of = excluded.usage_as_of, changed_at = NULL,
     invoice_id = coalesce(excluded.invoice_id, billed_periods.invoice_id)
 """)
@@ -69,32 +69,23 @@ async def note_progress(
 ) -> None:
     """Write down which periods are billed, and when to look next."""
     closed = [
-        (work.subscription_id, period, work.invoice_id)
+        {
+            "subscription_id": work.subscription_id,
+            "period_start": period.start,
+            "period_end": period.end,
+            "invoice_id": work.invoice_id,
+        }
         for work in works
         if work.step.kind is StepKind.CLOSE and not work.waits_for_usage
         for period in work.usage_periods
     ]
     if closed:
-        await session.execute(
-            _PERIODS,
-            {
-                "ids": [subscription_id for subscription_id, _, _ in closed],
-                "starts": [period.start for _, period, _ in closed],
-                "ends": [period.end for _, period, _ in closed],
-                "invoices": [invoice_id for *_, invoice_id in closed],
-                "as_of": now - SEAL_MARGIN,
-                "now": now,
-            },
-        )
-    after = [_after(work, rules, now) for work in works]
-    await session.execute(
-        _SET,
-        {
-            "ids": [work.subscription_id for work in works],
-            "looks": [look for look, _ in after],
-            "untils": [until for _, until in after],
-        },
-    )
+        await session.execute(_PERIODS, {"rows": as_json(closed), "as_of": now - SEAL_MARGIN, "now": now})
+    after = []
+    for work in works:
+        look, until = _after(work, rules, now)
+        after.append({"id": work.subscription_id, "look_at": look, "billed_until": until})
+    await session.execute(_SET, {"rows": as_json(after)})
 
 
 def _after(work: Work, rules: ClosingRules, now: datetime) -> tuple[datetime | None, datetime]:
