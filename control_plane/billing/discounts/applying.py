@@ -57,14 +57,18 @@ async def note_discounts(
         return
     discounts, starts, charges, invoices = zip(*sums, strict=True)
     bases, amounts = zip(*sums.values(), strict=True)
-    rows = func.unnest(
-        cast(list(discounts), ARRAY(Text())),
-        cast(list(starts), ARRAY(UtcDateTime())),
-        cast(list(charges), ARRAY(Text())),
-        cast(list(invoices), ARRAY(Text())),
-        cast(list(bases), ARRAY(BigInteger())),
-        cast(list(amounts), ARRAY(BigInteger())),
-    ).table_valued("discount_id", "period_start", "charge_key", "invoice_id", "base_minor", "amount_minor")
+    rows = (
+        func.unnest(
+            cast(list(discounts), ARRAY(Text())),
+            cast(list(starts), ARRAY(UtcDateTime())),
+            cast(list(charges), ARRAY(Text())),
+            cast(list(invoices), ARRAY(Text())),
+            cast(list(bases), ARRAY(BigInteger())),
+            cast(list(amounts), ARRAY(BigInteger())),
+        )
+        .table_valued("discount_id", "period_start", "charge_key", "invoice_id", "base_minor", "amount_minor")
+        .render_derived()
+    )
     columns = [*rows.c.keys(), "noted_at"]
     uses = select(*rows.c, literal(now, UtcDateTime()))
     await session.execute(insert(DiscountUse).from_select(columns, uses).on_conflict_do_nothing())

@@ -4,7 +4,7 @@ An account is a founding member once, on one subscription: the one with which it
 something. Accounts that paid before the offer was opened are not.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -124,10 +124,11 @@ async def join_founders(
     for timeline in sorted(found.values(), key=lambda one: (one.started_at, one.subscription_id)):
         if timeline.account_id in taken or not _has_room(offer, now):
             continue
-        if not _begins_to_pay(timeline, versions, since=offer.opened_at, now=now):
+        begins = _begins_to_pay(timeline, versions)
+        if begins is None or not offer.opened_at <= begins <= now or _is_over(timeline, now):
             continue
         taken.add(timeline.account_id)
-        joined[timeline.subscription_id] = await _join(session, offer, timeline, now)
+        joined[timeline.subscription_id] = await _join(session, offer, timeline, begins=begins, now=now)
     return joined
 
 
@@ -156,19 +157,23 @@ async def _no_new_accounts(session: AsyncSession, account_ids: set[str]) -> set[
     return {*await session.scalars(members), *await session.scalars(payers)}
 
 
-def _begins_to_pay(
-    timeline: Timeline, versions: dict[str, PlanVersion], *, since: datetime, now: datetime
-) -> bool:
-    """Say whether the subscription is on a plan that costs something, and came onto the first such one lately."""
-    if timeline.status in OVER or (timeline.ends_at is not None and timeline.ends_at <= now):
-        return False
-    paid = [phase.starts_at for phase in timeline.phases if costs_something(versions[phase.plan_version_id])]
-    return bool(paid) and since <= paid[0] <= now
+def _begins_to_pay(timeline: Timeline, versions: Mapping[str, PlanVersion]) -> datetime | None:
+    """Return when the subscription first is on a plan that costs something, or is on trial of one."""
+    paid = (phase.starts_at for phase in timeline.phases if costs_something(versions[phase.plan_version_id]))
+    return next(paid, None)
 
 
-async def _join(session: AsyncSession, offer: FoundingOffer, timeline: Timeline, now: datetime) -> int:
+def _is_over(timeline: Timeline, now: datetime) -> bool:
+    return timeline.status in OVER or (timeline.ends_at is not None and timeline.ends_at <= now)
+
+
+async def _join(
+    session: AsyncSession, offer: FoundingOffer, timeline: Timeline, *, begins: datetime, now: datetime
+) -> int:
+    # the first period that is billed, also where nobody looked until the next one
+    first = timeline.period_at(max(begins, timeline.trial_ends_at or begins)).start
     discount = await add_discount(
-        session, timeline=timeline, coupon=offer.coupon, source="founding", starts="now", actor=SYSTEM, now=now
+        session, timeline=timeline, coupon=offer.coupon, source="founding", begins=first, actor=SYSTEM, now=now
     )
     offer.members += 1
     session.add(

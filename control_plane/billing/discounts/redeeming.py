@@ -143,16 +143,15 @@ async def add_discount(
     coupon: Coupon,
     source: str,
     promotion_code_id: str | None = None,
-    starts: Starts,
+    begins: datetime,
     actor: str,
     now: datetime,
 ) -> DiscountRow:
-    """Write a discount whose coupon is locked and may be given; counts the redemption.
+    """Write a discount whose coupon is locked and may be given, from a billing period on; counts the redemption.
 
     Raises:
         DiscountNeverHoldsError: the subscription ends before.
     """
-    begins = holds_from(timeline, starts, now)
     if timeline.ends_at is not None and timeline.ends_at <= begins:
         raise DiscountNeverHoldsError(timeline.ends_at)
     coupon.redemptions += 1
@@ -213,7 +212,7 @@ async def _give(
         coupon=coupon,
         source=source,
         promotion_code_id=promotion.id if promotion else None,
-        starts=starts,
+        begins=holds_from(timeline, starts, now),
         actor=actor,
         now=now,
     )
