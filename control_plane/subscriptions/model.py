@@ -34,6 +34,7 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     },
     Status.PAST_DUE: {
         Status.ACTIVE: "the payment arrives",
+        Status.PAUSED: "pause",
         Status.CANCELED: "cancel now",
         Status.ENDED: "its end comes: cancelled at period end",
     },
@@ -50,7 +51,6 @@ OVER = frozenset({Status.CANCELED, Status.ENDED})
 _INSTEAD = {
     (Status.TRIALING, Status.PAUSED): "a trial costs nothing: let it run, end it or cancel",
     (Status.TRIALING, Status.PAST_DUE): "a trial costs nothing, so nothing can be overdue",
-    (Status.PAST_DUE, Status.PAUSED): "wait for the payment or cancel",
     (Status.PAUSED, Status.PAST_DUE): "resume it first",
 }
 

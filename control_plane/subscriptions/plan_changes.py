@@ -122,7 +122,12 @@ async def move(
 
 
 def gives_more(version: PlanVersion, *, than: PlanVersion, currency: str) -> bool:
-    """Say whether a version costs more before any use than another, or the same with a larger quota."""
+    """Say whether a version costs more before any use than another, or the same with a larger quota.
+
+    One sold by quote, whose price is agreed upon apart, counts as costing more than any that is not.
+    """
+    if version.by_quote != than.by_quote:
+        return version.by_quote
     own, other = least_charge(version, currency), least_charge(than, currency)
     return own > other or (own == other and _quota(version) > _quota(than))
 

@@ -21,7 +21,7 @@ async def pause(session: AsyncSession, *, subscription_id: str, actor: str, now:
     Planned changes and a cancellation at period end stay planned.
 
     Raises:
-        NotFoundError, SubscriptionOverError. TransitionRefusedError: it is in its trial, or past due.
+        NotFoundError, SubscriptionOverError. TransitionRefusedError: it is in its trial.
     """
     now = floor_ms(now)
     _, subscription = await bumped_subscription(session, subscription_id, now)

@@ -71,9 +71,7 @@ async def extend_trial(
     if ends_before is not None and ends_at <= ends_before:
         raise ValidationFailedError("ends_at", f"must be after the trial's end, {ends_before:%Y-%m-%dT%H:%MZ}")
     if ends_at > subscription.started_at + LONGEST_TRIAL:
-        raise ValidationFailedError(
-            "ends_at", f"must be within {LONGEST_TRIAL.days} days of its beginning"
-        )
+        raise ValidationFailedError("ends_at", f"must be within {LONGEST_TRIAL.days} days of its beginning")
     before = facts(subscription)
     planned = ahead(subscription, now)
     trial = [Segment(planned[0].plan_version_id, PhaseKind.TRIAL, now, ends_at)]

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from control_plane.admin_api.resources import (
     accounts,
+    add_ons,
     audit,
     completeness,
     corrections,
@@ -40,6 +41,7 @@ RESOURCES: tuple[APIRouter, ...] = (
     plan_files.exports,
     plans.router,
     subscriptions.router,
+    add_ons.router,
     spend_caps.router,
     meters.router,
     meter_values.router,

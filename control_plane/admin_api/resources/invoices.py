@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import AccountId, CodePath, Moment, MoneyAnswer
-from control_plane.admin_api.resources.subscriptions import PeriodAnswer
+from control_plane.admin_api.resources.subscription_answers import PeriodAnswer
 from control_plane.admin_api.services import Now
 from control_plane.billing.model import InvoiceLine, InvoicePreview
 from control_plane.billing.queries import preview_invoice

@@ -1,11 +1,9 @@
 """Subscriptions: which plan an account is on, for each API product."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
-from sqlalchemy.ext.asyncio import AsyncSession
+from pydantic import Field
 
 from control_plane.accounts import queries as account_queries
 from control_plane.admin_api.access import Authenticated
@@ -14,23 +12,26 @@ from control_plane.admin_api.forms import (
     AccountId,
     Code,
     Moment,
-    MoneyAnswer,
     StrictBody,
     SubscriptionId,
     Units,
     WindowForm,
 )
-from control_plane.admin_api.resources.fitting_plans import FittingPlanAnswer, fitting_plan
+from control_plane.admin_api.resources.fitting_plans import fitting_plan
+from control_plane.admin_api.resources.subscription_answers import (
+    ChangedSubscriptionAnswer,
+    SubscriptionAnswer,
+    SubscriptionDetailAnswer,
+    SubscriptionsAnswer,
+    answers,
+    one_answer,
+)
 from control_plane.admin_api.services import Now
 from control_plane.billing.operations import require_cap_kept
-from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.rules import MAX_CONCURRENCY
-from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.unset import UNSET
 from control_plane.foundation.windows import MAX_WINDOWS
-from control_plane.subscriptions import operations, own_terms, queries, statuses
-from control_plane.subscriptions.queries import current_and_next_period, phase_at
-from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.subscriptions import operations, own_terms, plan_changes, queries, statuses, trials
 from gateway_contract.records import Window
 
 router = APIRouter(tags=["subscriptions"])
@@ -40,6 +41,13 @@ PlanCode = Annotated[
 ]
 AllowUnlisted = Annotated[bool, Field(strict=True, description="Permit hidden plans and plans sold by quote.")]
 At = Annotated[Literal["now", "period_end"], Field(description="`now`, or when the billing period ends.")]
+ChangeAt = Annotated[
+    Literal["auto", "now", "period_end"],
+    Field(
+        description="`auto`: now where the plan costs more before any use, or the same with a larger quota, and "
+        "in a trial; else when the billing period ends."
+    ),
+]
 
 
 class CreateSubscription(StrictBody):
@@ -48,17 +56,43 @@ class CreateSubscription(StrictBody):
         Moment | None,
         Field(description="Where billing periods begin: a full hour. By default the hour that holds now."),
     ] = None
+    anchor_day: Annotated[
+        int | None,
+        Field(
+            strict=True,
+            ge=1,
+            le=31,
+            description="In place of `anchor_at`: billing periods begin at midnight of this day, or of the "
+            "month's last, in the account's time zone. The first one is cut short.",
+        ),
+    ] = None
+    trial: Annotated[
+        bool | None,
+        Field(
+            strict=True,
+            description="`true`: the plan's trial, again if need be; `false`: none. By default the plan's, if the "
+            "account never had a subscription to the API product. Billing periods begin where a trial ends.",
+        ),
+    ] = None
     allow_unlisted: AllowUnlisted = False
 
 
 class ChangePlan(StrictBody):
     plan: PlanCode
-    at: At = "now"
+    at: ChangeAt = "auto"
     allow_unlisted: AllowUnlisted = False
 
 
 class CancelSubscription(StrictBody):
     at: At
+    unused_time: Annotated[
+        Literal["kept", "credited"],
+        Field(description="What was paid for the time after a cancellation now: `kept`, or `credited`."),
+    ] = "kept"
+
+
+class ExtendTrial(StrictBody):
+    ends_at: Annotated[Moment, Field(description="The trial's new end: a full hour, later than the present one.")]
 
 
 class OverrideLimits(StrictBody):
@@ -80,125 +114,33 @@ class OverrideLimits(StrictBody):
 class ChangeStatus(StrictBody):
     status: Annotated[
         Literal["active", "past_due", "paused"],
-        Field(description="`past_due`: a payment failed; `paused`: no calls until it is `active` again."),
+        Field(
+            description="`past_due`: a payment is overdue; `paused`: no calls until it is `active` again. "
+            "`active` ends a trial, too."
+        ),
     ]
-
-
-class PhaseAnswer(BaseModel):
-    """One plan version for [starts_at, ends_at)."""
-
-    id: str
-    plan: str
-    plan_name: str
-    plan_version: int
-    starts_at: Moment
-    ends_at: Moment | None
-
-
-class PeriodAnswer(BaseModel):
-    """[start, end)."""
-
-    start: Moment
-    end: Moment
-
-
-class SubscriptionAnswer(BaseModel):
-    id: str
-    account_id: str
-    api_product: str
-    status: str = Field(description="`trialing`, `active`, `past_due`, `paused`, `canceled` or `ended`.")
-    plan: str | None = Field(description="Code of the plan in force; null before the first and after the last.")
-    plan_name: str | None
-    plan_version: int | None
-    interval: str
-    anchor_at: Moment
-    current_period: PeriodAnswer
-    started_at: Moment
-    canceled_at: Moment | None
-    ends_at: Moment | None
-    windows_override: list[WindowForm] | None
-    quota_units_override: int | None
-    quota_cap_units_override: int | None
-    concurrency_limit_override: int | None
-    spend_cap: MoneyAnswer | None = Field(description="The most to pay for a billing period, before tax.")
-    phases: list[PhaseAnswer] = Field(description="In order of time; planned changes too.")
-
-
-class SubscriptionDetailAnswer(SubscriptionAnswer):
-    fitting_plan: FittingPlanAnswer | None = Field(description="Null while there is no usage.")
-
-
-class SubscriptionsAnswer(BaseModel):
-    items: list[SubscriptionAnswer]
-
-
-async def answers(session: AsyncSession, rows: list[Subscription], now: datetime) -> list[SubscriptionAnswer]:
-    """Return answers for rows with their phases loaded."""
-    versions = await plan_versions(session, {phase.plan_version_id for row in rows for phase in row.phases})
-    return [_answer(row, versions, now) for row in rows]
-
-
-def _answer(row: Subscription, versions: dict[str, PlanVersion], now: datetime) -> SubscriptionAnswer:
-    phases = [_phase(phase, versions[phase.plan_version_id]) for phase in row.phases]
-    in_force = phase_at(row, now)
-    current = next((phase for phase in phases if in_force is not None and phase.id == in_force.id), None)
-    period = current_and_next_period(row, now)[0]
-    windows = row.overrides.get("windows")
-    return SubscriptionAnswer(
-        id=row.id,
-        account_id=row.account_id,
-        api_product=versions[row.phases[0].plan_version_id].plan.api_product.code,
-        status=row.status,
-        plan=current and current.plan,
-        plan_name=current and current.plan_name,
-        plan_version=current and current.plan_version,
-        interval=row.interval,
-        anchor_at=row.anchor_at,
-        current_period=PeriodAnswer(start=period.start, end=period.end),
-        started_at=row.started_at,
-        canceled_at=row.canceled_at,
-        ends_at=row.ends_at,
-        windows_override=None if windows is None else [WindowForm(**window) for window in windows],
-        quota_units_override=row.overrides.get("quota_units"),
-        quota_cap_units_override=row.overrides.get("quota_cap_units"),
-        concurrency_limit_override=row.overrides.get("concurrency_limit"),
-        spend_cap=None
-        if row.spend_cap_minor is None
-        else MoneyAnswer.of(row.spend_cap_minor, versions[row.phases[0].plan_version_id].currency),
-        phases=phases,
-    )
-
-
-def _phase(phase: SubscriptionPhase, version: PlanVersion) -> PhaseAnswer:
-    return PhaseAnswer(
-        id=phase.id,
-        plan=version.plan.code,
-        plan_name=version.plan.name,
-        plan_version=version.version,
-        starts_at=phase.starts_at,
-        ends_at=phase.ends_at,
-    )
-
-
-async def _one(session: AsyncSession, row: Subscription, now: datetime) -> SubscriptionAnswer:
-    return (await answers(session, [row], now))[0]
 
 
 @router.post("/accounts/{account_id}/subscriptions", status_code=201)
 async def create_subscription(
     account_id: AccountId, body: CreateSubscription, session: Database, caller: Authenticated, now: Now
 ) -> SubscriptionAnswer:
-    """Put an account on a plan from now on. At most one live subscription for each API product."""
+    """Put an account on a plan from now on, with the plan's trial where there is one.
+
+    At most one live subscription for each API product.
+    """
     row = await operations.subscribe(
         session,
         account_id=account_id,
         plan_code=body.plan,
         anchor_at=body.anchor_at,
+        anchor_day=body.anchor_day,
+        trial=body.trial,
         allow_unlisted=body.allow_unlisted,
         actor=caller.actor,
         now=now,
     )
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)
 
 
 @router.get("/accounts/{account_id}/subscriptions")
@@ -214,7 +156,7 @@ async def get_subscription(
     subscription_id: SubscriptionId, session: Database, now: Now
 ) -> SubscriptionDetailAnswer:
     """Return one subscription, with the plan that would have fitted its last 30 days."""
-    found = await _one(session, await queries.subscription(session, subscription_id), now)
+    found = await one_answer(session, await queries.subscription(session, subscription_id), now)
     return SubscriptionDetailAnswer(
         **found.model_dump(), fitting_plan=await fitting_plan(session, subscription_id)
     )
@@ -223,34 +165,48 @@ async def get_subscription(
 @router.post("/subscriptions/{subscription_id}/change")
 async def change_plan(
     subscription_id: SubscriptionId, body: ChangePlan, session: Database, caller: Authenticated, now: Now
-) -> SubscriptionAnswer:
+) -> ChangedSubscriptionAnswer:
     """Move to the version of a plan that is on sale, now or at period end. Replaces a change planned before."""
-    effective_at = None
-    if body.at == "period_end":
-        subscription = await queries.subscription(session, subscription_id)
-        effective_at = current_and_next_period(subscription, now)[0].end
-    row = await operations.change_plan(
+    changed = await plan_changes.change(
         session,
         subscription_id=subscription_id,
         plan_code=body.plan,
-        effective_at=effective_at,
+        at=body.at,
         allow_unlisted=body.allow_unlisted,
         actor=caller.actor,
         now=now,
     )
+    await require_cap_kept(session, changed.subscription, now=now)
+    answer = await one_answer(session, changed.subscription, now)
+    return ChangedSubscriptionAnswer(
+        **answer.model_dump(), changed_at=changed.at, effective_at=changed.effective_at
+    )
+
+
+@router.post("/subscriptions/{subscription_id}/discard-change")
+async def discard_change(
+    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """Take a change of plan back that is planned for later. Without one nothing changes."""
+    row = await plan_changes.discard_change(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     await require_cap_kept(session, row, now=now)
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/cancel")
 async def cancel_subscription(
     subscription_id: SubscriptionId, body: CancelSubscription, session: Database, caller: Authenticated, now: Now
 ) -> SubscriptionAnswer:
-    """End it now, or when the billing period ends. Plan changes planned for later are dropped."""
+    """End it now, or when the billing period (or the trial) ends. Plan changes planned for later are dropped."""
     row = await operations.cancel(
-        session, subscription_id=subscription_id, at=body.at, actor=caller.actor, now=now
+        session,
+        subscription_id=subscription_id,
+        at=body.at,
+        unused_time=body.unused_time,
+        actor=caller.actor,
+        now=now,
     )
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/keep")
@@ -261,7 +217,7 @@ async def keep_subscription(
     row = await operations.withdraw_cancellation(
         session, subscription_id=subscription_id, actor=caller.actor, now=now
     )
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/status")
@@ -272,7 +228,45 @@ async def change_status(
     row = await statuses.change_status(
         session, subscription_id=subscription_id, status=body.status, actor=caller.actor, now=now
     )
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)
+
+
+@router.post("/subscriptions/{subscription_id}/pause")
+async def pause_subscription(
+    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """Let it rest: no calls and no charges until it is resumed. Paused already: nothing changes."""
+    row = await statuses.pause(session, subscription_id=subscription_id, actor=caller.actor, now=now)
+    return await one_answer(session, row, now)
+
+
+@router.post("/subscriptions/{subscription_id}/resume")
+async def resume_subscription(
+    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """Let a paused one go on, with the billing periods that it had. Not paused: nothing changes."""
+    row = await statuses.resume(session, subscription_id=subscription_id, actor=caller.actor, now=now)
+    return await one_answer(session, row, now)
+
+
+@router.post("/subscriptions/{subscription_id}/end-trial")
+async def end_trial(
+    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """End a trial now and go on as a paying subscription; billing periods begin in this hour."""
+    row = await trials.end_trial(session, subscription_id=subscription_id, actor=caller.actor, now=now)
+    return await one_answer(session, row, now)
+
+
+@router.post("/subscriptions/{subscription_id}/extend-trial")
+async def extend_trial(
+    subscription_id: SubscriptionId, body: ExtendTrial, session: Database, caller: Authenticated, now: Now
+) -> SubscriptionAnswer:
+    """Let a trial end later; what was to happen at its end happens then."""
+    row = await trials.extend_trial(
+        session, subscription_id=subscription_id, ends_at=body.ends_at, actor=caller.actor, now=now
+    )
+    return await one_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/override")
@@ -294,4 +288,4 @@ async def override_limits(
         actor=caller.actor,
         now=now,
     )
-    return await _one(session, row, now)
+    return await one_answer(session, row, now)

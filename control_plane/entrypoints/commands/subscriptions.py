@@ -4,31 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.entrypoints.commands import add_ons
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
+from control_plane.entrypoints.commands.subscription_output import SubscriptionArgument, print_subscription
 from control_plane.entrypoints.commands.values import parse_limits
 
 app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
-FIELDS = (
-    "id",
-    "account_id",
-    "api_product",
-    "status",
-    "plan_name",
-    "plan_version",
-    "current_period.start",
-    "current_period.end",
-    "started_at",
-    "ends_at",
-    "spend_cap.text",
-)
+app.add_typer(add_ons.app, name="add-on")
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
 DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
 OFFER_COLUMNS = ("plan", "price.text", "refuses")
-PHASE_COLUMNS = ("plan", "plan_version", "starts_at", "ends_at")
 PERIOD_COLUMNS = ("start", "end", "mode", "calls", "units", "billable_calls", "billable_units", "open_hours")
-SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
 Unlisted = Annotated[bool, typer.Option("--allow-unlisted", help="Permit hidden plans and plans by quote.")]
 
@@ -41,12 +29,28 @@ def create(
     anchor_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Where billing periods begin; the current hour if left out.")
     ] = None,
+    anchor_day: Annotated[
+        int | None,
+        typer.Option(min=1, max=31, help="Day of the month, in the account's time zone, in place of --anchor-at."),
+    ] = None,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial", help="The plan's trial, again if need be, or none.", show_default=False
+        ),
+    ] = None,
     allow_unlisted: Unlisted = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put an account on a plan from now on."""
-    body = {"plan": plan, "anchor_at": anchor_at, "allow_unlisted": allow_unlisted}
-    _print(post(f"/accounts/{account}/subscriptions", body), as_json=as_json)
+    """Put an account on a plan from now on, with the plan's trial if it is new to the API product."""
+    body = {
+        "plan": plan,
+        "anchor_at": anchor_at,
+        "anchor_day": anchor_day,
+        "trial": trial,
+        "allow_unlisted": allow_unlisted,
+    }
+    print_subscription(post(f"/accounts/{account}/subscriptions", body), as_json=as_json)
 
 
 @app.command("change")
@@ -54,13 +58,25 @@ def change(
     subscription: SubscriptionArgument,
     plan: PlanArgument,
     *,
-    at: Annotated[str, typer.Option(help="now or period_end.")] = "now",
+    at: Annotated[
+        str, typer.Option(help="auto (now for more, when the billing period ends for less), now or period_end.")
+    ] = "auto",
     allow_unlisted: Unlisted = False,
     as_json: AsJson = False,
 ) -> None:
     """Move to another plan, or to the newest version of the same."""
     body = {"plan": plan, "at": at, "allow_unlisted": allow_unlisted}
-    _print(post(f"/subscriptions/{subscription}/change", body), as_json=as_json)
+    changed = post(f"/subscriptions/{subscription}/change", body)
+    print_subscription(changed, as_json=as_json)
+    if not as_json:
+        when = "now" if changed["changed_at"] == "now" else f"planned for {changed['effective_at']}"
+        typer.echo(f"The change: {when}.", err=True)
+
+
+@app.command("discard-change")
+def discard_change(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """Take a planned change of plan back."""
+    print_subscription(post(f"/subscriptions/{subscription}/discard-change"), as_json=as_json)
 
 
 @app.command("cancel")
@@ -68,16 +84,20 @@ def cancel(
     subscription: SubscriptionArgument,
     *,
     at: Annotated[str, typer.Option(help="now or period_end.")] = "period_end",
+    credit_unused: Annotated[
+        bool, typer.Option("--credit-unused", help="With --at now: credit what was paid for the time after.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """End it, by default when the billing period ends."""
-    _print(post(f"/subscriptions/{subscription}/cancel", {"at": at}), as_json=as_json)
+    body = {"at": at, "unused_time": "credited" if credit_unused else "kept"}
+    print_subscription(post(f"/subscriptions/{subscription}/cancel", body), as_json=as_json)
 
 
 @app.command("keep")
 def keep(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
     """Take a cancellation at period end back."""
-    _print(post(f"/subscriptions/{subscription}/keep"), as_json=as_json)
+    print_subscription(post(f"/subscriptions/{subscription}/keep"), as_json=as_json)
 
 
 @app.command("status")
@@ -88,7 +108,37 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Say that a payment failed or arrived, pause it or resume it."""
-    _print(post(f"/subscriptions/{subscription}/status", {"status": wanted}), as_json=as_json)
+    print_subscription(post(f"/subscriptions/{subscription}/status", {"status": wanted}), as_json=as_json)
+
+
+@app.command("pause")
+def pause(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """Let it rest: no calls, no charges."""
+    print_subscription(post(f"/subscriptions/{subscription}/pause"), as_json=as_json)
+
+
+@app.command("resume")
+def resume(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """Let a paused one go on."""
+    print_subscription(post(f"/subscriptions/{subscription}/resume"), as_json=as_json)
+
+
+@app.command("end-trial")
+def end_trial(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
+    """End a trial now and go on as a paying subscription."""
+    print_subscription(post(f"/subscriptions/{subscription}/end-trial"), as_json=as_json)
+
+
+@app.command("extend-trial")
+def extend_trial(
+    subscription: SubscriptionArgument,
+    ends_at: Annotated[str, typer.Argument(metavar="TIME", help="Its new end, a full hour.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Let a trial end later."""
+    body = {"ends_at": ends_at}
+    print_subscription(post(f"/subscriptions/{subscription}/extend-trial", body), as_json=as_json)
 
 
 @app.command("override")
@@ -125,7 +175,7 @@ def override(
     body: dict[str, Any] = {field: own for field, (own, plans) in given.items() if own is not None or plans}
     if not body:
         raise typer.BadParameter("give at least one option to change")
-    _print(post_all(f"/subscriptions/{subscription}/override", body), as_json=as_json)
+    print_subscription(post_all(f"/subscriptions/{subscription}/override", body), as_json=as_json)
 
 
 @app.command("spend-cap")
@@ -156,7 +206,7 @@ def list_(account: AccountArgument, *, as_json: AsJson = False) -> None:
 def show(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None:
     """Show one subscription with its phases, and what its last 30 days would have cost on larger plans."""
     found = get(f"/subscriptions/{subscription}")
-    _print(found, as_json=as_json)
+    print_subscription(found, as_json=as_json)
     fitting = found["fitting_plan"]
     if fitting is not None and not as_json:
         typer.echo()
@@ -189,12 +239,3 @@ def usage(
         for mode, figures in (period["figures"] or {"-": {}}).items()
     ]
     print_rows(rows, PERIOD_COLUMNS)
-
-
-def _print(subscription: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(subscription)
-        return
-    print_fields(subscription, FIELDS)
-    typer.echo()
-    print_rows(subscription["phases"], PHASE_COLUMNS)

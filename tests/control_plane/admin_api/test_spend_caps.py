@@ -67,7 +67,7 @@ class TestSpendCap:
     async def test_says_so_where_the_plan_charges_nothing_by_use(
         self, client: httpx.AsyncClient, subscribed: dict
     ):
-        ok(await client.post(f"{path_of(subscribed)}/change", json={"plan": "free"}))
+        ok(await client.post(f"{path_of(subscribed)}/change", json={"plan": "free", "at": "now"}))
         assert not ok(await client.put(f"{path_of(subscribed)}/spend-cap", json={"amount": "60"}))["effective"]
 
     async def test_needs_the_right_to_change_things(self, client_of, subscribed: dict):

@@ -49,7 +49,7 @@ class TestSpendCap:
         assert refused.stderr.startswith("km: amount: must be at least $49.00: what Pro costs before any use")
 
     def test_says_where_there_is_nothing_to_cap(self, km: Km, subscription: str):
-        km("subscriptions", "change", subscription, "caps-free")
+        km("subscriptions", "change", subscription, "caps-free", "--at", "now")
         told = km("subscriptions", "spend-cap", subscription, "60")
         assert (told.exit_code, "charges nothing by use" in told.stderr) == (0, True)
 

@@ -1,0 +1,39 @@
+"""How commands name and show a subscription."""
+
+from typing import Annotated, Any
+
+import typer
+
+from control_plane.entrypoints.commands.output import print_fields, print_json, print_rows
+
+FIELDS = (
+    "id",
+    "account_id",
+    "api_product",
+    "status",
+    "plan_name",
+    "plan_version",
+    "current_period.start",
+    "current_period.end",
+    "time_zone",
+    "started_at",
+    "trial_ends_at",
+    "ends_at",
+    "spend_cap.text",
+)
+PHASE_COLUMNS = ("plan", "plan_version", "kind", "starts_at", "ends_at")
+ADD_ON_COLUMNS = ("add_on", "version", "quantity", "starts_at", "ends_at")
+SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
+
+
+def print_subscription(subscription: dict[str, Any], *, as_json: bool) -> None:
+    """Print a subscription with its phases, and its add-ons if it has any."""
+    if as_json:
+        print_json(subscription)
+        return
+    print_fields(subscription, FIELDS)
+    typer.echo()
+    print_rows(subscription["phases"], PHASE_COLUMNS)
+    if subscription["add_ons"]:
+        typer.echo()
+        print_rows(subscription["add_ons"], ADD_ON_COLUMNS)
