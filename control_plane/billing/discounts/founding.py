@@ -25,6 +25,7 @@ from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
 from control_plane.subscriptions.model import OVER
+from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import Timeline
 from control_plane.subscriptions.timelines import timelines
 
@@ -112,24 +113,44 @@ async def join_founders(
     Returns the members' numbers by subscription. To be called when a subscription begins or its plan changes, and
     before its first invoice is made; again it changes nothing. Without an open offer it is one short query.
     """
-    if not subscription_ids or not _has_room(await _open_offer(session), now):
-        return {}
-    found = await timelines(session, subscription_ids)
-    versions = await plan_versions(session, {key for one in found.values() for key in one.version_ids})
-    offer = await _open_offer(session, locked=True)
+    offer = await _open_offer(session) if subscription_ids else None
     if offer is None or not _has_room(offer, now):
         return {}
-    taken = await _no_new_accounts(session, {one.account_id for one in found.values()})
+    begun = await _beginners(session, subscription_ids, since=offer.opened_at, now=now)
+    offer = await _open_offer(session, locked=True) if begun else None
+    if offer is None:
+        return {}
+    taken = await _no_new_accounts(session, {timeline.account_id for timeline, _ in begun})
     joined: dict[str, int] = {}
-    for timeline in sorted(found.values(), key=lambda one: (one.started_at, one.subscription_id)):
-        if timeline.account_id in taken or not _has_room(offer, now):
-            continue
-        begins = _begins_to_pay(timeline, versions)
-        if begins is None or not offer.opened_at <= begins <= now or _is_over(timeline, now):
-            continue
-        taken.add(timeline.account_id)
-        joined[timeline.subscription_id] = await _join(session, offer, timeline, begins=begins, now=now)
+    for timeline, first in begun:
+        if timeline.account_id not in taken and _has_room(offer, now):
+            taken.add(timeline.account_id)
+            joined[timeline.subscription_id] = await _join(session, offer, timeline, first=first, now=now)
     return joined
+
+
+async def _beginners(
+    session: AsyncSession, subscription_ids: Collection[str], *, since: datetime, now: datetime
+) -> list[tuple[Timeline, datetime]]:
+    """Return subscriptions of new accounts that came onto a plan that costs something since then, in their order.
+
+    With the start of the first billing period that is billed, also where nobody looked until a later one.
+    """
+    accounts = select(Subscription.id, Subscription.account_id).where(is_any_of(Subscription.id, subscription_ids))
+    payer_of = {subscription_id: account_id for subscription_id, account_id in await session.execute(accounts)}
+    old = await _no_new_accounts(session, set(payer_of.values()))
+    found = await timelines(session, [key for key, account_id in payer_of.items() if account_id not in old])
+    versions = await plan_versions(session, {key for one in found.values() for key in one.version_ids})
+    begun = []
+    for timeline in sorted(found.values(), key=lambda one: (one.started_at, one.subscription_id)):
+        begins = _begins_to_pay(timeline, versions)
+        if begins is None or not since <= begins <= now:
+            continue
+        first = timeline.period_at(max(begins, timeline.trial_ends_at or begins)).start
+        if timeline.status in OVER or (timeline.ends_at is not None and timeline.ends_at <= max(first, now)):
+            continue
+        begun.append((timeline, first))
+    return begun
 
 
 async def _open_offer(session: AsyncSession, *, locked: bool = False) -> FoundingOffer | None:
@@ -145,8 +166,8 @@ async def _open_offer(session: AsyncSession, *, locked: bool = False) -> Foundin
     return offer
 
 
-def _has_room(offer: FoundingOffer | None, now: datetime) -> bool:
-    if offer is None or (offer.until is not None and offer.until <= now):
+def _has_room(offer: FoundingOffer, now: datetime) -> bool:
+    if offer.until is not None and offer.until <= now:
         return False
     return offer.max_accounts is None or offer.members < offer.max_accounts
 
@@ -163,15 +184,9 @@ def _begins_to_pay(timeline: Timeline, versions: Mapping[str, PlanVersion]) -> d
     return next(paid, None)
 
 
-def _is_over(timeline: Timeline, now: datetime) -> bool:
-    return timeline.status in OVER or (timeline.ends_at is not None and timeline.ends_at <= now)
-
-
 async def _join(
-    session: AsyncSession, offer: FoundingOffer, timeline: Timeline, *, begins: datetime, now: datetime
+    session: AsyncSession, offer: FoundingOffer, timeline: Timeline, *, first: datetime, now: datetime
 ) -> int:
-    # the first period that is billed, also where nobody looked until the next one
-    first = timeline.period_at(max(begins, timeline.trial_ends_at or begins)).start
     discount = await add_discount(
         session, timeline=timeline, coupon=offer.coupon, source="founding", begins=first, actor=SYSTEM, now=now
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.discounts.founding import join_founders
 from control_plane.billing.invoices.computing import compute
 from control_plane.billing.invoices.finalising import InvoiceTerms, ReadyInvoice, finalise
 from control_plane.billing.invoices.loading import claim_work
@@ -60,6 +61,8 @@ async def close_due(session: AsyncSession, *, config: ClosingConfig, now: dateti
     works = await claim_work(session, rules=config.rules, now=now, limit=config.batch)
     if not works:
         return ClosingResult()
+    # before anything is billed, whoever subscribed the account
+    await join_founders(session, [work.subscription_id for work in works], now=now)
     await compute(session, works, seller_country=config.terms.seller.country, now=now)
     made = await write_drafts(session, works, rules=config.rules, now=now)
     final = [work for work in works if work.invoice_id is not None and work.is_final]
