@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.operations import bump_gateway_versions
@@ -55,6 +55,16 @@ async def prepaid_of_accounts(
     return await _prepaid(session, is_any_of(Subscription.account_id, account_ids), now) if account_ids else []
 
 
+async def without_period(session: AsyncSession, *, now: datetime, limit: int) -> list[PrepaidSubscription]:
+    """Return prepaid subscriptions of which no period is open that holds `now`: it has just begun."""
+    opened = exists().where(
+        PrepaidPeriod.subscription_id == Subscription.id,
+        PrepaidPeriod.period_start <= now,
+        PrepaidPeriod.period_end > now,
+    )
+    return await _prepaid(session, ~opened, now, limit)
+
+
 @asynccontextmanager
 async def limits_told(
     session: AsyncSession, account_ids: Collection[str], *, now: datetime
@@ -73,7 +83,9 @@ async def limits_told(
         await bump_gateway_versions(session, changed, now)
 
 
-async def _prepaid(session: AsyncSession, where: ColumnElement[bool], now: datetime) -> list[PrepaidSubscription]:
+async def _prepaid(
+    session: AsyncSession, where: ColumnElement[bool], now: datetime, limit: int | None = None
+) -> list[PrepaidSubscription]:
     statement = (
         select(
             Subscription.id,
@@ -96,6 +108,7 @@ async def _prepaid(session: AsyncSession, where: ColumnElement[bool], now: datet
             PlanVersion.payment == "prepaid",
         )
         .order_by(Subscription.id)
+        .limit(limit)
     )
     return [
         PrepaidSubscription(

@@ -1,0 +1,85 @@
+"""The loop that draws prepaid usage as hours are sealed."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.billing.credits import metrics
+from control_plane.billing.prepaid.drawing import Drawn, draw_for
+from control_plane.billing.prepaid.periods import SEAL_MARGIN, begin_periods, changed_periods
+from control_plane.foundation.clock import utc_now
+from control_plane.usage.loops import Pauses, sleep_unless
+
+SWEEP_MARGIN = timedelta(hours=1)
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PrepaidDrawsConfig:
+    """`batch`: billing periods of one transaction."""
+
+    pause_seconds: float = 2.0
+    sweep_seconds: float = 600.0
+    batch: int = 100
+
+
+async def draw_usage(
+    sessions: async_sessionmaker[AsyncSession],
+    *,
+    since: datetime = EVER,
+    margin: timedelta = SWEEP_MARGIN,
+    batch: int = 100,
+    now: datetime,
+) -> Drawn:
+    """Open billing periods that began, and draw what was sealed after `since`; each batch in its own transaction.
+
+    Returns what was done in all. Idempotent: only what is not drawn yet is drawn.
+    """
+    async with sessions() as session, session.begin():
+        begun = await begin_periods(session, now=now)
+    async with sessions() as session:
+        found = await changed_periods(session, since=since, margin=margin, now=now)
+    # where both name a period, what began reaches back further
+    changed = list({one.key: one for one in (*found, *begun)}.values())
+    total = Drawn()
+    for start in range(0, len(changed), batch):
+        async with sessions() as session, session.begin():
+            total = total + await draw_for(session, changed[start : start + batch], now=now)
+    return total
+
+
+async def run_prepaid_draws(
+    *,
+    config: PrepaidDrawsConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    stop: asyncio.Event,
+    clock: Callable[[], datetime] = utc_now,
+) -> None:
+    """Draw usage as it is sealed, until `stop`. Failures are counted, logged and tried again."""
+    pauses = Pauses(stop)
+    seen_until = swept_at = EVER
+    while not stop.is_set():
+        now = clock()
+        sweep = now - swept_at >= timedelta(seconds=config.sweep_seconds)
+        margin = SWEEP_MARGIN if sweep else SEAL_MARGIN
+        try:
+            drawn = await draw_usage(
+                sessions, since=seen_until - margin, margin=margin, batch=config.batch, now=now
+            )
+            pauses.reset()
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
+            metrics.FAILURES.labels("draws").inc()
+            log.warning("drawing prepaid usage failed and is tried again", error=repr(error))
+            # what had begun may have been kept, and not looked at
+            seen_until = EVER
+            await pauses.wait()
+            continue
+        metrics.DRAWS.inc(drawn.periods)
+        seen_until, swept_at = now, now if sweep else swept_at
+        await sleep_unless(stop, config.pause_seconds)

@@ -1,0 +1,292 @@
+"""Prepaid subscriptions: usage is drawn as it is sealed, and the limit tells what may still be used."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import delete, select
+
+from control_plane.accounts.tables import Account
+from control_plane.billing.credits.due import look
+from control_plane.billing.credits.prepaid import prepaid_limits
+from control_plane.billing.credits.queries import invoice_credits
+from control_plane.billing.credits.reservations import NewReservation, reserve_credits
+from control_plane.billing.credits.tables import PrepaidPeriod
+from control_plane.billing.prepaid.drawing import Drawn
+from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, draw_usage, run_prepaid_draws
+from control_plane.usage.tables import UsageHourly
+from tests.control_plane.billing.credits.helpers import a_grant, entries_of, left_of, sums_agree
+from tests.control_plane.billing.invoices.billing_kit import DAY, FEB_1, HOUR, JAN_1, Billing, flat, per_unit
+from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
+
+PAYG = {"prices": (per_unit("0.01"),), "payment": "prepaid"}
+KEEP = timedelta(hours=72)
+
+
+class Prepaid(Billing):
+    """The kit of invoices, with credits."""
+
+    async def credited(self, amount_minor, *, plan="payg", **options):
+        """A customer with credits, as the worker finds them first."""
+        customer = await self.customer(plan)
+        grant = await self.grant(customer, amount_minor, **options)
+        await self.draw(JAN_1)
+        return customer, grant
+
+    async def grant(self, customer, amount_minor, *, now=JAN_1, **options):
+        async with self.sessions() as session, session.begin():
+            return await a_grant(session, customer.account_id, amount_minor, now=now, **options)
+
+    async def draw(self, now):
+        await self.seal(now)
+        return await draw_usage(self.sessions, now=now)
+
+    async def limit(self, customer, now):
+        async with self.sessions() as session:
+            return (await prepaid_limits(session, [customer.id], now=now)).get(customer.id)
+
+    async def left(self, *grants):
+        async with self.sessions() as session:
+            assert await sums_agree(session)
+            return await left_of(session, *grants)
+
+    async def version(self, customer):
+        """The version of the account's record: it grows whenever gateways are told."""
+        async with self.sessions() as session:
+            return await session.scalar(select(Account.gateway_version).where(Account.id == customer.account_id))
+
+
+@pytest.fixture
+async def prepaid(sessions):
+    kit = Prepaid(sessions)
+    await kit.plan("payg", **PAYG)
+    return kit
+
+
+class TestPrepaidLimits:
+    async def test_are_what_was_drawn_and_what_is_left_so_a_draw_changes_nothing(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        version = await prepaid.version(customer)
+        for day in (1, 2, 3):
+            await prepaid.use(customer, 150, at=JAN_1 + day * DAY)
+            assert (await prepaid.draw(JAN_1 + (day + 1) * DAY)).drawn_minor == 150
+            assert await prepaid.left(grant) == [1000 - 150 * day]
+            assert await prepaid.limit(customer, JAN_1 + (day + 1) * DAY) == 1000
+        assert await prepaid.version(customer) == version
+
+    async def test_of_plans_that_are_invoiced_there_are_none(self, prepaid):
+        await prepaid.plan("starter")
+        customer, _ = await prepaid.credited(1000, plan="starter")
+        assert await prepaid.limit(customer, JAN_1) is None
+
+    async def test_count_only_what_can_be_used_now(self, prepaid):
+        customer, _ = await prepaid.credited(100)
+        await prepaid.grant(customer, 10, expires_at=JAN_1 + DAY)
+        await prepaid.grant(customer, 1, starts_at=JAN_1 + DAY)
+        assert await prepaid.limit(customer, JAN_1) == 110
+        assert await prepaid.limit(customer, JAN_1 + DAY) == 101
+
+    async def test_are_lowered_by_what_is_reserved(self, prepaid):
+        customer, _ = await prepaid.credited(100)
+        version = await prepaid.version(customer)
+        async with prepaid.sessions() as session, session.begin():
+            wanted = NewReservation(amount_minor=30, ttl=HOUR, reference="job")
+            await reserve_credits(session, account_id=customer.account_id, wanted=wanted, actor=ACTOR, now=JAN_1)
+        assert await prepaid.limit(customer, JAN_1) == 70
+        assert await prepaid.version(customer) == version + 1
+
+    async def test_of_a_new_period_leave_out_what_the_old_one_has_used_and_not_drawn_yet(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 400, at=FEB_1 - HOUR, known_at=FEB_1)
+        begun = FEB_1 + timedelta(seconds=1)
+        version = await prepaid.version(customer)
+        # known by now, but not sealed
+        assert (await prepaid.draw(begun)).drawn_minor == 0
+        assert await prepaid.left(grant) == [1000]
+        assert await prepaid.limit(customer, begun) == 600
+        assert await prepaid.version(customer) > version
+        await prepaid.use(customer, 5, at=FEB_1 - HOUR, known_at=FEB_1 + HOUR)
+        await prepaid.draw(FEB_1 + 2 * HOUR)
+        assert await prepaid.left(grant) == [595]
+        assert await prepaid.limit(customer, FEB_1 + 2 * HOUR) == 595
+
+
+class TestGatewaysAreTold:
+    async def test_of_grants_that_are_made_begin_or_expire(self, prepaid):
+        customer, _ = await prepaid.credited(100)
+        version = await prepaid.version(customer)
+        await prepaid.grant(customer, 10, starts_at=JAN_1 + DAY, expires_at=JAN_1 + 2 * DAY)
+        assert await prepaid.version(customer) == version
+        for day, told in ((1, 1), (2, 2), (3, 2)):
+            async with prepaid.sessions() as session, session.begin():
+                await look(session, now=JAN_1 + day * DAY, keep=KEEP)
+            assert await prepaid.version(customer) == version + told
+        await prepaid.grant(customer, 5, now=JAN_1 + 3 * DAY)
+        assert await prepaid.version(customer) == version + 3
+
+    async def test_of_nothing_where_no_subscription_is_prepaid(self, prepaid):
+        await prepaid.plan("starter")
+        customer = await prepaid.customer("starter")
+        version = await prepaid.version(customer)
+        await prepaid.grant(customer, 100, expires_at=JAN_1 + DAY)
+        async with prepaid.sessions() as session, session.begin():
+            await look(session, now=JAN_1 + DAY, keep=KEEP)
+        assert await prepaid.version(customer) == version
+
+    async def test_of_what_another_subscription_of_the_account_draws(self, prepaid):
+        customer, _ = await prepaid.credited(1000)
+        async with prepaid.sessions() as session, session.begin():
+            await a_published_plan(session, now=JAN_1 - DAY, code="maps", product="maps", **PAYG)
+            account = await session.get_one(Account, customer.account_id)
+            other = await a_subscription(session, account, now=JAN_1, plan="maps")
+        await prepaid.draw(JAN_1)
+        version = await prepaid.version(customer)
+        await prepaid.use(customer, 100, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        assert await prepaid.version(customer) == version + 1
+        now = JAN_1 + 2 * DAY
+        assert (await prepaid.limit(customer, now), await prepaid.limit(other, now)) == (1000, 900)
+
+
+class TestDrawing:
+    async def test_the_invoice_counts_what_was_drawn_and_draws_it_no_second_time(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        await prepaid.close(FEB_1 + HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        assert (invoice.total_minor, invoice.credits_applied_minor, invoice.status) == (300, 300, "paid")
+        assert (await prepaid.draw(FEB_1 + 2 * HOUR)).drawn_minor == 0
+        assert await prepaid.left(grant) == [700]
+        async with prepaid.sessions() as session:
+            paid = await invoice_credits(session, invoice.id)
+            assert (paid.amount_minor, paid.prepaid_minor) == (300, 300)
+
+    async def test_what_was_used_beyond_the_credits_stays_due(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 1200, at=JAN_1 + DAY)
+        assert (await prepaid.draw(JAN_1 + 2 * DAY)).drawn_minor == 1000
+        await prepaid.close(FEB_1 + HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        assert (invoice.credits_applied_minor, invoice.amount_due_minor, invoice.status) == (1000, 200, "open")
+        assert await prepaid.left(grant) == [0]
+
+    async def test_credits_that_come_later_pay_what_is_missing(self, prepaid):
+        customer, _ = await prepaid.credited(1000)
+        await prepaid.use(customer, 1200, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        more = await prepaid.grant(customer, 500, now=JAN_1 + 3 * DAY)
+        await prepaid.close(FEB_1 + HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        assert (invoice.credits_applied_minor, invoice.amount_due_minor) == (1200, 0)
+        assert await prepaid.left(more) == [300]
+
+    async def test_without_the_worker_the_invoice_draws_all_of_it(self, prepaid):
+        customer = await prepaid.customer("payg")
+        grant = await prepaid.grant(customer, 1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        await prepaid.close(FEB_1 + HOUR)
+        assert [one.credits_applied_minor for one in await prepaid.invoices(customer)] == [300]
+        assert (await prepaid.draw(FEB_1 + 2 * HOUR)).drawn_minor == 0
+        assert await prepaid.left(grant) == [700]
+
+    async def test_what_a_correction_takes_off_goes_back(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        async with prepaid.sessions() as session, session.begin():
+            await session.execute(delete(UsageHourly))
+        await prepaid.use(customer, 100, at=JAN_1 + DAY, known_at=JAN_1 + 3 * DAY)
+        assert await prepaid.draw(JAN_1 + 4 * DAY) == Drawn(1, 0, 200)
+        assert await prepaid.left(grant) == [900]
+        assert await prepaid.limit(customer, JAN_1 + 4 * DAY) == 1000
+
+    async def test_late_usage_of_a_billed_period_is_paid_with_the_next_invoice(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        await prepaid.close(FEB_1 + HOUR)
+        await prepaid.use(customer, 50, at=FEB_1 - 5 * HOUR, known_at=FEB_1 + 2 * HOUR)
+        await prepaid.use(customer, 20, at=FEB_1 + DAY)
+        assert (await prepaid.draw(FEB_1 + 2 * DAY)).drawn_minor == 20
+        await prepaid.close(FEB_1 + 28 * DAY + HOUR)
+        assert [one.credits_applied_minor for one in await prepaid.invoices(customer)] == [300, 70]
+        assert await prepaid.left(grant) == [630]
+
+    async def test_credits_that_expired_between_use_and_seal_still_pay(self, prepaid):
+        customer, grant = await prepaid.credited(1000, expires_at=JAN_1 + DAY)
+        await prepaid.use(customer, 100, at=JAN_1 + DAY - HOUR)
+        await prepaid.use(customer, 50, at=JAN_1 + DAY)
+        for seconds in (180, 190, 200):
+            await prepaid.draw(JAN_1 + DAY + timedelta(seconds=seconds))
+        assert await prepaid.left(grant) == [900]
+        assert (await prepaid.draw(JAN_1 + DAY + 3 * HOUR)).drawn_minor == 0
+        assert await prepaid.left(grant) == [900]
+
+    async def test_fixed_charges_and_usage_that_is_invoiced_are_not_drawn_ahead(self, prepaid):
+        await prepaid.plan("invoiced", prices=(per_unit("0.02"),))
+        await prepaid.plan("mixed", prices=(flat("5.00"), per_unit("0.01")), payment="prepaid")
+        customer, _ = await prepaid.credited(1000, plan="invoiced")
+        await prepaid.use(customer, 100, at=JAN_1 + DAY)
+        await prepaid.change_plan(customer, "mixed", now=JAN_1 + 2 * DAY)
+        await prepaid.use(customer, 30, at=JAN_1 + 3 * DAY)
+        assert (await prepaid.draw(JAN_1 + 4 * DAY)).drawn_minor == 30
+
+    async def test_two_workers_at_once_draw_once(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        now = JAN_1 + 2 * DAY
+        await prepaid.seal(now)
+        both = await asyncio.gather(*(draw_usage(prepaid.sessions, now=now) for _ in range(2)))
+        assert sum(one.drawn_minor for one in both) == 300
+        assert await prepaid.left(grant) == [700]
+
+    async def test_what_the_invoice_does_not_need_goes_back(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        async with prepaid.sessions() as session, session.begin():
+            # drawn for hours of which a correction is sealed before the worker comes by again
+            await session.execute(delete(UsageHourly))
+        await prepaid.use(customer, 120, at=JAN_1 + DAY, known_at=FEB_1)
+        await prepaid.close(FEB_1 + 3 * HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        assert (invoice.total_minor, invoice.credits_applied_minor) == (120, 120)
+        assert await prepaid.left(grant) == [880]
+        async with prepaid.sessions() as session:
+            assert await entries_of(session, customer.account_id) == [
+                ("grant", 1000),
+                ("draw", -300),
+                ("return", 180),
+            ]
+
+    async def test_goes_on_in_its_worker(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        now, stop = JAN_1 + 2 * DAY, asyncio.Event()
+        await prepaid.seal(now)
+        config = PrepaidDrawsConfig(pause_seconds=0.05)
+        running = asyncio.create_task(
+            run_prepaid_draws(config=config, sessions=prepaid.sessions, stop=stop, clock=lambda: now)
+        )
+        async with asyncio.timeout(20):
+            while await prepaid.left(grant) != [700]:  # noqa: ASYNC110 - the database rings no bell
+                await asyncio.sleep(0.05)
+        stop.set()
+        await running
+
+    async def test_opens_each_period_once(self, prepaid):
+        await prepaid.credited(1000)
+        await prepaid.draw(JAN_1 + DAY)
+        await prepaid.draw(FEB_1)
+        async with prepaid.sessions() as session:
+            starts = sorted(await session.scalars(select(PrepaidPeriod.period_start)))
+        assert starts == [JAN_1, FEB_1]
+
+    async def test_of_an_account_without_credits_draws_nothing(self, prepaid):
+        async with prepaid.sessions() as session, session.begin():
+            await an_account(session, now=JAN_1)
+        customer = await prepaid.customer("payg")
+        await prepaid.use(customer, 300, at=JAN_1 + DAY)
+        assert (await prepaid.draw(JAN_1 + 2 * DAY)).drawn_minor == 0
+        assert await prepaid.limit(customer, JAN_1 + 2 * DAY) == 0
