@@ -43,7 +43,10 @@ class InvoiceTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadyInvoice:
-    """A draft, written down, that becomes final. `used_until`: it bills usage before this moment; None: none."""
+    """A draft, written down, that becomes final. `used_until`: it bills usage before this moment; None: none.
+
+    `buys_credits_minor` of the total buys prepaid credits, which no credits pay.
+    """
 
     invoice_id: str
     account_id: str
@@ -53,6 +56,7 @@ class ReadyInvoice:
     total_minor: int
     used_until: datetime | None = None
     discounts: tuple[AppliedDiscount, ...] = ()
+    buys_credits_minor: int = 0
 
 
 async def finalise(
@@ -132,6 +136,6 @@ def _credit_draw(one: ReadyInvoice) -> CreditDraw:
         subscription_id=one.subscription_id,
         period_start=one.period_start,
         currency=one.currency,
-        amount_minor=one.total_minor,
+        amount_minor=one.total_minor - one.buys_credits_minor,
         used_until=one.used_until,
     )
