@@ -1,44 +1,36 @@
 """Setting spend caps, and refusing what would break one. Nothing here commits."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
 
 from control_plane.accounts.queries import account
-from control_plane.billing.spend_caps import (
-    charges_of,
-    charges_within,
-    phases_unchanged,
-    phases_within,
-    unbounded_dimension,
-)
+from control_plane.billing.invoices.due import due_lines, runs_of
+from control_plane.billing.invoices.model import ChargeLine
+from control_plane.billing.terms import Terms, read_terms, terms_of
 from control_plane.catalog.meter_queries import meters_of_versions
 from control_plane.catalog.meters import Aggregation, MeteredEvents
-from control_plane.catalog.model import MEASURED_METERS
+from control_plane.catalog.model import MEASURED_METERS, unit_maximum
 from control_plane.catalog.prices import canonical_amount
 from control_plane.catalog.queries import api_product, plan_versions
-from control_plane.catalog.tables import Meter, PlanVersion
+from control_plane.catalog.tables import Meter
+from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.money import Money, minor_units
-from control_plane.rating.spend_cap import (
-    MAX_CAP_MINOR,
-    VersionCharges,
-    charged_minor,
-    charges_by_use,
-    fixed_minor,
-    reported_dimensions,
-)
+from control_plane.foundation.period import BillingPeriod
+from control_plane.rating.cost_tables import MAX_CAP_MINOR
+from control_plane.rating.period import ChargeKind, rate_period
+from control_plane.rating.spend_cap import charges_by_use, reported_dimensions
 from control_plane.rating.words import format_amount
 from control_plane.subscriptions import own_terms
 from control_plane.subscriptions.model import OVER
-from control_plane.subscriptions.queries import current_and_next_period, phase_at
-from control_plane.subscriptions.queries import subscription as subscription_by_id
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timeline import Timeline, TimelinePhase
+from control_plane.subscriptions.timelines import timeline, timelines
 from control_plane.usage.rollups.phase_units import units_of_phases
 
 FIELD = "amount"
@@ -114,14 +106,14 @@ async def set_spend_cap(
         NotFoundError, SubscriptionOverError. ValidationFailedError: not an amount, or less than what is fixed for
         a period. MaximumMissingError, MeterUncappedError: a call can cost any amount.
     """
-    subscription = await subscription_by_id(session, subscription_id)
-    versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
-    current = phase_at(subscription, now) or subscription.phases[-1]
-    currency = (await account(session, subscription.account_id)).currency
+    found = await timeline(session, subscription_id)
+    currency = (await account(session, found.account_id)).currency
     amount_minor = _amount_minor(amount, currency)
-    _check_fixed_charges(subscription, versions, amount_minor, currency, now)
-    await _check_bounds(session, subscription, [versions[key] for key in _versions_ahead(subscription, now)])
-    effective = charges_by_use(charges_of(versions[current.plan_version_id], subscription, currency))
+    terms = await _terms(session, found, currency)
+    _check_fixed_charges(found, terms, Money(amount_minor, currency), now)
+    await _check_bounds(session, _versions_ahead(found, now))
+    current = found.phase_at(now) or found.phases[-1]
+    effective = charges_by_use(terms[key].rated for key in _versions_of(current))
     await own_terms.set_spend_cap(
         session, subscription_id=subscription_id, amount_minor=amount_minor, actor=actor, now=now
     )
@@ -142,26 +134,29 @@ async def remove_spend_cap(
 
 
 async def require_cap_kept(session: AsyncSession, subscription: Subscription, *, now: datetime) -> None:
-    """Refuse a change of plan, just made, under which the subscription's spend cap (if any) could not be kept.
+    """Refuse a change of plan or add-ons, just made, under which the subscription's spend cap could not be kept.
 
+    Without a cap nothing is refused.
     Of this billing period counts what is known of its use by now: the gateway's calls of the last seconds are not.
 
     Raises:
         MaximumMissingError, MeterUncappedError, CapBelowFixedChargesError.
     """
-    cap_minor = subscription.spend_cap_minor
-    if cap_minor is None:
+    if subscription.spend_cap_minor is None:
         return
-    versions = await plan_versions(session, {phase.plan_version_id for phase in subscription.phases})
-    ahead = [versions[key] for key in sorted(_versions_ahead(subscription, now))]
-    await _check_bounds(session, subscription, ahead)
-    currency = (await account(session, subscription.account_id)).currency
-    for version in ahead:
-        fixed = fixed_minor([charges_of(version, subscription, currency)], currency)
-        if fixed > cap_minor:
-            what = f"Plan {version.plan.code} costs {_text(fixed, currency)} a billing period before any use"
-            raise CapBelowFixedChargesError(what=what, cap=_text(cap_minor, currency))
-    await _check_periods(session, subscription, versions, Money(cap_minor, currency), now)
+    await session.flush()
+    found = await timeline(session, subscription.id)
+    await _check_bounds(session, _versions_ahead(found, now))
+    currency = (await account(session, found.account_id)).currency
+    terms = await _terms(session, found, currency)
+    cap = Money(subscription.spend_cap_minor, currency)
+    for phase in _ahead(found, now):
+        fixed = _whole_period_minor(found, phase, found.period_at(max(now, phase.starts_at)), terms)
+        if fixed > cap.amount_minor:
+            plans = " with ".join(dict.fromkeys(terms[key].plan_code for key in _versions_of(phase)))
+            what = f"Plan {plans} costs {_text(fixed, currency)} a billing period before any use"
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, currency))
+    await _check_periods(session, found, terms, cap, now)
 
 
 async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
@@ -171,24 +166,30 @@ async def require_caps_kept(session: AsyncSession, *, product_code: str, now: da
         MaximumMissingError, MeterUncappedError: for the first of them.
     """
     product = await api_product(session, product_code)
-    statement = (
-        select(Subscription)
-        .where(
-            Subscription.api_product_id == product.id,
-            Subscription.spend_cap_minor.is_not(None),
-            Subscription.status.not_in(sorted(OVER)),
-        )
-        .options(selectinload(Subscription.phases))
+    statement = select(Subscription.id).where(
+        Subscription.api_product_id == product.id,
+        Subscription.spend_cap_minor.is_not(None),
+        Subscription.status.not_in(sorted(OVER)),
     )
-    capped = (await session.scalars(statement)).all()
-    ahead = {row.id: _versions_ahead(row, now) for row in capped}
-    versions = await plan_versions(session, set().union(*ahead.values()))
-    for row in capped:
-        await _check_bounds(session, row, [versions[key] for key in ahead[row.id]])
+    capped = await timelines(session, (await session.scalars(statement)).all())
+    await _check_bounds(session, set().union(*(_versions_ahead(found, now) for found in capped.values())))
 
 
-def _versions_ahead(subscription: Subscription, now: datetime) -> set[str]:
-    return {phase.plan_version_id for phase in subscription.phases if phase.ends_at is None or phase.ends_at > now}
+async def _terms(session: AsyncSession, found: Timeline, currency: str) -> dict[str, Terms]:
+    read = await read_terms(session, {(version_id, currency) for version_id in found.version_ids})
+    return {version_id: terms for (version_id, _), terms in read.items()}
+
+
+def _ahead(found: Timeline, now: datetime) -> list[TimelinePhase]:
+    return [phase for phase in found.phases if phase.ends_at is None or phase.ends_at > now]
+
+
+def _versions_of(phase: TimelinePhase) -> list[str]:
+    return [phase.plan_version_id, *(add_on.plan_version_id for add_on in phase.add_ons)]
+
+
+def _versions_ahead(found: Timeline, now: datetime) -> set[str]:
+    return {version_id for phase in _ahead(found, now) for version_id in _versions_of(phase)}
 
 
 def _amount_minor(amount: str, currency: str) -> int:
@@ -202,68 +203,87 @@ def _amount_minor(amount: str, currency: str) -> int:
     return amount_minor
 
 
-def _check_fixed_charges(
-    subscription: Subscription,
-    versions: dict[str, PlanVersion],
-    amount_minor: int,
-    currency: str,
-    now: datetime,
-) -> None:
-    """This period's fixed charges may be of several plans; the next one's are those of the plan in force then."""
-    for period in current_and_next_period(subscription, now):
-        charges: dict[str, VersionCharges] = {}
-        if phases_within(subscription, period):
-            charges = charges_within(subscription, versions, period, currency=currency)
-        fixed = fixed_minor(charges.values(), currency)
-        if fixed > amount_minor:
-            plans = ", ".join(sorted({versions[key].plan.name for key in charges}))
-            message = f"must be at least {_text(fixed, currency)}: what {plans} costs before any use"
+def _check_fixed_charges(found: Timeline, terms: Mapping[str, Terms], cap: Money, now: datetime) -> None:
+    """This period's fixed charges may be of several plans; the next one's are those of what is in force then."""
+    for period in _periods(found, now):
+        lines = due_lines(found, period, terms=terms, units={})
+        fixed = _total_minor(lines)
+        if fixed > cap.amount_minor:
+            plans = ", ".join(sorted({line.plan_name for line in lines}))
+            message = f"must be at least {_text(fixed, cap.currency)}: what {plans} costs before any use"
             raise ValidationFailedError(FIELD, f"{message} in the period from {period.start:%Y-%m-%d}")
 
 
 async def _check_periods(
-    session: AsyncSession,
-    subscription: Subscription,
-    versions: Mapping[str, PlanVersion],
-    cap: Money,
-    now: datetime,
+    session: AsyncSession, found: Timeline, terms: Mapping[str, Terms], cap: Money, now: datetime
 ) -> None:
     """Refuse a change that makes a period dearer before any use, and so dearer than the cap with its use so far.
 
     Each period is judged as it will be rated: amounts of several plans are cut and rounded one by one.
     """
-    currency = cap.currency
-    unchanged = phases_unchanged(subscription, now)
-    for period in current_and_next_period(subscription, now):
-        phases = phases_within(subscription, period)
+    before = unchanged(found, now)
+    for period in _periods(found, now):
+        phases = found.phases_within(period)
         counted = await units_of_phases(session, {(phase.id, period.start, period.end) for phase in phases})
-        charges = charges_within(subscription, versions, period, counted, currency=currency)
-        fixed, total = fixed_minor(charges.values(), currency), charged_minor(charges.values(), currency)
-        before = charges_within(subscription, versions, period, currency=currency, phases=unchanged)
-        if total > cap.amount_minor and fixed > fixed_minor(before.values(), currency):
-            plans = ", ".join(versions[key].plan.code for key in charges)
+        units = {phase.id: counted[phase.id, period.start].billable for phase in phases}
+        lines = due_lines(found, period, terms=terms, units=units)
+        fixed, total = _total_minor(due_lines(found, period, terms=terms, units={})), _total_minor(lines)
+        if total > cap.amount_minor and fixed > _total_minor(due_lines(before, period, terms=terms, units={})):
+            plans = ", ".join(dict.fromkeys(line.plan_code for line in lines))
             what = (
-                f"The billing period from {period.start:%Y-%m-%d} would cost {_text(total, currency)} "
-                f"({plans}; {_text(fixed, currency)} before any use)"
+                f"The billing period from {period.start:%Y-%m-%d} would cost {_text(total, cap.currency)} "
+                f"({plans}; {_text(fixed, cap.currency)} before any use)"
             )
-            raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, currency))
+            raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, cap.currency))
 
 
-async def _check_bounds(
-    session: AsyncSession, subscription: Subscription, versions: Collection[PlanVersion]
-) -> None:
-    declared = await meters_of_versions(session, [version.id for version in versions])
-    for version in versions:
-        priced = declared.get(version.id, {})
-        charges = charges_of(version, subscription, version.currency)  # in every currency the same is counted
-        for code in sorted(reported_dimensions(charges) & priced.keys()):
+def unchanged(found: Timeline, now: datetime) -> Timeline:
+    """Return the timeline as if what was in force just before `now` went on; for a change made at `now`."""
+    begun = [phase for phase in found.phases if phase.starts_at < floor_ms(now)]
+    if begun:
+        begun.append(replace(begun.pop(), ends_at=found.ends_at))
+    return replace(found, phases=tuple(begun))
+
+
+def _whole_period_minor(
+    found: Timeline, phase: TimelinePhase, period: BillingPeriod, terms: Mapping[str, Terms]
+) -> int:
+    """Return what a phase would cost for a whole period before any use, setup fees apart."""
+    if not phase.costs:
+        return 0
+    whole = replace(phase, starts_at=period.start, ends_at=period.end, charged_from=period.start)
+    runs = runs_of(found, period, [whole], terms=terms, units={})
+    return sum(rated.line.amount_minor for rated in rate_period(runs) if rated.kind is not ChargeKind.SETUP_FEE)
+
+
+def _periods(found: Timeline, now: datetime) -> tuple[BillingPeriod, ...]:
+    """Return the billing period that holds `now` and the one after it, unless the subscription ends before."""
+    current = found.period_at(now)
+    if found.ends_at is not None and found.ends_at <= current.end:
+        return (current,)
+    return current, found.period_at(current.end)
+
+
+def _total_minor(lines: Iterable[ChargeLine]) -> int:
+    return sum(line.amount_minor for line in lines)
+
+
+async def _check_bounds(session: AsyncSession, version_ids: Collection[str]) -> None:
+    versions = await plan_versions(session, version_ids)
+    declared = await meters_of_versions(session, list(versions))
+    for version_id in sorted(versions):
+        version, priced = versions[version_id], declared.get(version_id, {})
+        # in every currency the same is counted
+        reported = reported_dimensions([terms_of(version, priced, currency=version.currency).rated])
+        for code in sorted(reported & priced.keys()):
             raise MeterUncappedError(plan=version.plan.code, meter=priced[code])
         product = version.plan.api_product
-        missing = unbounded_dimension(charges, product)
-        if missing is not None:
-            raise MaximumMissingError(
-                plan=version.plan.code, product=product.code, route=missing.route, dimension=missing.dimension
-            )
+        for route in product.routes:
+            for dimension in sorted(reported):
+                if unit_maximum(product.unit_maximums, route=route, dimension=dimension) is None:
+                    raise MaximumMissingError(
+                        plan=version.plan.code, product=product.code, route=route, dimension=dimension
+                    )
 
 
 def _text(amount_minor: int, currency: str) -> str:

@@ -3,9 +3,10 @@
 A plan version that began within the billing period is counted apart from the moment in which its record says so;
 what usage knows of it by then is restored.
 
-Spend caps begin to count dimensions: what calls before that may come to counts from the start. Until its record says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are
-not settled, are known from usage or are still on their way here: each of these counts as the most that a call can
-report, until its hour is settled.
+Spend caps begin to count dimensions: what calls before that may come to counts from the start. Until its record
+says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are not settled, are
+known from usage or are still on their way here: each of these counts as the most that a call can report, until its
+hour is settled.
 """
 
 import json

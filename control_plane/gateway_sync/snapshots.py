@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.spend_caps import ReadUnlogged, read_spend_caps
+from control_plane.catalog.currencies import CurrencyDiffersError
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval, period_containing
@@ -147,7 +148,11 @@ async def _accounts(
     needed = {version for one in timed.values() for version in versions_needed(one, now)}
     plans |= await plans_by_version(session, needed.difference(plans))
     products = await products_with_offers(session, {row.api_product_id for row in found})
-    capped = {row.id: row.plan_version_id for row in found if row.spend_cap_minor is not None}
+    capped = {
+        row.id: row.phase_id
+        for row in found
+        if row.spend_cap_minor is not None or plans[row.plan_version_id].prepaid
+    }
     caps = await read_spend_caps(session, capped, now=now, read_unlogged=read_unlogged)
 
     def snapshot(row: Row[str, str, str, int, str]) -> AccountSnapshot:
@@ -235,7 +240,7 @@ def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iter
     for row in rows:
         try:
             yield make(row)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, CurrencyDiffersError) as error:
             metrics.UNUSABLE.labels(kind).inc()
             log.error("a row cannot be projected", kind=kind, entity_id=row.id, error=repr(error))  # noqa: TRY400 - its trace says nothing more
 

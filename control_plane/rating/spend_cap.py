@@ -6,104 +6,118 @@ cost more, as under a volume price just below a tier's end, the dearest of all s
 quantity on the way costs more than the cap either.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import ROUND_CEILING, Decimal
-from functools import lru_cache
 
-from control_plane.foundation.money import minor_units, round_minor
-from control_plane.rating.model import EXACT, WHOLE_PERIOD, ZERO, CostStep, PriceModel, Share
-from control_plane.rating.rate import rate, total_minor
-from gateway_contract.records import MeterPrice, PriceStep, SpendCap
+from control_plane.foundation.money import round_minor
+from control_plane.rating.charging import price_in_run
+from control_plane.rating.commitment import USAGE, Commitment
+from control_plane.rating.cost_tables import MAX_UNITS, cost_of, dearer, most_units, price_steps, rising
+from control_plane.rating.model import WHOLE_PERIOD, CostStep
+from control_plane.rating.period import ChargeKind, rate_period
+from control_plane.rating.runs import Run
+from control_plane.rating.versions import CARRY, REQUESTS, RatedVersion, VersionPrice
+from gateway_contract.records import MeterPrice, SpendCap
 
-REQUESTS = "requests"
-MAX_CAP_MINOR = 10**12
-MAX_UNITS = 2**53 - 1
-_MICRO_DIGITS = 6
-_MICRO = 1_000_000
-# an amount beyond every cap is as good as any larger one, and stays a number that the gateway can count with
-_BEYOND_MICRO = (MAX_CAP_MINOR + 1) * _MICRO
+_FIXED = frozenset({ChargeKind.RECURRING, ChargeKind.SETUP_FEE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeteredPrice:
-    """A price and what it counts, None for a flat one."""
-
-    meter: str | None
-    price: PriceModel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionCharges:
-    """A plan version within a billing period: its prices, and the part of the period for which it runs.
+class CountedPhase:
+    """A phase that costs something, within one billing period, and the add-ons held in it (versions).
 
     `units` by meter are counted for good; `units_at_most` counts calls too of which it is open whether they are
-    billed. Both only matter for versions that are over: of the one in force, the gateway counts.
+    billed. Both only matter for phases that are over: of the one in force, the gateway counts.
     """
 
-    prices: tuple[MeteredPrice, ...]
-    share: Share = WHOLE_PERIOD
+    plan_version_id: str
+    add_ons: frozenset[str] = frozenset()
     units: Mapping[str, int] = field(default_factory=dict)
     units_at_most: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CappedPeriod:
+    """A billing period as a cap bounds it: its runs, as `rate_period` takes them, and its phases.
+
+    `plan_version_id` and `add_ons` are in force, each among the runs.
+    """
+
+    runs: Sequence[Run]
+    phases: Sequence[CountedPhase]
+    plan_version_id: str
+    add_ons: frozenset[str] = frozenset()
+
+    @property
+    def in_force(self) -> frozenset[str]:
+        return self.add_ons | {self.plan_version_id}
+
+    @property
+    def carries(self) -> bool:
+        """Say whether the gateway counts all requests of the period, not only those of the plan in force."""
+        version = next(run.version for run in self.runs if run.version.version_id == self.plan_version_id)
+        return version.quota_on_change == CARRY
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A price that use can make due, and the units that the gateway counts and that it does not charge."""
+
+    meter: str
+    steps: tuple[CostStep, ...]
+    from_units: int
+
+
 def compile_spend_cap(
-    amount_minor: int,
+    amount_minor: int | None,
     *,
     currency: str,
-    in_force: VersionCharges,
-    others: Sequence[VersionCharges] = (),
+    period: CappedPeriod,
     reserves: Mapping[str, Mapping[str, int]],
+    prepaid_minor: int | None = None,
 ) -> SpendCap | None:
     """Return the cap as the gateway checks it, None where nothing is charged by use. Pure.
 
-    `others` are the plan versions that run in the same billing period before or after the one in force.
-    `reserves` gives by route the most units of each dimension that a call can report. A cap that is used up, by
-    what is fixed or by earlier versions, leaves calls that cost nothing.
+    `amount_minor` bounds all that is due in the period, None for no such cap; `prepaid_minor` what its use may
+    cost. The stricter of both holds. `reserves` gives by route the most units of each dimension that a call can
+    report. A cap that is used up, by what is fixed or by earlier versions, leaves calls that cost nothing. Of a
+    commitment nothing comes off: use pays towards it.
     """
-    usage_minor = max(0, amount_minor - fixed_minor([in_force, *others], currency) - _used_minor(others, currency))
-    tables = _tables(in_force)
-    if not tables:
+    # in an order that does not depend on when each began: caps of two periods are compared price by price
+    runs = sorted(period.runs, key=lambda run: (run.version.is_add_on, run.version.version_id))
+    tables = [table for run in runs for table in _tables_in(period, run)]
+    left = _left_for_use(amount_minor, prepaid_minor, period, currency)
+    if not tables or left is None:
         return None
-    if all(meter == REQUESTS for meter, _ in tables):
-        ceiling = _most_units(tuple(steps for _, steps in tables), usage_minor, currency)
-        ceiling += _counted(others, REQUESTS)
-        return SpendCap(amount_minor, currency, ceiling_units=min(ceiling, MAX_UNITS))
-    dimensions = {meter for meter, _ in tables} - {REQUESTS}
+    amount, usage_minor, prepaid = left
+    if all(table.meter == REQUESTS for table in tables):
+        ceiling = most_units(tuple((table.steps, table.from_units) for table in tables), usage_minor, currency)
+        return SpendCap(amount, currency, ceiling_units=min(ceiling, MAX_UNITS), prepaid=prepaid)
+    dimensions = {table.meter for table in tables} - {REQUESTS}
     return SpendCap(
-        amount_minor,
+        amount,
         currency,
         usage_minor=usage_minor,
         prices=tuple(
-            MeterPrice(meter, _price_steps(steps, currency), from_units=_counted(others, meter))
-            for meter, steps in tables
+            MeterPrice(table.meter, price_steps(table.steps, currency), from_units=table.from_units)
+            for table in tables
         ),
         reserves={
             route: {name: units for name, units in most.items() if name in dimensions}
             for route, most in reserves.items()
         },
+        prepaid=prepaid,
     )
 
 
-def fixed_minor(versions: Iterable[VersionCharges], currency: str) -> int:
-    """Return what is due in the period whatever is used."""
-    return _rated_minor(versions, currency, lambda line: line.meter is None)
-
-
-def charged_minor(versions: Iterable[VersionCharges], currency: str) -> int:
-    """Return what the period costs with the units that are counted for good."""
-    return _rated_minor(versions, currency, lambda _line: True)
-
-
-def reported_dimensions(version: VersionCharges) -> frozenset[str]:
+def reported_dimensions(versions: Iterable[RatedVersion]) -> frozenset[str]:
     """Return the dimensions that cost something and that only the upstream knows: calls must reserve them."""
-    return frozenset(meter for meter, _ in _tables(version)) - {REQUESTS}
+    return frozenset(meter for version in versions for meter in _charged_meters(version)) - {REQUESTS}
 
 
-def charges_by_use(version: VersionCharges) -> bool:
-    """Say whether any use of the plan version costs anything."""
-    return bool(_tables(version))
+def charges_by_use(versions: Iterable[RatedVersion]) -> bool:
+    """Say whether any use of the versions costs anything."""
+    return any(_charged_meters(version) for version in versions)
 
 
 def stricter_cap(one: SpendCap | None, other: SpendCap | None) -> SpendCap | None:
@@ -118,127 +132,98 @@ def stricter_cap(one: SpendCap | None, other: SpendCap | None) -> SpendCap | Non
     return replace(
         one,
         usage_minor=min(one.usage_minor, other.usage_minor),
-        prices=tuple(_dearer(a, b) for a, b in zip(one.prices, other.prices, strict=True)),
+        prices=tuple(dearer(a, b) for a, b in zip(one.prices, other.prices, strict=True)),
     )
 
 
-def table_cost_minor(price: MeterPrice, units: int) -> int:
-    """Return what the gateway makes of `units` counted in the period: the contract's rule, word for word."""
-    units -= price.from_units
-    place = bisect_left(price.steps, units, key=lambda step: step.above)
-    if units <= 0 or place == 0:
-        return 0
-    step = price.steps[place - 1]
-    begun = -(-(units - step.above) // step.per_units)
-    return (step.base_micro + step.unit_micro * begun + _MICRO // 2) // _MICRO
+def _left_for_use(
+    amount_minor: int | None, prepaid_minor: int | None, period: CappedPeriod, currency: str
+) -> tuple[int, int, bool] | None:
+    """Return the amount of the cap that holds, what it leaves for use, and whether credits set it."""
+    used, minimums = _closed_minor(period, currency)
+    left: list[tuple[int, bool, int]] = []
+    if amount_minor is not None:
+        fixed = sum(rated.line.amount_minor for rated in rate_period(period.runs) if rated.kind in _FIXED)
+        left.append((max(0, amount_minor - fixed - used - minimums), False, amount_minor))
+    if prepaid_minor is not None:
+        left.append((max(0, prepaid_minor - used), True, prepaid_minor))
+    if not left:
+        return None
+    usage_minor, prepaid, amount = min(left)
+    return amount, usage_minor, prepaid
 
 
-def _rated_minor(versions: Iterable[VersionCharges], currency: str, counts: Callable[[MeteredPrice], bool]) -> int:
-    rated = [
-        rate(
-            line.price,
-            quantity=version.units.get(line.meter or "", 0),
-            currency=currency,
-            share=version.share,
-            description="",
-        )
-        for version in versions
-        for line in version.prices
-        if counts(line)
-    ]
-    return total_minor(line for lines in rated for line in lines)
-
-
-def _tables(version: VersionCharges) -> list[tuple[str, tuple[CostStep, ...]]]:
-    """Return meter and steps of each price that use can make due."""
-    tables = [
-        (line.meter, rising(line.price.steps(version.share))) for line in version.prices if line.meter is not None
-    ]
-    return [(meter, steps) for meter, steps in tables if any(step.base or step.unit_amount for step in steps)]
-
-
-def rising(steps: Sequence[CostStep]) -> tuple[CostStep, ...]:
-    """Return steps by which each quantity costs as much as the dearest up to it; most prices are so already."""
-    made: list[CostStep] = []
-    for index, step in enumerate(steps):
-        peak = made[-1].cost(step.above) if made else ZERO
-        if step.cost(step.above + 1) >= peak:
-            made.append(step)
+def _closed_minor(period: CappedPeriod, currency: str) -> tuple[int, int]:
+    """Return the most that use of versions which are not in force can have cost, and what minimums add to it."""
+    used = minimums = 0
+    for run in period.runs:
+        if run.version.version_id in period.in_force:
             continue
-        made.append(CostStep(step.above, peak, ZERO))
-        end = steps[index + 1].above if index + 1 < len(steps) else None
-        if step.unit_amount:
-            # the last number of units within the tier that costs no more than the peak
-            cheaper = int(EXACT.divide_int(EXACT.subtract(peak, step.base), step.unit_amount)) * step.per_units
-            if end is None or step.above + cheaper < end:
-                above = step.above + cheaper
-                made.append(replace(step, above=above, base=step.cost(above)))
-    return tuple(made)
+        units = _most_used(period, run.version.version_id)
+        cost = sum(round_minor(cost_of(steps, units.get(meter, 0)), currency) for meter, steps in _tables_of(run))
+        fixed = sum(rated.line.amount_minor for rated in rate_period([run]) if rated.kind in _FIXED)
+        used += cost
+        for price in run.version.prices:
+            if isinstance(price.price, Commitment):
+                due = round_minor(run.share.of(price.price.amount), currency)
+                minimums += max(0, due - cost - (0 if price.price.counts == USAGE else fixed))
+    return used, minimums
 
 
-def _cost(steps: Sequence[CostStep], units: int) -> Decimal:
-    place = bisect_left(steps, units, key=lambda step: step.above)
-    return steps[place - 1].cost(units) if units > 0 and place else ZERO
+def _most_used(period: CappedPeriod, version_id: str) -> dict[str, int]:
+    used: dict[str, int] = {}
+    for phase in period.phases:
+        if _is_under(phase, version_id):
+            for meter in phase.units.keys() | phase.units_at_most.keys():
+                used[meter] = used.get(meter, 0) + _at_most(phase, meter)
+    return used
 
 
-@lru_cache(maxsize=10_000)  # a sweep meets the same plan and the same round amount again and again
-def _most_units(tables: tuple[tuple[CostStep, ...], ...], usage_minor: int, currency: str) -> int:
-    """Return the largest number of units that, and below which nothing, costs more than `usage_minor`."""
-    low, high = 0, MAX_UNITS
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(round_minor(_cost(steps, middle), currency) for steps in tables) <= usage_minor:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def _tables_in(period: CappedPeriod, run: Run) -> list[_Table]:
+    """Return the tables of a version in force; of others nothing is counted any more."""
+    version_id = run.version.version_id
+    if version_id not in period.in_force:
+        return []
+    return [_Table(meter, steps, _from_units(period, version_id, meter)) for meter, steps in _tables_of(run)]
 
 
-def _used_minor(others: Iterable[VersionCharges], currency: str) -> int:
-    """Return the most that the use of other versions can have cost."""
-    return sum(
-        round_minor(_cost(steps, max(version.units.get(meter, 0), version.units_at_most.get(meter, 0))), currency)
-        for version in others
-        for meter, steps in _tables(version)
-    )
+def _from_units(period: CappedPeriod, version_id: str, meter: str) -> int:
+    """Return units that the gateway counts and the version's price does not, less those the other way round.
+
+    Of requests it counts those that count against the quota, of dimensions all of the period.
+    """
+    apart = meter == REQUESTS and not period.carries
+    from_units = 0
+    for phase in period.phases:
+        counted = not apart or phase.plan_version_id == period.plan_version_id
+        charged = _is_under(phase, version_id)
+        if counted and not charged:
+            from_units += phase.units.get(meter, 0)
+        elif charged and not counted:
+            from_units -= _at_most(phase, meter)
+    return from_units
 
 
-def _counted(others: Iterable[VersionCharges], meter: str) -> int:
-    return sum(version.units.get(meter, 0) for version in others)
+def _is_under(phase: CountedPhase, version_id: str) -> bool:
+    return version_id == phase.plan_version_id or version_id in phase.add_ons
 
 
-def _price_steps(steps: Sequence[CostStep], currency: str) -> tuple[PriceStep, ...]:
-    digits = minor_units(currency) + _MICRO_DIGITS
-    return tuple(
-        PriceStep(
-            above=step.above,
-            base_micro=_micro(step.base, digits),
-            unit_micro=_micro(step.unit_amount, digits),
-            per_units=step.per_units,
-        )
-        for step in steps
-    )
+def _at_most(phase: CountedPhase, meter: str) -> int:
+    return max(phase.units.get(meter, 0), phase.units_at_most.get(meter, 0))
 
 
-def _micro(amount: Decimal, digits: int) -> int:
-    whole = EXACT.scaleb(amount, digits).to_integral_value(ROUND_CEILING)
-    return min(int(whole), _BEYOND_MICRO)
+def _tables_of(run: Run) -> list[tuple[str, tuple[CostStep, ...]]]:
+    """Return meter and steps of each price that use can make due."""
+    return [
+        (price.meter, rising(price_in_run(run, price).steps(run.share)))
+        for price in run.version.prices
+        if price.meter is not None and _costs_something(price)
+    ]
 
 
-def _dearer(one: MeterPrice, other: MeterPrice) -> MeterPrice:
-    steps = []
-    for above in sorted({step.above for price in (one, other) for step in price.steps}):
-        a, b = (_from(price.steps, above) for price in (one, other))
-        unit_micro = max(a.unit_micro, b.unit_micro)
-        steps.append(PriceStep(above, max(a.base_micro, b.base_micro), unit_micro, a.per_units))
-    return replace(one, steps=tuple(steps), from_units=min(one.from_units, other.from_units))
+def _charged_meters(version: RatedVersion) -> set[str]:
+    return {price.meter for price in version.prices if price.meter is not None and _costs_something(price)}
 
 
-def _from(steps: Sequence[PriceStep], above: int) -> PriceStep:
-    """Return the part of a table that is in force behind `above`, counted from there."""
-    place = bisect_right(steps, above, key=lambda step: step.above)
-    if not place:
-        return PriceStep(above, 0, 0)
-    step = steps[place - 1]
-    begun = -(-(above - step.above) // step.per_units)
-    return replace(step, above=above, base_micro=step.base_micro + step.unit_micro * begun)
+def _costs_something(price: VersionPrice) -> bool:
+    return any(step.base or step.unit_amount for step in price.price.steps(WHOLE_PERIOD))

@@ -19,7 +19,7 @@ from control_plane.catalog.model import PriceTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, update_api_product
 from control_plane.catalog.queries import api_product, facts_of_product
 from control_plane.foundation.errors import ValidationFailedError
-from control_plane.rating.spend_cap import MAX_CAP_MINOR, table_cost_minor
+from control_plane.rating.cost_tables import MAX_CAP_MINOR, table_cost_minor
 from control_plane.subscriptions.cap_renewal import EDGE
 from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.own_terms import override_limits
@@ -81,7 +81,7 @@ async def move(session, subscription, plan, *, now, effective_at=None):
 async def compiled(session, subscription, *, now=NOV_1 + DAY):
     await session.flush()
     found = await subscription_by_id(session, subscription.id)
-    in_force = {subscription.id: phase_at(found, now).plan_version_id}
+    in_force = {subscription.id: phase_at(found, now).id}
     return (await read_spend_caps(session, in_force, now=now)).compiled(subscription.id)
 
 
@@ -137,7 +137,7 @@ class TestPlanChangeWithinThePeriod:
         await move(session, subscription, "growth", now=noon)
         cap = await compiled(session, subscription, now=noon)
         await session.refresh(subscription, ["phases"])
-        await add_usage(session, subscription, hour=noon, units=cap.ceiling_units - 60_000)
+        await add_usage(session, subscription, hour=noon, units=cap.ceiling_units)
         # 24.50 and 15.00 for Starter, 99.50 for Growth, 161.00 by use
         assert (await preview(session, subscription, now=noon + DAY)).total_minor == 300_00
         await add_usage(session, subscription, hour=noon + HOUR, units=9)

@@ -1,29 +1,37 @@
 """The gateway's sum and the invoice are the same; no quantity that the gateway admits costs more than the cap."""
 
+import itertools
+from dataclasses import replace
 from decimal import Decimal
+from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.foundation.money import minor_units, round_minor
+from control_plane.rating.cost_tables import MAX_CAP_MINOR, MAX_UNITS, rising, table_cost_minor
 from control_plane.rating.model import WHOLE_PERIOD, Quantity, Share
 from control_plane.rating.models import MODELS, read_price
+from control_plane.rating.runs import Run, Stretch
 from control_plane.rating.spend_cap import (
-    MAX_CAP_MINOR,
-    MAX_UNITS,
-    MeteredPrice,
-    VersionCharges,
+    CappedPeriod,
+    CountedPhase,
     charges_by_use,
     compile_spend_cap,
-    fixed_minor,
     reported_dimensions,
-    rising,
     stricter_cap,
-    table_cost_minor,
 )
+from control_plane.rating.versions import SoldPrice, read_version
 from control_plane.rating.words import unit_of
 from gateway_contract.records import MeterPrice, PriceStep
 
+
+class Counted(NamedTuple):
+    run: Run
+    phase: CountedPhase
+
+
+numbers = itertools.count()
 UNIT = unit_of("requests")
 HALF = Share(covered_ms=15, period_ms=30)
 TOKENS = {"chat": {"tokens": 8000}}
@@ -66,13 +74,35 @@ def cost_minor(price: tuple[str, dict], quantity: int, *, currency: str = "USD",
     return round_minor(read_price(*price, currency).charge(used).amount, currency)
 
 
-def version(*prices: tuple[str | None, str, dict], share: Share = WHOLE_PERIOD, **counted) -> VersionCharges:
-    read = (MeteredPrice(meter=meter, price=read_price(model, params, "USD")) for meter, model, params in prices)
-    return VersionCharges(prices=tuple(read), share=share, **counted)
+def version(
+    *prices: tuple[str | None, str, dict],
+    share: Share = WHOLE_PERIOD,
+    name: str = "",
+    units_at_most: dict | None = None,
+    **changes,
+) -> Counted:
+    """What a plan version charges in a part of a period, and what was used of it, where it is over."""
+    sold = [
+        SoldPrice(position=position, model=model, meter=meter, params=params)
+        for position, (meter, model, params) in enumerate(prices)
+    ]
+    facts = {key: changes.pop(key) for key in ("is_add_on", "quota_on_change") if key in changes}
+    name = name or f"pv_{next(numbers)}"
+    read = read_version(version_id=name, name=name, currency="USD", prices=sold, **facts)
+    units = changes.pop("units", {})
+    stretch = Stretch(covered_ms=share.covered_ms, units=units)
+    run = Run(version=read, period_ms=share.period_ms, stretches=(stretch,), **changes)
+    return Counted(run, CountedPhase(plan_version_id=name, units=units, units_at_most=units_at_most or {}))
 
 
-def cap_of(amount_minor: int, in_force: VersionCharges, *others: VersionCharges, currency="USD", reserves=TOKENS):
-    return compile_spend_cap(amount_minor, currency=currency, in_force=in_force, others=others, reserves=reserves)
+def cap_of(amount_minor: int | None, in_force: Counted, *others: Counted, currency="USD", reserves=TOKENS, **more):
+    found = [*others, in_force]
+    period = CappedPeriod(
+        runs=[one.run for one in found],
+        phases=[one.phase for one in found],
+        plan_version_id=in_force.run.version.version_id,
+    )
+    return compile_spend_cap(amount_minor, currency=currency, period=period, reserves=reserves, **more)
 
 
 FLAT_49 = (None, "flat", {"amount": "49.00"})
@@ -197,7 +227,7 @@ class TestCeiling:
 
 
 class TestChargesOfOtherVersions:
-    def test_come_off_the_cap_and_their_units_on_top(self):
+    def test_come_off_the_cap_and_their_units_are_not_counted_again(self):
         starter = version(FLAT_49, OVERAGE, share=HALF, units={"requests": 60_000})
         growth = version(
             (None, "flat", {"amount": "199.00"}),
@@ -206,7 +236,7 @@ class TestChargesOfOtherVersions:
         )
         # $24.50 + $15.00 of Starter and $99.50 of Growth leave $61.00 of $200
         cap = cap_of(200_00, growth, starter)
-        own = cap.ceiling_units - 60_000
+        own = cap.ceiling_units
         price = ("overage", {"included": 500_000, "unit_amount": "0.0006"})
         assert cost_minor(price, own) == 61_00
         assert cost_minor(price, own + 1) > 61_00
@@ -217,9 +247,12 @@ class TestChargesOfOtherVersions:
             units={"requests": 100},
             units_at_most={"requests": 130},
         )
-        cap = cap_of(100_00, version(("requests", "per_unit", {"unit_amount": "1.00"})), earlier)
-        # $100 less 130 calls at 10 cents leave $87; only the 100 certain ones are left out of the count
-        assert cap.ceiling_units == 87 + 100
+        dollar = ("requests", "per_unit", {"unit_amount": "1.00"})
+        # $100 less 130 calls at 10 cents leave $87
+        assert cap_of(100_00, version(dollar), earlier).ceiling_units == 87
+        # what carries counts all calls of the period; only the 100 certain ones are left out of the count
+        carrying = version(dollar, quota_on_change="carry")
+        assert cap_of(100_00, carrying, earlier).ceiling_units == 87 + 100
 
     def test_are_left_out_of_each_price_of_several(self):
         earlier = version(PER_TOKEN, units={"tokens": 1_000_000, "requests": 7})
@@ -227,11 +260,104 @@ class TestChargesOfOtherVersions:
         assert cap.usage_minor == 80_00
         assert [(price.dimension, price.from_units) for price in cap.prices] == [
             ("tokens", 1_000_000),
-            ("requests", 7),
+            ("requests", 0),
         ]
 
     def test_fixed_charges_are_those_of_all_versions(self):
-        assert fixed_minor([version(FLAT_49, OVERAGE, share=HALF), version(FLAT_49)], "USD") == 24_50 + 49_00
+        fee = (None, "setup_fee", {"amount": "10.00"})
+        plan = version(FLAT_49, fee, OVERAGE, PER_TOKEN, setup_fee_due=True)
+        cap = cap_of(100_00, plan, version(FLAT_49, share=HALF))
+        assert cap.usage_minor == 100_00 - 49_00 - 10_00 - 24_50
+
+    def test_leave_a_minimum_that_they_fell_short_of(self):
+        minimum = (None, "commitment", {"amount": "30.00", "counts": "usage"})
+        cents = ("requests", "per_unit", {"unit_amount": "0.01"})
+
+        def left(used):
+            return cap_of(
+                100_00, version(PER_TOKEN), version(cents, minimum, units={"requests": used})
+            ).usage_minor
+
+        assert [left(0), left(1000), left(3000), left(4000)] == [70_00, 70_00, 70_00, 60_00]
+
+    def test_of_a_minimum_in_force_nothing_comes_off_since_use_pays_towards_it(self):
+        minimum = (None, "commitment", {"amount": "30.00", "counts": "all"})
+        assert cap_of(100_00, version(FLAT_49, minimum, PER_TOKEN)).usage_minor == 51_00
+
+
+class TestAllowanceAfterAChange:
+    def test_is_what_is_left_of_it_under_carry(self):
+        before = version(OVERAGE, units={"requests": 20_000})
+        plan = version(OVERAGE, quota_on_change="carry")
+        stretch = replace(plan.run.stretches[0], units_before={"requests": 20_000})
+        plan = plan._replace(run=replace(plan.run, stretches=(stretch,)))
+        cap = cap_of(15_00, plan, before)
+        # of 50,000 included ones 30,000 are left; 10,003 more cost $15.00; all 20,000 before are counted, too
+        assert cap.ceiling_units == 20_000 + 30_000 + 10_003
+
+    def test_is_cut_by_time_where_it_is_prorated(self):
+        plan = version(OVERAGE, share=HALF, starts_ms=15, quota_on_change="prorated")
+        assert cap_of(15_00, plan).ceiling_units == 25_000 + 10_003
+
+    def test_grows_with_add_ons(self):
+        assert cap_of(15_00, version(OVERAGE, extra_units=7_000)).ceiling_units == 57_000 + 10_003
+
+
+class TestAddOns:
+    def cap(self, amount_minor: int, plan: Counted, add_on: Counted, *phases: CountedPhase):
+        ids = frozenset({add_on.run.version.version_id})
+        in_force = CountedPhase(plan_version_id=plan.run.version.version_id, add_ons=ids)
+        period = CappedPeriod(
+            runs=[plan.run, add_on.run],
+            phases=[*phases, in_force],
+            plan_version_id=plan.run.version.version_id,
+            add_ons=ids,
+        )
+        return compile_spend_cap(amount_minor, currency="USD", period=period, reserves=TOKENS)
+
+    def test_charge_what_is_used_from_their_beginning_on(self):
+        plan = version(("requests", "per_unit", {"unit_amount": "0.01"}))
+        add_on = version(
+            (None, "flat", {"amount": "10.00"}),
+            ("requests", "per_unit", {"unit_amount": "0.04"}),
+            share=HALF,
+            is_add_on=True,
+        )
+        before = CountedPhase(plan_version_id=plan.run.version.version_id, units={"requests": 300})
+        # $20 less $5.00 fixed: 300 calls at 1 cent, then 240 at 5 cents
+        assert self.cap(20_00, plan, add_on, before).ceiling_units == 300 + 240
+
+    def test_that_ran_under_an_earlier_plan_too_go_on_from_there(self):
+        plan = version(PER_TOKEN)
+        add_on = version(("requests", "overage", {"included": 100, "unit_amount": "0.10"}), is_add_on=True)
+        before = CountedPhase(
+            plan_version_id="other",
+            add_ons=frozenset({add_on.run.version.version_id}),
+            units={"requests": 60},
+            units_at_most={"requests": 70},
+        )
+        cap = self.cap(20_00, plan, add_on, before)
+        assert [(price.dimension, price.from_units) for price in cap.prices] == [("tokens", 0), ("requests", -70)]
+        assert table_cost_minor(cap.prices[1], 30) == 0
+        assert table_cost_minor(cap.prices[1], 31) == 10
+
+
+class TestPrepaidCredits:
+    def test_pay_for_use_alone(self):
+        cap = cap_of(None, version(FLAT_49, OVERAGE), prepaid_minor=15_00)
+        assert (cap.ceiling_units, cap.prepaid, cap.amount_minor) == (50_000 + 10_003, True, 15_00)
+
+    def test_hold_beside_the_customers_own_cap_the_stricter_of_both(self):
+        plan = version(FLAT_49, OVERAGE)
+        assert cap_of(64_00, plan, prepaid_minor=16_00) == cap_of(64_00, plan)
+        assert cap_of(66_00, plan, prepaid_minor=15_00) == cap_of(None, plan, prepaid_minor=15_00)
+
+    def test_have_paid_for_what_was_used_before(self):
+        earlier = version(("requests", "per_unit", {"unit_amount": "0.10"}), units={"requests": 100})
+        assert cap_of(None, version(PER_TOKEN), earlier, prepaid_minor=15_00).usage_minor == 5_00
+
+    def test_no_cap_without_either(self):
+        assert cap_of(None, version(PER_TOKEN)) is None
 
 
 class TestReserves:
@@ -246,11 +372,12 @@ class TestReserves:
 
     def test_are_needed_for_dimensions_that_cost_something(self):
         plan = version(PER_TOKEN, OVERAGE, ("images", "per_unit", {"unit_amount": "0"}))
-        assert reported_dimensions(plan) == {"tokens"}
+        assert reported_dimensions([plan.run.version]) == {"tokens"}
 
     def test_no_cap_where_nothing_is_charged_by_use(self):
         assert cap_of(100_00, version(FLAT_49)) is None
-        assert not charges_by_use(version(FLAT_49, ("requests", "per_unit", {"unit_amount": "0.00"})))
+        free = version(FLAT_49, ("requests", "per_unit", {"unit_amount": "0.00"}))
+        assert not charges_by_use([free.run.version])
 
 
 class TestStricterOfTwoPeriods:
