@@ -11,6 +11,7 @@ from control_plane.admin_api.forms import (
     Code,
     Moment,
     MoneyAnswer,
+    Name,
     PageQuery,
     PrintableText,
     StrictBody,
@@ -27,6 +28,8 @@ from control_plane.billing.credits.model import (
     ReservationStatus,
 )
 from control_plane.billing.credits.tables import CreditEntry, CreditGrant, CreditReservation
+from control_plane.billing.invoices.tables import Invoice
+from control_plane.billing.prepaid.purchases import DESCRIPTION
 
 _ID = r"_[0-9a-hjkmnp-tv-z]{26}$"
 GrantId = Annotated[str, Path(pattern="^crg" + _ID, description="The credit grant's id.")]
@@ -35,6 +38,8 @@ Amount = Annotated[
     str, Field(max_length=32, description="Decimal, in the account's currency.", examples=["250.00"])
 ]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REFERENCE_LENGTH), PrintableText]
+Priority = Annotated[int, Field(strict=True, ge=0, le=MAX_PRIORITY, description="Lower ones are used first.")]
+Expires = Annotated[Moment | None, Field(description="From then on it cannot be used; never if left out.")]
 ProductCode = Annotated[
     Code | None, Field(description="Only for this API product; whatever the product if left out.")
 ]
@@ -43,16 +48,33 @@ ProductCode = Annotated[
 class GrantCredits(StrictBody):
     amount: Amount
     kind: Annotated[GrantKind, Field(description="`paid`, or `promotional`: given.")] = GrantKind.PROMOTIONAL
-    priority: Annotated[
-        int, Field(strict=True, ge=0, le=MAX_PRIORITY, description="Lower ones are used first.")
-    ] = DEFAULT_PRIORITY
+    priority: Priority = DEFAULT_PRIORITY
     starts_at: Annotated[Moment | None, Field(description="From then on it can be used; now if left out.")] = None
-    expires_at: Annotated[Moment | None, Field(description="From then on it cannot; never if left out.")] = None
+    expires_at: Expires = None
     api_product: ProductCode = None
     reason: Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH), PrintableText] = ""
     reference: Annotated[
         Reference | None, Field(description="Asked again with the same reference, nothing is granted twice.")
     ] = None
+
+
+class SellCredits(StrictBody):
+    amount: Annotated[Amount, Field(description="What they cost; as many credits are granted.")]
+    priority: Priority = DEFAULT_PRIORITY
+    expires_at: Expires = None
+    api_product: ProductCode = None
+    description: Annotated[Name, Field(description="What the invoice says.")] = DESCRIPTION
+
+
+class SaleAnswer(BaseModel):
+    """The invoice by which credits were sold."""
+
+    invoice_id: str
+    number: str
+    status: str = Field(description="`paid` where the account's balance paid all of it, else `open`.")
+    total: MoneyAnswer
+    due: MoneyAnswer
+    due_at: Moment | None
 
 
 class ReserveCredits(StrictBody):
@@ -143,6 +165,17 @@ def balance_answer(one: CreditSum) -> BalanceAnswer:
         available=MoneyAnswer.of(one.available_minor, one.currency),
         reserved=MoneyAnswer.of(one.reserved_minor, one.currency),
         later=MoneyAnswer.of(one.later_minor, one.currency),
+    )
+
+
+def sale_answer(invoice: Invoice) -> SaleAnswer:
+    return SaleAnswer(
+        invoice_id=invoice.id,
+        number=invoice.number or "",
+        status=invoice.status,
+        total=MoneyAnswer.of(invoice.total_minor, invoice.currency),
+        due=MoneyAnswer.of(invoice.amount_due_minor, invoice.currency),
+        due_at=invoice.due_at,
     )
 
 

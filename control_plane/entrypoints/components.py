@@ -7,11 +7,13 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.billing.credits.due import CreditExpiryConfig, run_credit_expiry
 from control_plane.billing.invoices.closing import ClosingConfig
 from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.invoices.steps import ClosingRules
 from control_plane.billing.invoices.worker import run_closing
 from control_plane.billing.payments.overdue import OverdueConfig, run_overdue
+from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, run_prepaid_draws
 from control_plane.billing.profiles.model import Seller
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Worker
@@ -164,13 +166,6 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
     async def subscriptions(stop: asyncio.Event) -> None:
         await run_advance(sessions, stop=stop)
 
-    async def invoices(stop: asyncio.Event) -> None:
-        await run_closing(config=closing_config(settings), sessions=sessions, stop=stop)
-
-    async def overdue(stop: asyncio.Event) -> None:
-        config = OverdueConfig(grace=timedelta(days=settings.overdue_grace_days))
-        await run_overdue(config=config, sessions=sessions, stop=stop)
-
     async def upgrade_hints(stop: asyncio.Event) -> None:
         await run_upgrade_hints(database_url=settings.database_url, stop=stop)
 
@@ -190,11 +185,35 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
         Worker("sinks", sinks),
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
-        Worker("invoices", invoices),
-        Worker("overdue", overdue),
+        *billing_workers(settings, sessions),
         Worker("upgrade_hints", upgrade_hints),
     ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found
+
+
+def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:
+    """Return what bills, and what looks after money that was or should have been paid."""
+
+    async def invoices(stop: asyncio.Event) -> None:
+        await run_closing(config=closing_config(settings), sessions=sessions, stop=stop)
+
+    async def overdue(stop: asyncio.Event) -> None:
+        config = OverdueConfig(grace=timedelta(days=settings.overdue_grace_days))
+        await run_overdue(config=config, sessions=sessions, stop=stop)
+
+    async def credit_expiry(stop: asyncio.Event) -> None:
+        config = CreditExpiryConfig(keep=timedelta(hours=settings.credit_write_off_hours))
+        await run_credit_expiry(config=config, sessions=sessions, stop=stop)
+
+    async def prepaid_draws(stop: asyncio.Event) -> None:
+        await run_prepaid_draws(config=PrepaidDrawsConfig(), sessions=sessions, stop=stop)
+
+    return [
+        Worker("invoices", invoices),
+        Worker("overdue", overdue),
+        Worker("credit_expiry", credit_expiry),
+        Worker("prepaid_draws", prepaid_draws),
+    ]
 
 
 async def run_advance(sessions: async_sessionmaker[AsyncSession], *, stop: asyncio.Event) -> None:

@@ -132,6 +132,12 @@ class Settings(BaseSettings):
         description="After how long an invoice is made final though usage of its period is not sealed.",
     )
     invoice_due_days: int = Field(default=14, ge=0, le=365, description="How long there is to pay an invoice.")
+    credit_write_off_hours: int = Field(
+        default=72,
+        ge=1,
+        le=24 * 90,
+        description="How long after it expired a credit grant still pays for what was used before.",
+    )
     overdue_grace_days: int = Field(
         default=7, ge=0, le=365, description="How long after its due date an unpaid invoice makes it `past_due`."
     )

@@ -18,19 +18,24 @@ from control_plane.admin_api.credit_forms import (
     ReservationAnswer,
     ReservationId,
     ReserveCredits,
+    SaleAnswer,
+    SellCredits,
     SettleReservation,
     balance_answer,
     entry_answer,
     grant_answers,
     reservation_answers,
+    sale_answer,
 )
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import AccountId, PageAnswer, PageQuery
-from control_plane.admin_api.services import Now
+from control_plane.admin_api.services import Given, Now
 from control_plane.billing.credits import operations, queries, reservations
 from control_plane.billing.credits.model import read_amount
 from control_plane.billing.credits.operations import NewGrant
 from control_plane.billing.credits.reservations import NewReservation
+from control_plane.billing.prepaid import purchases
+from control_plane.billing.prepaid.purchases import NewPurchase
 
 router = APIRouter(tags=["credits"])
 
@@ -62,6 +67,31 @@ async def grant_credits(
     )
     row = await operations.grant_credits(session, account_id=account_id, grant=grant, actor=caller.actor, now=now)
     return (await grant_answers(session, [row]))[0]
+
+
+@router.post("/accounts/{account_id}/credits/purchases", status_code=201)
+@allows(Role.FINANCE)
+async def sell_credits(
+    account_id: AccountId, body: SellCredits, session: Database, caller: Authenticated, services: Given
+) -> SaleAnswer:
+    """Sell the account credits by invoice: they are granted when it is paid."""
+    account = await account_by_id(session, account_id)
+    purchase = NewPurchase(
+        amount_minor=read_amount(body.amount, account.currency),
+        priority=body.priority,
+        expires_at=body.expires_at,
+        api_product=body.api_product,
+        description=body.description,
+    )
+    invoice = await purchases.sell_credits(
+        session,
+        account_id=account_id,
+        purchase=purchase,
+        terms=services.invoice_terms,
+        actor=caller.actor,
+        now=services.now(),
+    )
+    return sale_answer(invoice)
 
 
 @router.get("/accounts/{account_id}/credits/grants")

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.balance.entries import NewEntry
 from control_plane.billing.balance.operations import add_to_balance
+from control_plane.billing.credits.applying import return_credits
 from control_plane.billing.discounts.applying import forget_discounts
 from control_plane.billing.discounts.referrals import reward_first_payment
 from control_plane.billing.invoices.tables import Invoice
@@ -25,6 +26,7 @@ from control_plane.billing.payments.model import (
 from control_plane.billing.payments.overdue import catch_up
 from control_plane.billing.payments.records import facts, lock_invoice, note_not_billed, record, settle
 from control_plane.billing.payments.tables import InvoicePayment
+from control_plane.billing.prepaid.purchases import grant_paid_credits
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.ids import new_id
 
@@ -89,6 +91,7 @@ async def pay_invoice(
     if surplus_minor:
         await _keep_surplus(session, payment, actor=actor, now=now)
     if paid:
+        await grant_paid_credits(session, invoice=invoice, now=now)
         await reward_first_payment(session, invoice=invoice, now=now)
         await catch_up_for(session, invoice, actor=actor, now=now)
     return payment
@@ -99,12 +102,12 @@ async def void_invoice(
 ) -> Invoice:
     """Make an open invoice void: nobody owes it, and what it billed counts as not billed.
 
-    So what its lines charged is billed again with the subscription's next invoice, if it is still due. What the
-    balance had paid of it is back in the balance. Repeating changes nothing.
+    So what its lines charged is billed again with the subscription's next invoice, if it is still due. What
+    prepaid credits and the balance had paid of it goes back to them. Repeating changes nothing.
 
     Raises:
         NotFoundError, ValidationFailedError: no reason. InvoiceStepRefusedError: it is not open.
-        InvoiceNotVoidableError: something was paid or credited, in money or from prepaid credits.
+        InvoiceNotVoidableError: something was paid in money, or credited.
     """
     _check_reason(reason)
     invoice = await lock_invoice(session, invoice_id)
@@ -112,7 +115,7 @@ async def void_invoice(
         return invoice
     if invoice.status != "open":
         raise InvoiceStepRefusedError(invoice_id, invoice.status, "made void")
-    if invoice.amount_paid_minor or invoice.credited_minor or invoice.credits_applied_minor:
+    if invoice.amount_paid_minor or invoice.credited_minor:
         raise InvoiceNotVoidableError(invoice_id)
     before = facts(invoice)
     invoice.status, invoice.voided_at = "void", now
@@ -121,6 +124,7 @@ async def void_invoice(
     )
     await note_not_billed(session, invoice, now=now)
     await forget_discounts(session, [invoice.id])
+    await return_credits(session, [invoice.id], now=now)
     if invoice.balance_applied_minor:
         back = NewEntry(
             account_id=invoice.account_id,

@@ -26,10 +26,13 @@ GRANT_FIELDS = ("id", "account_id", *GRANT_COLUMNS[1:], "reference", "author")
 ENTRY_COLUMNS = ("at", "kind", "amount.text", "remaining.text", "grant_id", "used_for", "author")
 RESERVATION_COLUMNS = ("id", "status", "held.text", "settled.text", "reference", "expires_at", "ended_at")
 RESERVATION_FIELDS = ("id", "account_id", *RESERVATION_COLUMNS[1:], "api_product", "author")
+SALE_FIELDS = ("invoice_id", "number", "status", "total.text", "due.text", "due_at")
 AmountArgument = Annotated[str, typer.Argument(metavar="AMOUNT", help="In the account's currency, like 250.00.")]
 GrantArgument = Annotated[str, typer.Argument(metavar="GRANT", help="The credit grant's id.")]
 ReservationArgument = Annotated[str, typer.Argument(metavar="RESERVATION", help="The reservation's id.")]
 AtMost = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
+Priority = Annotated[int, typer.Option(min=0, max=1000, help="Lower ones are used first.")]
+Expires = Annotated[str | None, typer.Option(metavar="TIME", help="Not usable from then on; never, if left out.")]
 Product = Annotated[str | None, typer.Option("--product", metavar="CODE", help="Only for this API product.")]
 
 
@@ -45,11 +48,11 @@ def grant(
     amount: AmountArgument,
     *,
     paid: Annotated[bool, typer.Option("--paid", help="The account paid for it; else it is promotional.")] = False,
-    priority: Annotated[int, typer.Option(min=0, max=1000, help="Lower ones are used first.")] = 100,
+    priority: Priority = 100,
     starts_at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Usable from then on; now if left out.")
     ] = None,
-    expires_at: Annotated[str | None, typer.Option(metavar="TIME", help="Never, if left out.")] = None,
+    expires_at: Expires = None,
     product: Product = None,
     reason: Annotated[str, typer.Option(help="Shown beside it.")] = "",
     reference: Annotated[str | None, typer.Option(help="Granted once, however often it is asked for.")] = None,
@@ -67,6 +70,28 @@ def grant(
         "reference": reference,
     }
     print_fields(post(f"/accounts/{account}/credits/grants", body), GRANT_FIELDS, as_json=as_json)
+
+
+@app.command("sell")
+def sell(
+    account: AccountArgument,
+    amount: AmountArgument,
+    *,
+    priority: Priority = 100,
+    expires_at: Expires = None,
+    product: Product = None,
+    description: Annotated[str, typer.Option(help="What the invoice says.")] = "Prepaid credits",
+    as_json: AsJson = False,
+) -> None:
+    """Sell an account credits by invoice; they are granted when it is paid."""
+    body: dict[str, Any] = {
+        "amount": amount,
+        "priority": priority,
+        "expires_at": expires_at,
+        "api_product": product,
+        "description": description,
+    }
+    print_fields(post(f"/accounts/{account}/credits/purchases", body), SALE_FIELDS, as_json=as_json)
 
 
 @app.command("list")

@@ -71,6 +71,12 @@ class TestCredits:
         items = ok(await client.get(f"{ADMIN}/accounts/{account['id']}/credits/reservations"))["items"]
         assert [one["status"] for one in items] == ["held", "released"]
 
+    async def test_are_sold_by_invoice(self, client: httpx.AsyncClient, account: dict):
+        path = f"{ADMIN}/accounts/{account['id']}/credits/purchases"
+        sold = ok(await client.post(path, json={"amount": "50.00"}), 201)
+        assert (sold["number"], sold["status"], sold["due"]["text"]) == ("INV-000001", "open", "$50.00")
+        assert ok(await client.get(f"{ADMIN}/accounts/{account['id']}/credits"))["items"] == []
+
     @pytest.mark.parametrize("amount", ["0.001", "-1", "0", "1e3", "ten"])
     async def test_an_amount_that_is_none_is_refused(self, client: httpx.AsyncClient, account: dict, amount: str):
         path = f"{ADMIN}/accounts/{account['id']}/credits/grants"
