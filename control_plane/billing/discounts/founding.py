@@ -134,10 +134,10 @@ async def _beginners(
 ) -> list[tuple[Timeline, datetime]]:
     """Return subscriptions of new accounts that came onto a plan that costs something since then, in their order.
 
-    With the start of the first billing period that is billed, also where nobody looked until a later one.
+    With the start of the billing period in which that was, also where nobody looked until a later one.
     """
     accounts = select(Subscription.id, Subscription.account_id).where(is_any_of(Subscription.id, subscription_ids))
-    payer_of = {subscription_id: account_id for subscription_id, account_id in await session.execute(accounts)}
+    payer_of = {row.id: row.account_id for row in await session.execute(accounts)}
     old = await _no_new_accounts(session, set(payer_of.values()))
     found = await timelines(session, [key for key, account_id in payer_of.items() if account_id not in old])
     versions = await plan_versions(session, {key for one in found.values() for key in one.version_ids})
@@ -146,7 +146,7 @@ async def _beginners(
         begins = _begins_to_pay(timeline, versions)
         if begins is None or not since <= begins <= now:
             continue
-        first = timeline.period_at(max(begins, timeline.trial_ends_at or begins)).start
+        first = timeline.period_at(begins).start
         if timeline.status in OVER or (timeline.ends_at is not None and timeline.ends_at <= max(first, now)):
             continue
         begun.append((timeline, first))

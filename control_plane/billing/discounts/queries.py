@@ -1,22 +1,24 @@
 """Reading coupons, promotion codes and discounts."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Row, Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import joinedload
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.discounts.model import Discount, Duration, Taken, discount_name
+from control_plane.billing.discounts.redemption_rules import months_end
 from control_plane.billing.discounts.tables import Coupon, DiscountRow, DiscountUse, PromotionCode
 from control_plane.billing.line_scopes import LineScope
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
+from control_plane.subscriptions.tables import Subscription
 
 # columns, not mapped objects: closing reads these of a hundred thousand subscriptions
 _DISCOUNT = (
@@ -32,15 +34,19 @@ _DISCOUNT = (
     Coupon.count.label("limit"),  # a row has a method `count`
     Coupon.scope,
     Coupon.plan_codes,
+    Subscription.anchor_at,
+    Subscription.interval,
+    Subscription.time_zone,
 )
 ORDER = (DiscountRow.created_at, DiscountRow.id)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldDiscount:
-    """A discount's row, with coupon and promotion code, and what it has taken off."""
+    """A discount's row, with coupon and promotion code, when it ends, and what it has taken off."""
 
     row: DiscountRow
+    ends_at: datetime | None
     taken_minor: int
     periods_taken: int
 
@@ -52,7 +58,7 @@ class HeldDiscount:
 
     def is_over(self, now: datetime) -> bool:
         """Say whether it holds for no billing period that is still to come."""
-        ended = self.row.ends_at is not None and self.row.ends_at <= now
+        ended = self.ends_at is not None and self.ends_at <= now
         return ended or self.row.removed_at is not None or self.periods_left == 0
 
 
@@ -70,6 +76,7 @@ async def discounts_with_memory(
     statement = (
         select(*_DISCOUNT)
         .join(Coupon, Coupon.id == DiscountRow.coupon_id)
+        .join(Subscription, Subscription.id == DiscountRow.subscription_id)
         .where(is_any_of(DiscountRow.subscription_id, subscription_ids), DiscountRow.removed_at.is_(None))
         .order_by(DiscountRow.id)  # by age; and all lock in one order, so nobody waits in a circle
     )
@@ -93,7 +100,7 @@ async def discounts_with_memory(
                 scope=LineScope(row.scope),
                 plan_codes=frozenset(row.plan_codes),
                 holds_from=row.holds_from,
-                ends_at=row.ends_at,
+                ends_at=_ends_at(row, row.duration, row.limit, row),
                 periods=counted_periods(row.duration, row.limit),
                 periods_taken=frozenset(start for (start, _), part in memory.items() if part.base_minor > 0),
                 taken=memory,
@@ -127,9 +134,7 @@ async def _taken(
 async def discounts_of(session: AsyncSession, subscription_id: str) -> list[HeldDiscount]:
     """Return all discounts that a subscription has or had, in the order in which they apply."""
     statement = _whole().where(DiscountRow.subscription_id == subscription_id).order_by(*ORDER)
-    rows = (await session.scalars(statement)).all()
-    used = await _used(session, [row.id for row in rows])
-    return [HeldDiscount(row, *used.get(row.id, (0, 0))) for row in rows]
+    return await _held(session, (await session.scalars(statement)).all())
 
 
 async def held_discount(session: AsyncSession, discount_id: str) -> HeldDiscount:
@@ -138,8 +143,8 @@ async def held_discount(session: AsyncSession, discount_id: str) -> HeldDiscount
     Raises:
         NotFoundError: there is none.
     """
-    row = await discount_row(session, discount_id)
-    return HeldDiscount(row, *(await _used(session, [discount_id])).get(discount_id, (0, 0)))
+    (held,) = await _held(session, [await discount_row(session, discount_id)])
+    return held
 
 
 async def discount_row(session: AsyncSession, discount_id: str) -> DiscountRow:
@@ -237,6 +242,42 @@ def _whole() -> Select[DiscountRow]:
         select(DiscountRow)
         .options(joinedload(DiscountRow.coupon), joinedload(DiscountRow.promotion_code))
         .execution_options(populate_existing=True)
+    )
+
+
+async def _held(session: AsyncSession, rows: Sequence[DiscountRow]) -> list[HeldDiscount]:
+    used = await _used(session, [row.id for row in rows])
+    ids = {row.subscription_id for row in rows}
+    subscriptions = {
+        subscription.id: subscription
+        for subscription in await session.scalars(select(Subscription).where(is_any_of(Subscription.id, ids)))
+    }
+    return [
+        HeldDiscount(
+            row,
+            _ends_at(row, row.coupon.duration, row.coupon.count, subscriptions[row.subscription_id]),
+            *used.get(row.id, (0, 0)),
+        )
+        for row in rows
+    ]
+
+
+def _ends_at(
+    row: DiscountRow | Row[*tuple[Any, ...]],
+    duration: str,
+    count: int | None,
+    subscription: Subscription | Row[*tuple[Any, ...]],
+) -> datetime | None:
+    """Return when a discount ends: as it was set, else so many months from the end of the trial."""
+    ends_at: datetime | None = row.ends_at
+    if ends_at is not None or duration != Duration.MONTHS or count is None:
+        return ends_at
+    return months_end(
+        count,
+        begins=row.holds_from,
+        anchor_at=subscription.anchor_at,
+        interval=subscription.interval,
+        time_zone=subscription.time_zone,
     )
 
 

@@ -163,7 +163,7 @@ async def add_discount(
         promotion_code_id=promotion_code_id,
         source=source,
         holds_from=begins,
-        ends_at=ends_at(timeline, coupon, begins),
+        ends_at=ends_at(timeline, coupon, begins, now),
         created_at=now,
     )
     session.add(row)

@@ -17,7 +17,7 @@ from control_plane.billing.discounts.refusals import (
 from control_plane.billing.discounts.tables import Coupon, PromotionCode
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.money import Money, round_minor
-from control_plane.foundation.period import MONTHS
+from control_plane.foundation.period import MONTHS, period_containing
 from control_plane.subscriptions.timeline import Timeline
 
 
@@ -79,22 +79,40 @@ def costs_something(version: PlanVersion) -> bool:
     return any(price.model != "flat" or Decimal(price.params["amount"]) > 0 for price in version.prices)
 
 
+def on_trial(timeline: Timeline, now: datetime) -> bool:
+    """Say whether a trial is going on: nothing is billed before it ends."""
+    return timeline.trial_ends_at is not None and timeline.trial_ends_at > now
+
+
 def holds_from(timeline: Timeline, starts: Literal["now", "next_period"], now: datetime) -> datetime:
-    """Return the start of the first billing period that a discount holds for; on trial, the first one billed."""
-    if timeline.trial_ends_at is not None and timeline.trial_ends_at > now:
-        return timeline.period_at(max(timeline.anchor_at, now)).start
+    """Return the start of the first billing period that a discount holds for; on trial, of the running one."""
     current = timeline.period_at(now)
-    return current.start if starts == "now" else current.end
+    return current.start if starts == "now" or on_trial(timeline, now) else current.end
 
 
-def ends_at(timeline: Timeline, coupon: Coupon, begins: datetime) -> datetime | None:
-    """Return before when a billing period must begin for a discount of so many months to hold for it, else None.
+def ends_at(timeline: Timeline, coupon: Coupon, begins: datetime, now: datetime) -> datetime | None:
+    """Return before when a billing period must begin for a discount of so many months to hold for it.
 
-    Counted in billing periods: those that begin within 12 months are 12 monthly ones, or a yearly one.
+    None for other durations, and on trial: a trial can end sooner or later than it was to (see `months_end`).
     """
-    if coupon.duration != Duration.MONTHS or coupon.count is None:
+    if coupon.duration != Duration.MONTHS or coupon.count is None or on_trial(timeline, now):
         return None
-    end = begins
-    for _ in range(-(-coupon.count // MONTHS[timeline.interval])):
-        end = timeline.period_at(end).end
+    return months_end(
+        coupon.count,
+        begins=begins,
+        anchor_at=timeline.anchor_at,
+        interval=timeline.interval,
+        time_zone=timeline.time_zone,
+    )
+
+
+def months_end(months: int, *, begins: datetime, anchor_at: datetime, interval: str, time_zone: str) -> datetime:
+    """Return the end of the billing periods that begin within so many months of the first one.
+
+    12 months are 12 monthly periods, or a yearly one. The first is the one that `begins`, or where that was in a
+    trial, the one at the anchor.
+    """
+    end = max(begins, anchor_at)
+    for _ in range(-(-months // MONTHS[interval])):
+        end = period_containing(end, anchor_at, interval, time_zone).end
     return end

@@ -91,6 +91,8 @@ class PromotionCode(Base):
 class DiscountRow(Base):
     """A coupon on a subscription; see `model.Discount`. They apply in the order of `created_at`, then `id`.
 
+    `ends_at` is NULL where months are counted from the end of a trial: it is then reckoned when it is read.
+
     `removed_at`: taken away before it took anything off, so it holds for nothing.
     """
 

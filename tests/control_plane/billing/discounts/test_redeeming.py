@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select
 
+from control_plane.billing.discounts.applying import discounts_in_force
 from control_plane.billing.discounts.coupons import archive_coupon, archive_promotion_code
 from control_plane.billing.discounts.model import Duration
 from control_plane.billing.discounts.queries import discounts_of
@@ -17,6 +18,7 @@ from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.outbox import Topic
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.records import SubscriptionOverError
+from control_plane.subscriptions.trials import end_trial
 from tests.control_plane.billing.discounts.coupon_rows import a_coupon, a_promotion_code, redeem, redeem_code
 from tests.control_plane.billing.final_invoices import a_final_invoice
 from tests.control_plane.builders import (
@@ -60,13 +62,19 @@ class TestFromWhen:
             row = await redeem(session, subscription.id, now=now + DAY, coupon=f"c{place}", starts=starts)
             assert row.holds_from.month == 3 + place
 
-    async def test_the_first_period_that_is_billed_on_trial(self, session, now):
+    @pytest.mark.parametrize("ends_early", [False, True])
+    async def test_the_first_period_that_is_billed_on_trial_whenever_that_ends(self, session, now, ends_early):
         await a_published_plan(session, now=now, trial_days=14)
         subscription = await a_subscription(session, await an_account(session, now=now), now=now)
+        first = floor_hour(now + 7 * DAY) if ends_early else subscription.trial_ends_at
         await a_coupon(session, now=now, duration=Duration.MONTHS, count=12)
-        row = await redeem(session, subscription.id, now=now + DAY)
-        assert row.holds_from == subscription.trial_ends_at
-        assert row.ends_at == subscription.trial_ends_at.replace(year=2027)
+        await redeem(session, subscription.id, now=now + DAY)
+        if ends_early:
+            await end_trial(session, subscription_id=subscription.id, actor=ACTOR, now=now + 7 * DAY)
+        (held,) = await discounts_of(session, subscription.id)
+        (discount,) = (await discounts_in_force(session, [subscription.id]))[subscription.id]
+        assert discount.holds_from <= subscription.anchor_at == first
+        assert held.ends_at == discount.ends_at == first.replace(year=2027)
 
     @pytest.mark.parametrize(
         ("interval", "months", "end"),
