@@ -275,6 +275,7 @@ def upgrade() -> None:
         "invoice_lines",
         "corrected_minor BETWEEN least(amount_minor, 0) AND greatest(amount_minor, 0)",
     )
+    op.create_index("ix_invoices_created_at", "invoices", ["created_at", "id"], unique=False)
     op.execute(FINAL)
     op.execute(NOT_TWICE)
 
@@ -282,6 +283,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute(GIVEN_TWICE)
     op.execute(NO_LONGER_FINAL)
+    op.drop_index("ix_invoices_created_at", table_name="invoices")
     op.drop_column("invoice_lines", "corrected_minor")
     op.drop_index(op.f("ix_credit_note_lines_invoice_line_id"), table_name="credit_note_lines")
     op.drop_table("credit_note_lines")

@@ -39,8 +39,12 @@ _environment.filters |= {"moment": _moment, "hour": _hour, "clock": _clock, "num
 
 
 def render(template: str, /, **values: Any) -> HTMLResponse:
-    """Return the page. Its one `<style>` is allowed by its hash; scripts, images and frames are not at all."""
-    text = _environment.get_template(template).render(**values)
+    """Return the page; see `page_response`."""
+    return page_response(_environment.get_template(template).render(**values))
+
+
+def page_response(text: str) -> HTMLResponse:
+    """Answer with a page. Its one `<style>` is allowed by its hash; scripts, images and frames are not at all."""
     style = _STYLE.search(text)
     allowed = base64.b64encode(sha256(style[1].encode()).digest()).decode() if style else ""
     policy = (

@@ -70,12 +70,15 @@ async def all_invoices(
     account_id: str | None = None,
     subscription_id: str | None = None,
     statuses: Collection[str] = (),
+    number: str | None = None,
+    period_from: datetime | None = None,
+    period_until: datetime | None = None,
     cursor: str | None = None,
     limit: int = 50,
 ) -> Page[Invoice]:
     """Return one page of invoices without their lines, newest first; of all statuses where none is named.
 
-    `limit` is cut at 200.
+    `period_from` and `period_until` (not included) bound where their periods begin. `limit` is cut at 200.
 
     Raises:
         ValidationFailedError: `cursor` is none of this list.
@@ -88,6 +91,12 @@ async def all_invoices(
         wanted.append(Invoice.subscription_id == subscription_id)
     if statuses:
         wanted.append(Invoice.status.in_(sorted(statuses)))
+    if number is not None:
+        wanted.append(Invoice.number == number)
+    if period_from is not None:
+        wanted.append(Invoice.period_start >= period_from)
+    if period_until is not None:
+        wanted.append(Invoice.period_start < period_until)
     if cursor is not None:
         wanted.append(tuple_(Invoice.created_at, Invoice.id) < tuple_(*decode_cursor(cursor, datetime, str)))
     statement = (

@@ -43,6 +43,7 @@ class Invoice(Base):
         CheckConstraint("credits_applied_minor >= 0", name="credits_applied_minor"),
         CheckConstraint("amount_paid_minor >= 0 AND credited_minor >= 0", name="paid_and_credited"),
         Index("ix_invoices_account_id", "account_id", "created_at"),
+        Index("ix_invoices_created_at", "created_at", "id"),
         Index("ix_invoices_subscription_id", "subscription_id", "period_start"),
         Index(
             "uq_invoices_draft",
