@@ -22,8 +22,10 @@ ACTOR = "tok_tester"
 FLAT_49 = PriceTerms(model="flat", meter=None, params={"amount": "49.00"})
 
 
-async def an_account(session: AsyncSession, *, now: datetime, name: str = "Ada", currency: str = "USD") -> Account:
-    return await create_account(session, name=name, currency=currency, actor=ACTOR, now=now)
+async def an_account(
+    session: AsyncSession, *, now: datetime, name: str = "Ada", currency: str = "USD", time_zone: str = "UTC"
+) -> Account:
+    return await create_account(session, name=name, currency=currency, time_zone=time_zone, actor=ACTOR, now=now)
 
 
 async def a_key(session: AsyncSession, account: Account, *, now: datetime, **options: Any) -> IssuedKey:
@@ -48,6 +50,7 @@ async def a_published_plan(
     visibility: str = "public",
     position: int = 0,
     recommended: bool = False,
+    kind: str = "plan",
     **terms: Any,
 ) -> PlanVersion:
     await an_api_product(session, now=now, code=product)
@@ -58,6 +61,7 @@ async def a_published_plan(
         position=position,
         visibility=visibility,
         recommended=recommended,
+        kind=kind,
     )
     await create_plan(session, plan=facts, actor=ACTOR, now=now)
     return await a_new_version(session, code=code, now=now, **terms)
