@@ -70,7 +70,7 @@ async def sell_credits(
         buys_credits_minor=purchase.amount_minor,
     )
     await finalise(session, [ready], terms=terms, actor=actor, now=now)
-    session.expire(invoice)
+    # final in the database; this row was read before
     invoice = await locked_invoice(session, invoice.id)
     if invoice.status == "paid":
         await grant_paid_credits(session, invoice=invoice, now=now)

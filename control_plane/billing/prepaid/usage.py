@@ -48,7 +48,7 @@ class PrepaidUse:
 async def prepaid_use(
     session: AsyncSession, periods: Mapping[PeriodKey, BillingPeriod]
 ) -> dict[PeriodKey, PrepaidUse]:
-    """Return what usage under prepaid plan versions comes to, as its invoice will rate it.
+    """Return what usage under prepaid plan versions, and add-ons beside them, comes to, rated as by invoices.
 
     Usage under versions that are invoiced, fixed charges and commitments are not in it.
     """
@@ -65,18 +65,28 @@ async def prepaid_use(
         for phase in found[subscription_id].phases_within(period)
     }
     sealed = await _sealed_units(session, spans)
-    known = {place: counted.billable for place, counted in (await units_of_phases(session, spans)).items()}
+    known = {place: units.billable for place, units in (await units_of_phases(session, spans)).items()}
     uses = {}
     for key, period in periods.items():
         timeline = found[key[0]]
         own = {
             version_id: terms[version_id, currencies[timeline.account_id]] for version_id in timeline.version_ids
         }
+        counted = _versions_counted(timeline, period, prepaid)
         uses[key] = PrepaidUse(
-            sealed_minor=_usage_minor(timeline, period, own, sealed, prepaid),
-            known_minor=_usage_minor(timeline, period, own, known, prepaid),
+            sealed_minor=_usage_minor(timeline, period, own, sealed, counted),
+            known_minor=_usage_minor(timeline, period, own, known, counted),
         )
     return uses
+
+
+def _versions_counted(timeline: Timeline, period: BillingPeriod, prepaid: Collection[str]) -> set[str]:
+    phases = [phase for phase in timeline.phases_within(period) if phase.plan_version_id in prepaid]
+    return {
+        version_id
+        for phase in phases
+        for version_id in (phase.plan_version_id, *(add_on.plan_version_id for add_on in phase.add_ons))
+    }
 
 
 def _usage_minor(
@@ -84,13 +94,13 @@ def _usage_minor(
     period: BillingPeriod,
     terms: Mapping[str, Terms],
     units: Units,
-    prepaid: Collection[str],
+    counted: Collection[str],
 ) -> int:
     of_phases = {phase.id: units.get((phase.id, period.start), {}) for phase in timeline.phases_within(period)}
     return sum(
         line.amount_minor
         for line in due_lines(timeline, period, terms=terms, units=of_phases)
-        if line.kind is LineKind.USAGE and line.plan_version_id in prepaid
+        if line.kind is LineKind.USAGE and line.plan_version_id in counted
     )
 
 
