@@ -9,6 +9,55 @@ MODELS = (
 )
 METERS = "(model IN ('flat', 'setup_fee', 'commitment')) = (meter IS NULL)"
 
+# as in v0002, but that versions and prices may be deleted together with their plan, which the deleting transaction
+# names; foreign keys keep what a subscription or an invoice names
+VERSION_GUARD = """
+CREATE OR REPLACE FUNCTION km_refuse_published_version_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    allowed plan_versions%ROWTYPE;
+BEGIN
+    IF OLD.status = 'draft' THEN
+        IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+        RETURN NEW;
+    END IF;
+    __DELETED__
+    IF TG_OP = 'UPDATE' THEN
+        allowed := OLD;
+        IF OLD.status = 'published' AND NEW.status = 'superseded' THEN
+            allowed.status := 'superseded';
+        END IF;
+        IF NEW IS NOT DISTINCT FROM allowed THEN
+            RETURN NEW;
+        END IF;
+    END IF;
+    RAISE EXCEPTION 'plan version % was published: its terms are final', OLD.id
+        USING ERRCODE = 'restrict_violation';
+END $$;
+"""
+VERSION_DELETED = """IF TG_OP = 'DELETE' AND OLD.plan_id = current_setting('km.deleted_plan', true) THEN
+        RETURN OLD;
+    END IF;"""
+PRICE_GUARD = """
+CREATE OR REPLACE FUNCTION km_refuse_published_price_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    touched text[] := '{}';
+BEGIN
+    IF TG_OP <> 'INSERT' THEN touched := touched || OLD.plan_version_id; END IF;
+    IF TG_OP <> 'DELETE' THEN touched := touched || NEW.plan_version_id; END IF;
+    PERFORM 1 FROM plan_versions WHERE id = ANY (touched) FOR SHARE;
+    IF EXISTS (
+        SELECT 1 FROM plan_versions WHERE id = ANY (touched) AND status <> 'draft'
+        __DELETED__
+    ) THEN
+        RAISE EXCEPTION 'plan version % was published: its prices are final', touched
+            USING ERRCODE = 'restrict_violation';
+    END IF;
+    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
+    RETURN NEW;
+END $$;
+"""
+PRICE_DELETED = "AND NOT (TG_OP = 'DELETE' AND plan_id = coalesce(current_setting('km.deleted_plan', true), ''))"
+
 revision = "v0017"
 down_revision = "v0016"
 branch_labels = None
@@ -65,8 +114,13 @@ def upgrade() -> None:
     op.drop_constraint(op.f("ck_prices_meter"), "prices")
     op.create_check_constraint(op.f("ck_prices_meter"), "prices", METERS)
 
+    op.execute(VERSION_GUARD.replace("__DELETED__", VERSION_DELETED))
+    op.execute(PRICE_GUARD.replace("__DELETED__", PRICE_DELETED))
+
 
 def downgrade() -> None:
+    op.execute(VERSION_GUARD.replace("__DELETED__", ""))
+    op.execute(PRICE_GUARD.replace("__DELETED__", ""))
     # what the older tables cannot hold is of plan versions that nobody sells there: new models, second currencies
     op.execute("ALTER TABLE prices DISABLE TRIGGER published_price_is_final")
     op.execute(

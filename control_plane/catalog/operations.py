@@ -62,7 +62,7 @@ async def create_api_product(
     await lock_catalog(session)
     if await session.scalar(select(ApiProduct.id).where(ApiProduct.code == product.code)):
         raise CodeTakenError("api_product", product.code)
-    await _require_free_routes(session, product)
+    await require_free_routes(session, product)
     row = ApiProduct(id=new_id("prod", now), code=product.code, created_at=now)
     _write_product(row, product)
     session.add(row)
@@ -95,7 +95,7 @@ async def update_api_product(
     before = facts_of_product(row)
     if before == product:
         return row
-    await _require_free_routes(session, product)
+    await require_free_routes(session, product)
     await _require_free_dimensions(session, row.id, product)
     _write_product(row, product)
     await session.flush()
@@ -133,12 +133,14 @@ async def create_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now
     await _write_plan(session, row, plan, actor=actor, now=now)
     session.add(row)
     await session.flush()
-    await _plan_changed(session, row, action="plan.created", before=None, actor=actor, now=now)
+    await plan_changed(session, row, action="plan.created", before=None, actor=actor, now=now)
     return row
 
 
-async def update_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now: datetime) -> Plan:
-    """Change what a plan shows (name, position, visibility, recommendation); also brings it back from the archive.
+async def update_plan(
+    session: AsyncSession, *, plan: PlanFacts, unarchive: bool = True, actor: str, now: datetime
+) -> Plan:
+    """Change what a plan shows (name, position, visibility, recommendation), and bring it back from the archive.
 
     Giving what is there changes nothing.
 
@@ -148,16 +150,17 @@ async def update_plan(session: AsyncSession, *, plan: PlanFacts, actor: str, now
     await lock_catalog(session)
     row = await locked_plan(session, plan.code)
     before = facts_of_plan(row)
-    if before == plan and row.archived_at is None:
+    archived_at = None if unarchive else row.archived_at
+    if before == plan and row.archived_at == archived_at:
         return row
     if before.api_product != plan.api_product:
         raise ValidationFailedError("api_product", f"plan {plan.code} belongs to {before.api_product} for good")
     if before.kind != plan.kind:
         raise ValidationFailedError("code", f"{plan.code} is {_a_kind(before.kind)} for good: take another code")
     await _write_plan(session, row, plan, actor=actor, now=now)
-    row.archived_at = None
+    row.archived_at = archived_at
     await session.flush()
-    await _plan_changed(session, row, action="plan.updated", before=before, actor=actor, now=now)
+    await plan_changed(session, row, action="plan.updated", before=before, actor=actor, now=now)
     return row
 
 
@@ -171,11 +174,12 @@ async def archive_plan(session: AsyncSession, *, code: str, actor: str, now: dat
     row = await locked_plan(session, code)
     if row.archived_at is None:
         row.archived_at = now
-        await _plan_changed(session, row, action="plan.archived", before=facts_of_plan(row), actor=actor, now=now)
+        await plan_changed(session, row, action="plan.archived", before=facts_of_plan(row), actor=actor, now=now)
     return row
 
 
-async def _require_free_routes(session: AsyncSession, product: ProductFacts) -> None:
+async def require_free_routes(session: AsyncSession, product: ProductFacts) -> None:
+    """Raises RouteTakenError where another API product that is not archived has one of the routes."""
     statement = select(ApiProduct).where(
         ApiProduct.code != product.code,
         ApiProduct.archived_at.is_(None),
@@ -223,16 +227,17 @@ async def _take_recommendation(session: AsyncSession, taker: Plan, *, actor: str
         giver.recommended = False
         # flushed first: the database allows one recommended plan for each product at any moment
         await session.flush()
-        await _plan_changed(session, giver, action="plan.updated", before=before, actor=actor, now=now)
+        await plan_changed(session, giver, action="plan.updated", before=before, actor=actor, now=now)
 
 
 def _a_kind(kind: str) -> str:
     return "an add-on" if kind == ADD_ON else "a plan"
 
 
-async def _plan_changed(
+async def plan_changed(
     session: AsyncSession, row: Plan, *, action: str, before: PlanFacts | None, actor: str, now: datetime
 ) -> None:
+    """Write down and tell what changed about a plan, loaded with its product."""
     await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=row.api_product.id, now=now)
     await record_change(
         session,

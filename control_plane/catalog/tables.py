@@ -50,6 +50,11 @@ class ApiProduct(Base):
     created_at: Mapped[datetime]
     archived_at: Mapped[datetime | None]
 
+    @property
+    def has_openapi_document(self) -> bool:
+        """Say whether the endpoints come from a stored OpenAPI document."""
+        return self.openapi_document is not None
+
 
 class Plan(Base):
     """A named offer on one API product, a plan or an add-on; its terms are in its versions."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
@@ -12,14 +13,21 @@ from starlette.exceptions import HTTPException
 from control_plane.admin_api.access import Authenticated, reads_only
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import StrictBody
+from control_plane.admin_api.kong_names import require_concurrency_seen, require_kong_names
+from control_plane.admin_api.plan_forms import (
+    FieldChangeAnswer,
+    PlanImpactAnswer,
+    field_change_answer,
+    impact_answer,
+)
 from control_plane.admin_api.problems import validation_failure
 from control_plane.admin_api.services import Given, Now, Services
 from control_plane.billing.operations import require_caps_kept
+from control_plane.billing.plan_impact import impact_of_terms
 from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
 from control_plane.catalog.plan_export import export_plan_file, read_catalog
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
-from control_plane.foundation.errors import Problem, ValidationFailedError
-from control_plane.gateway_sync.queries import concurrency_unsupported
+from control_plane.foundation.errors import ValidationFailedError
 
 router = APIRouter(prefix="/plans", tags=["plans"])
 # beside /plans/{code}: a plan may have any code
@@ -41,12 +49,6 @@ class PlanFileForm(StrictBody):
     )
 
 
-class FieldChangeAnswer(BaseModel):
-    field: str
-    before: Any
-    after: Any
-
-
 class ChangeAnswer(BaseModel):
     kind: str = Field(description="`create`, `update` or `new_version`.")
     entity_type: str = Field(description="`api_product`, `meter`, `plan` or `add_on`.")
@@ -59,6 +61,9 @@ class PlanDiffAnswer(BaseModel):
     """The changes in the order they are made; none means that the catalogue is as the file says."""
 
     changes: list[ChangeAnswer]
+    impact: list[PlanImpactAnswer] = Field(
+        description="Who has the plans that get a new version, and what recurs; of plans that somebody has."
+    )
     left_alone: list[str] = Field(description="What is on sale but not in the file; it stays on sale.")
 
 
@@ -99,21 +104,21 @@ def _read(body: bytes, media_type: str) -> PlanFile:
 Sent = Annotated[PlanFile, Depends(_plan_file)]
 
 
-def answer(diff: PlanDiff) -> PlanDiffAnswer:
+async def _answer(session: AsyncSession, diff: PlanDiff, file: PlanFile, now: datetime) -> PlanDiffAnswer:
     changes = [
         ChangeAnswer(
             kind=change.kind.value,
             entity_type=change.entity_type,
             code=change.code,
-            fields=[
-                FieldChangeAnswer(field=field.field, before=field.before, after=field.after)
-                for field in change.fields
-            ],
+            fields=[field_change_answer(field) for field in change.fields],
             text=str(change),
         )
         for change in diff.changes
     ]
-    return PlanDiffAnswer(changes=changes, left_alone=list(diff.left_alone))
+    renewed = {change.code for change in diff.changes if change.kind is ChangeKind.NEW_VERSION}
+    terms = {offer.facts.code: offer.terms for offer in file.plans if offer.facts.code in renewed}
+    impact = [impact_answer(one) for one in await impact_of_terms(session, terms, now=now)]
+    return PlanDiffAnswer(changes=changes, impact=impact, left_alone=list(diff.left_alone))
 
 
 class PlanFileAnswer(BaseModel):
@@ -130,9 +135,13 @@ async def export_plans(session: Database) -> PlanFileAnswer:
 
 @router.post("/diff", openapi_extra=_BODY)
 @reads_only
-async def diff_plans(_caller: Authenticated, session: Database, file: Sent) -> PlanDiffAnswer:
-    """Say what applying a plan file would change. Writes nothing; any role may ask."""
-    return answer(await diff_plan_file(session, file))
+async def diff_plans(
+    _caller: Authenticated, session: Database, services: Given, now: Now, file: Sent
+) -> PlanDiffAnswer:
+    """Say what applying a plan file would change, and whom that concerns. Writes nothing; any role may ask."""
+    diff = await diff_plan_file(session, file)
+    await _require_kong_names(services, diff, file)
+    return await _answer(session, diff, file, now)
 
 
 @router.post("/apply", openapi_extra=_BODY)
@@ -141,21 +150,20 @@ async def apply_plans(
 ) -> PlanDiffAnswer:
     """Make the catalogue as the file says, all or nothing. A second time changes nothing.
 
-    Changed terms make a new version of a plan; subscriptions keep the version they have.
+    Changed terms make a new version of a plan; subscriptions keep the version they have. Services and routes must
+    be in the base `kong.yml`, where the control plane knows it.
     """
     diff = await apply_plan_file(session, file, actor=caller.actor, now=now)
+    await _require_kong_names(services, diff, file)
     for change in diff.changes:
         if change.entity_type == "api_product" and change.kind is ChangeKind.UPDATE:
             await require_caps_kept(session, product_code=change.code, now=now)
-    await _require_concurrency_seen(session, services, file)
-    return answer(diff)
+    if any(offer.terms.concurrency for offer in file.plans):
+        await require_concurrency_seen(session, services)
+    return await _answer(session, diff, file, now)
 
 
-async def _require_concurrency_seen(session: AsyncSession, services: Services, file: PlanFile) -> None:
-    """Refuse plans that limit calls at a time where the gateway, as it is configured, would not see calls end."""
-    if services.gateway is None or not any(offer.terms.concurrency for offer in file.plans):
-        return
-    problems = await concurrency_unsupported(session, config=services.gateway)
-    if problems:
-        first, *more = (Problem(f"kong.yml: {problem.field}", problem.message) for problem in problems)
-        raise ValidationFailedError(first.field, first.message, *more)
+async def _require_kong_names(services: Services, diff: PlanDiff, file: PlanFile) -> None:
+    """Refuse new and changed API products whose service or routes the base configuration lacks."""
+    changed = {change.code for change in diff.changes if change.entity_type == "api_product"}
+    await require_kong_names(services, [product for product in file.products if product.code in changed])

@@ -1,67 +1,34 @@
-"""Plans as they are sold. They are written by plan file: see `plan_files`."""
+"""Plans and add-ons as they are sold: what they show, and taking them off sale.
 
-from typing import Annotated, Any
+Terms come by plan file (see `plan_files`) or by draft (see `plan_drafts`).
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
-from control_plane.admin_api.forms import Code, CodePath, Moment, StrictBody, WindowForm
-from control_plane.catalog import queries
-from control_plane.catalog.tables import Plan, PlanVersion, Price
+from control_plane.admin_api.forms import Code, CodePath, Name, StrictBody
+from control_plane.admin_api.plan_forms import PlanAnswer, VersionAnswer, plan_fields, version_answer
+from control_plane.admin_api.services import Now
+from control_plane.catalog import operations, price_list, queries
+from control_plane.catalog.locks import lock_catalog
+from control_plane.catalog.model import PlanFacts
+from control_plane.catalog.rules import MAX_DESCRIPTION
+from control_plane.subscriptions import plan_removal
 
 router = APIRouter(prefix="/plans", tags=["plans"])
+MAX_POSITION = 100_000
 
-
-class PriceAnswer(BaseModel):
-    model: str = Field(description="`flat`, `per_unit`, `overage`, `graduated`, `volume` or `package`.")
-    meter: str | None = Field(description="What it counts: `requests` or a named unit; null for a flat price.")
-    params: dict[str, Any] = Field(description="Amounts are decimal strings.")
-    description: str
-
-
-class ConcurrencyAnswer(BaseModel):
-    """At most `limit` calls at a time; one whose end nobody saw is given up after `lease_ms`."""
-
-    limit: int
-    lease_ms: int
-
-
-class VersionAnswer(BaseModel):
-    """Terms; they never change once published."""
-
-    id: str
-    version: int
-    status: str = Field(description="`draft`, `published` or `superseded`.")
-    interval: str
-    currency: str
-    quota_units: int | None
-    quota_hard: bool = Field(description="Whether calls above the quota are refused (else they are charged).")
-    quota_cap_units: int | None = Field(description="Where a quota that charges refuses after all.")
-    windows: list[WindowForm]
-    concurrency: ConcurrencyAnswer | None
-    entitlements: list[str]
-    redis_down: str
-    on_past_due: str = Field(description="`serve` or `refuse` calls while a bill is unpaid.")
-    billable_statuses: dict[str, int] | None
-    event_retention_days: int | None = Field(
-        description="How long single requests are kept at least; null: as long as the installation keeps them."
-    )
-    by_quote: bool
-    prices: list[PriceAnswer]
-    published_at: Moment | None
-
-
-class PlanAnswer(BaseModel):
-    id: str
-    code: str
-    name: str
-    api_product: str = Field(description="Its code.")
-    position: int
-    visibility: str
-    recommended: bool
-    archived_at: Moment | None
-    published: VersionAnswer | None = Field(description="The version on sale.")
+Kind = Literal["plan", "add_on"]
+Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
+Position = Annotated[
+    int, Field(strict=True, ge=0, le=MAX_POSITION, description="Place on the pricing page; left out: the last.")
+]
+Visibility = Annotated[Literal["public", "hidden"], Field(description="`hidden`: only administrators sell it.")]
 
 
 class PlanWithVersionsAnswer(PlanAnswer):
@@ -74,60 +41,65 @@ class PlansAnswer(BaseModel):
 
 class PlansQuery(StrictBody):
     product: Annotated[Code | None, Field(description="Only plans of this API product.")] = None
+    kind: Annotated[Kind | None, Field(description="Only plans, or only add-ons.")] = None
+    on_page: Annotated[
+        bool, Field(description="Only what a pricing page shows: public, with a version on sale.")
+    ] = False
+    archived: Annotated[bool, Field(description="Archived ones too.")] = False
 
 
-def version_answer(version: PlanVersion) -> VersionAnswer:
-    return VersionAnswer(
-        id=version.id,
-        version=version.version,
-        status=version.status,
-        interval=version.interval,
-        currency=version.currency,
-        quota_units=version.quota_units,
-        quota_hard=version.quota_hard,
-        quota_cap_units=version.quota_cap_units,
-        windows=[WindowForm(**window) for window in version.windows],
-        concurrency=_concurrency_answer(version),
-        entitlements=version.entitlements,
-        redis_down=version.redis_down,
-        on_past_due=version.on_past_due,
-        billable_statuses=version.billable_statuses,
-        event_retention_days=version.event_retention_days,
-        by_quote=version.by_quote,
-        prices=[_price_answer(price) for price in version.prices],
-        published_at=version.published_at,
-    )
+class CreatePlan(StrictBody):
+    code: Annotated[Code, Field(examples=["starter"])]
+    kind: Kind = "plan"
+    name: Name
+    api_product: Code
+    description: Description = ""
+    position: Position | None = None
+    visibility: Visibility = "public"
+    recommended: Annotated[bool, Field(strict=True)] = False
 
 
-def _concurrency_answer(version: PlanVersion) -> ConcurrencyAnswer | None:
-    found = queries.concurrency_of(version.concurrency_limit, version.concurrency_lease_ms)
-    return None if found is None else ConcurrencyAnswer(limit=found.limit, lease_ms=found.lease_ms)
+class UpdatePlan(StrictBody):
+    """What is left out stays as it is."""
 
+    name: Name = ""
+    description: Description = ""
+    position: Position = 0
+    visibility: Visibility = "public"
+    recommended: Annotated[bool, Field(strict=True)] = False
 
-def _price_answer(price: Price) -> PriceAnswer:
-    return PriceAnswer(model=price.model, meter=price.meter, params=price.params, description=price.description)
-
-
-def _fields(plan: Plan, published: PlanVersion | None) -> dict[str, Any]:
-    return {
-        "id": plan.id,
-        "code": plan.code,
-        "name": plan.name,
-        "api_product": plan.api_product.code,
-        "position": plan.position,
-        "visibility": plan.visibility,
-        "recommended": plan.recommended,
-        "archived_at": plan.archived_at,
-        "published": version_answer(published) if published else None,
-    }
+    def changes(self) -> dict[str, Any]:
+        """Return what the caller gave, and only that."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 @router.get("")
 async def list_plans(session: Database, query: Annotated[PlansQuery, Query()]) -> PlansAnswer:
-    """List plans in the order of the price list, with the terms on sale."""
-    plans = await queries.plans(session, product_code=query.product)
+    """List plans, then add-ons, in the order of the price list, with the terms on sale."""
+    plans = await queries.plans(
+        session,
+        product_code=query.product,
+        kind=query.kind,
+        public_only=query.on_page,
+        archived=query.archived and not query.on_page,
+    )
     published = await queries.published_versions(session, [plan.id for plan in plans])
-    return PlansAnswer(items=[PlanAnswer(**_fields(plan, published.get(plan.id))) for plan in plans])
+    shown = [plan for plan in plans if plan.id in published or not query.on_page]
+    return PlansAnswer(items=[PlanAnswer(**plan_fields(plan, published.get(plan.id))) for plan in shown])
+
+
+@router.post("", status_code=201)
+async def create_plan(body: CreatePlan, session: Database, caller: Authenticated, now: Now) -> PlanAnswer:
+    """Make a plan or an add-on without terms: keep a draft of them and publish it, then it is on sale."""
+    await lock_catalog(session)
+    beside = await queries.plans(session, product_code=body.api_product, kind=body.kind)
+    position = body.position
+    if position is None:
+        position = min(max((plan.position for plan in beside), default=-1) + 1, MAX_POSITION)
+    facts = PlanFacts(**body.model_dump() | {"position": position})
+    await price_list.require_free_position(session, facts)
+    plan = await operations.create_plan(session, plan=facts, actor=caller.actor, now=now)
+    return PlanAnswer(**plan_fields(plan, None))
 
 
 @router.get("/{code}")
@@ -137,5 +109,45 @@ async def get_plan(code: CodePath, session: Database) -> PlanWithVersionsAnswer:
     versions = await queries.versions_of_plan(session, plan.id)
     published = next((version for version in versions if version.status == "published"), None)
     return PlanWithVersionsAnswer(
-        **_fields(plan, published), versions=[version_answer(version) for version in versions]
+        **plan_fields(plan, published), versions=[version_answer(version) for version in versions]
     )
+
+
+@router.patch("/{code}")
+async def update_plan(
+    code: CodePath, body: UpdatePlan, session: Database, caller: Authenticated, now: Now
+) -> PlanAnswer:
+    """Change what a plan shows. Its terms change by publishing a new version."""
+    await lock_catalog(session)  # before reading, so that nobody's change in between is undone
+    facts = replace(queries.facts_of_plan(await queries.plan(session, code)), **body.changes())
+    await price_list.require_free_position(session, facts)
+    await operations.update_plan(session, plan=facts, unarchive=False, actor=caller.actor, now=now)
+    return await _answer(session, code)
+
+
+@router.post("/{code}/archive")
+async def archive_plan(code: CodePath, session: Database, caller: Authenticated, now: Now) -> PlanAnswer:
+    """Take a plan or an add-on off sale. Whoever has it keeps it; its code is never used again."""
+    await operations.archive_plan(session, code=code, actor=caller.actor, now=now)
+    return await _answer(session, code)
+
+
+@router.post("/{code}/unarchive")
+async def unarchive_plan(code: CodePath, session: Database, caller: Authenticated, now: Now) -> PlanAnswer:
+    """Put an archived plan or add-on on sale again, with the terms it had."""
+    await price_list.unarchive_plan(session, code=code, actor=caller.actor, now=now)
+    return await _answer(session, code)
+
+
+@router.delete("/{code}")
+async def delete_plan(code: CodePath, session: Database, caller: Authenticated, now: Now) -> PlanAnswer:
+    """Delete a plan or an add-on that no subscription ever had, with its versions. Archive any other."""
+    deleted = await _answer(session, code)
+    await plan_removal.delete_plan(session, code=code, actor=caller.actor, now=now)
+    return deleted
+
+
+async def _answer(session: Database, code: str) -> PlanAnswer:
+    plan = await queries.plan(session, code)
+    published = await queries.published_versions(session, [plan.id])
+    return PlanAnswer(**plan_fields(plan, published.get(plan.id)))

@@ -17,6 +17,7 @@ DEFAULT_URL = "http://127.0.0.1:8090"
 PREFIX = "/admin/v1"
 TIMEOUT_SECONDS = 60.0
 PAGE_SIZE = 200
+OTHER_TOKEN = ("KM_TO_TOKEN", "KM_TO_TOKEN_FILE")
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class Target:
     """Which server; set once from the options before the command."""
 
     url: str = DEFAULT_URL
+    token_names: tuple[str, str] = ("KM_TOKEN", "KM_TOKEN_FILE")
 
 
 target = Target()
@@ -112,18 +114,32 @@ def target_url() -> str:
     return f"{target.url}{PREFIX}"
 
 
+@contextmanager
+def another_server(url: str) -> Iterator[None]:
+    """Speak to another server meanwhile, with the token of KM_TO_TOKEN(_FILE) or, without one, the usual token."""
+    before = target.url, target.token_names
+    target.url = url.rstrip("/")
+    if any(os.environ.get(name, "").strip() for name in OTHER_TOKEN):
+        target.token_names = OTHER_TOKEN
+    try:
+        yield
+    finally:
+        target.url, target.token_names = before
+
+
 def read_token() -> str:
     """Return the token from KM_TOKEN, else from the file that KM_TOKEN_FILE names.
 
     Never from an argument: those stand in the list of processes for everybody to read.
     """
-    if token := os.environ.get("KM_TOKEN", "").strip():
+    plain, in_file = target.token_names
+    if token := os.environ.get(plain, "").strip():
         return token
-    if name := os.environ.get("KM_TOKEN_FILE"):
+    if name := os.environ.get(in_file):
         try:
             return Path(name).read_text(encoding="utf-8").strip()
         except OSError as error:
-            fail(f"KM_TOKEN_FILE: {name}: {error.strerror}")
+            fail(f"{in_file}: {name}: {error.strerror}")
     fail("no token: set KM_TOKEN (or KM_TOKEN_FILE); the first one is made by `km db create-token`")
 
 

@@ -1,11 +1,12 @@
 """`km products`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from control_plane.entrypoints.commands.client import get, patch, post
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.client import delete, fail, get, patch, post, put
+from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 from control_plane.entrypoints.commands.values import read_number, read_pairs
 
 app = typer.Typer(help="API products: routes that are sold together.", no_args_is_help=True)
@@ -21,7 +22,9 @@ FIELDS = (
     "unit_headers",
     "unit_maximums",
     "replay_header",
+    "has_openapi_document",
     "created_at",
+    "archived_at",
 )
 COLUMNS = ("code", "name", "service", "routes", "created_at")
 CodeArgument = Annotated[str, typer.Argument(metavar="PRODUCT", help="The API product's code.")]
@@ -97,6 +100,51 @@ def list_(*, as_json: AsJson = False) -> None:
 def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
     """Show one API product."""
     print_fields(get(f"/products/{code}"), FIELDS, as_json=as_json)
+
+
+@app.command("archive")
+def archive(code: CodeArgument, *, as_json: AsJson = False) -> None:
+    """Take an API product away whose subscriptions are all over; its routes are no longer protected."""
+    print_fields(post(f"/products/{code}/archive"), FIELDS, as_json=as_json)
+
+
+@app.command("unarchive")
+def unarchive(code: CodeArgument, *, as_json: AsJson = False) -> None:
+    """Bring an API product back from the archive, with its plans."""
+    print_fields(post(f"/products/{code}/unarchive"), FIELDS, as_json=as_json)
+
+
+@app.command("delete")
+def delete_(code: CodeArgument, *, as_json: AsJson = False) -> None:
+    """Delete an API product without plans that nobody ever subscribed to."""
+    deleted: dict[str, Any] = delete(f"/products/{code}")
+    if as_json:
+        print_json(deleted)
+        return
+    typer.echo(f"deleted {deleted['code']}")
+
+
+@app.command("openapi")
+def openapi(
+    code: CodeArgument,
+    *,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep this document with the product.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the document away; endpoints stay.")] = False,
+) -> None:
+    """Print the OpenAPI document of an API product, or keep another one: its endpoints are its operations."""
+    path = f"/products/{code}/openapi"
+    if remove:
+        delete(path)
+    elif file is None:
+        typer.echo(get(path)["document"], nl=False)
+    else:
+        try:
+            product = put(path, {"document": file.read_text(encoding="utf-8")})
+        except OSError as error:
+            fail(f"{file}: {error.strerror}")
+        except UnicodeDecodeError:
+            fail(f"{file}: is not UTF-8 text")
+        typer.echo(f"{code}: {len(product['endpoints'])} endpoints")
 
 
 def _parts(

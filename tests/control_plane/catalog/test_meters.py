@@ -418,4 +418,4 @@ class TestExport:
     async def test_names_a_limit_that_a_file_cannot_say(self, session, now) -> None:
         await a_published_plan(session, now=now, windows=(Window(limit=5, window_ms=1500),))
         with pytest.raises(LimitNotExpressibleError, match="1500 ms"):
-            export_plan_file(await read_catalog(session)).text
+            export_plan_file(await read_catalog(session))
