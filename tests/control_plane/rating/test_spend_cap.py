@@ -227,7 +227,7 @@ class TestCeiling:
 
 
 class TestChargesOfOtherVersions:
-    def test_come_off_the_cap_and_their_units_are_not_counted_again(self):
+    def test_come_off_the_cap_and_their_units_on_top(self):
         starter = version(FLAT_49, OVERAGE, share=HALF, units={"requests": 60_000})
         growth = version(
             (None, "flat", {"amount": "199.00"}),
@@ -236,7 +236,7 @@ class TestChargesOfOtherVersions:
         )
         # $24.50 + $15.00 of Starter and $99.50 of Growth leave $61.00 of $200
         cap = cap_of(200_00, growth, starter)
-        own = cap.ceiling_units
+        own = cap.ceiling_units - 60_000
         price = ("overage", {"included": 500_000, "unit_amount": "0.0006"})
         assert cost_minor(price, own) == 61_00
         assert cost_minor(price, own + 1) > 61_00
@@ -248,11 +248,8 @@ class TestChargesOfOtherVersions:
             units_at_most={"requests": 130},
         )
         dollar = ("requests", "per_unit", {"unit_amount": "1.00"})
-        # $100 less 130 calls at 10 cents leave $87
-        assert cap_of(100_00, version(dollar), earlier).ceiling_units == 87
-        # what carries counts all calls of the period; only the 100 certain ones are left out of the count
-        carrying = version(dollar, quota_on_change="carry")
-        assert cap_of(100_00, carrying, earlier).ceiling_units == 87 + 100
+        # $100 less 130 calls at 10 cents leave $87; only the 100 certain ones are left out of the count
+        assert cap_of(100_00, version(dollar), earlier).ceiling_units == 87 + 100
 
     def test_are_left_out_of_each_price_of_several(self):
         earlier = version(PER_TOKEN, units={"tokens": 1_000_000, "requests": 7})
@@ -260,7 +257,7 @@ class TestChargesOfOtherVersions:
         assert cap.usage_minor == 80_00
         assert [(price.dimension, price.from_units) for price in cap.prices] == [
             ("tokens", 1_000_000),
-            ("requests", 0),
+            ("requests", 7),
         ]
 
     def test_fixed_charges_are_those_of_all_versions(self):
@@ -292,7 +289,7 @@ class TestAllowanceAfterAChange:
         stretch = replace(plan.run.stretches[0], units_before={"requests": 20_000})
         plan = plan._replace(run=replace(plan.run, stretches=(stretch,)))
         cap = cap_of(15_00, plan, before)
-        # of 50,000 included ones 30,000 are left; 10,003 more cost $15.00; all 20,000 before are counted, too
+        # of 50,000 included ones 30,000 are left; 10,003 more cost $15.00; the 20,000 before are counted, too
         assert cap.ceiling_units == 20_000 + 30_000 + 10_003
 
     def test_is_cut_by_time_where_it_is_prorated(self):
@@ -337,9 +334,9 @@ class TestAddOns:
             units_at_most={"requests": 70},
         )
         cap = self.cap(20_00, plan, add_on, before)
-        assert [(price.dimension, price.from_units) for price in cap.prices] == [("tokens", 0), ("requests", -70)]
-        assert table_cost_minor(cap.prices[1], 30) == 0
-        assert table_cost_minor(cap.prices[1], 31) == 10
+        assert [(price.dimension, price.from_units) for price in cap.prices] == [("tokens", 0), ("requests", 0)]
+        # the gateway counts the 60 units before, too
+        assert [table_cost_minor(cap.prices[1], units) for units in (100, 101)] == [0, 10]
 
 
 class TestPrepaidCredits:
