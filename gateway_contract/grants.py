@@ -40,7 +40,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What counts against quota and prices in a billing period within which the plan changed.
+    """What counts against the quota in a billing period within which the plan changed. Spend caps count all units.
 
     It holds for the period that starts at `period_start_ms`; in any other all units count. The counters have the
     units of each part beside all units (see `gateway_contract.counters`). Calls are counted in `part`, where one

@@ -16,7 +16,7 @@ from control_plane.rating.cost_tables import MAX_UNITS, cost_of, dearer, most_un
 from control_plane.rating.model import WHOLE_PERIOD, CostStep
 from control_plane.rating.period import ChargeKind, rate_period
 from control_plane.rating.runs import Run
-from control_plane.rating.versions import CARRY, REQUESTS, RatedVersion, VersionPrice
+from control_plane.rating.versions import REQUESTS, RatedVersion, VersionPrice
 from gateway_contract.records import MeterPrice, SpendCap
 
 _FIXED = frozenset({ChargeKind.RECURRING, ChargeKind.SETUP_FEE})
@@ -51,12 +51,6 @@ class CappedPeriod:
     @property
     def in_force(self) -> frozenset[str]:
         return self.add_ons | {self.plan_version_id}
-
-    @property
-    def carries(self) -> bool:
-        """Say whether the gateway counts all requests of the period, not only those of the plan in force."""
-        version = next(run.version for run in self.runs if run.version.version_id == self.plan_version_id)
-        return version.quota_on_change == CARRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +182,11 @@ def _tables_in(period: CappedPeriod, run: Run) -> list[_Table]:
 
 
 def _from_units(period: CappedPeriod, version_id: str, meter: str) -> int:
-    """Return units that the gateway counts and the version's price does not, less those the other way round.
+    """Return units of the period that the version's price does not charge: the gateway counts all of the period.
 
-    Of requests it counts those that count against the quota, of dimensions all of the period.
+    As far as they are certain: what calls turn out not to be of an earlier plan counts as of the one in force.
     """
-    apart = meter == REQUESTS and not period.carries
-    from_units = 0
-    for phase in period.phases:
-        counted = not apart or phase.plan_version_id == period.plan_version_id
-        charged = _is_under(phase, version_id)
-        if counted and not charged:
-            from_units += phase.units.get(meter, 0)
-        elif charged and not counted:
-            from_units -= _at_most(phase, meter)
-    return from_units
+    return sum(phase.units.get(meter, 0) for phase in period.phases if not _is_under(phase, version_id))
 
 
 def _is_under(phase: CountedPhase, version_id: str) -> bool:

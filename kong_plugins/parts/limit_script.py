@@ -108,10 +108,12 @@ def build_question(
         SpendCapError: the grant has a spend cap that cannot be kept on this route.
     """
     windows = _windows_of(key, grant)
-    units_limits = _limits_of_units(grant, grant.quota, key.mode)
-    units_limit = _lowest(units_limits)
-    allowance_limits = _limits_of_allowance(grant, units_limits, key.mode)
-    allowance_limit = _lowest(allowance_limits)
+    quotas, ceiling = _limits_of_quota(grant.quota), _ceiling(grant, key.mode)
+    units_limit = _lowest([*quotas, *ceiling])
+    quotas_here = quotas
+    if grant.allowance is not None and grant.allowance.quota is not None:
+        quotas_here = _limits_of_quota(grant.allowance.quota)
+    quota_here = _lowest(quotas_here)
     key_quota = None
     if key.quota_units is not None:
         key_quota = _shared_limit("key-quota", key.quota_units, None, outcome=Outcome.QUOTA_EXCEEDED)
@@ -130,7 +132,8 @@ def build_question(
             units=units,
             has_spend_cap=spend_limit is not None,
             dry_run=dry_run,
-            allowance_limit=None if allowance_limit is None else allowance_limit.limit,
+            quota=None if quota_here is None else quota_here.limit,
+            ceiling=ceiling[0].limit if ceiling else None,
         ),
         len(grant.periods),
     ]
@@ -138,8 +141,8 @@ def build_question(
     arguments += [number for _, limit in windows for number in (limit.limit, limit.window_ms or 0)]
     named = tuple(limit for _, limit in windows)
     return LimitQuestion(
-        limits=(*named, units_limit, key_quota, spend_limit, at_a_time, allowance_limit),
-        shown=tuple(limit for limit in (*named, *allowance_limits, key_quota, at_a_time) if limit is not None),
+        limits=(*named, units_limit, key_quota, spend_limit, at_a_time, quota_here, *ceiling),
+        shown=tuple(one for one in (*named, *quotas_here, *ceiling, key_quota, at_a_time) if one is not None),
         windows=windows,
         keys=keys,
         arguments=tuple(arguments),
@@ -186,24 +189,22 @@ def _windows_of(key: KeyRecord, grant: ProductGrant) -> tuple[tuple[str, Limit],
     )
 
 
-def _limits_of_units(grant: ProductGrant, quota: Quota | None, mode: Mode) -> list[Limit]:
-    """Return all that bounds the units of a period; the lowest is the one that refuses."""
+def _limits_of_quota(quota: Quota | None) -> list[Limit]:
+    """Return what a quota bounds the units of a period by; the lowest is the one that refuses."""
     limits = []
     if quota is not None and quota.hard:
         limits.append(_shared_limit("quota", quota.units, None, outcome=Outcome.QUOTA_EXCEEDED))
     if quota is not None and quota.cap_units is not None:
         limits.append(_shared_limit("quota-cap", quota.cap_units, None, outcome=Outcome.QUOTA_EXCEEDED))
-    cap = grant.spend_cap
-    if cap is not None and cap.ceiling_units is not None and mode is Mode.LIVE:
-        limits.append(_limit_of_cap(cap, cap.ceiling_units, CALLS))
     return limits
 
 
-def _limits_of_allowance(grant: ProductGrant, units_limits: list[Limit], mode: Mode) -> list[Limit]:
-    """Return the same for the billing period within which the plan changed."""
-    if grant.allowance is None or grant.allowance.quota is None:
-        return units_limits
-    return _limits_of_units(grant, grant.allowance.quota, mode)
+def _ceiling(grant: ProductGrant, mode: Mode) -> list[Limit]:
+    """Return the spend cap where it is a number of units. Calls with test keys are never billed."""
+    cap = grant.spend_cap
+    if cap is None or cap.ceiling_units is None or mode is not Mode.LIVE:
+        return []
+    return [_limit_of_cap(cap, cap.ceiling_units, CALLS)]
 
 
 def _lowest(limits: Sequence[Limit]) -> Limit | None:

@@ -17,9 +17,12 @@ def pack_rare(
     units: int,
     has_spend_cap: bool,
     dry_run: bool,
-    allowance_limit: int | None,
+    quota: int | None,
+    ceiling: int | None,
 ) -> bytes | str:
     """Return what few callers have in one argument, so that it costs the others nothing.
+
+    `quota` and `ceiling` of units are those of the period within which the plan changed.
 
     Raises:
         SpendCapError: the grant has a spend cap that cannot be kept on this route.
@@ -34,11 +37,13 @@ def pack_rare(
     if grant.next is not None:
         rare["ends_at"] = grant.next.starts_at_ms
     if grant.allowance is not None:
-        rare["allowance"] = _pack_allowance(grant.allowance, grant.periods, allowance_limit)
+        rare["allowance"] = _pack_allowance(grant.allowance, grant.periods, quota, ceiling)
     return msgspec.msgpack.encode(rare) if rare else ""
 
 
-def _pack_allowance(allowance: Allowance, periods: Sequence[Period], limit: int | None) -> dict[str, Any]:
+def _pack_allowance(
+    allowance: Allowance, periods: Sequence[Period], quota: int | None, ceiling: int | None
+) -> dict[str, Any]:
     starts = [period.start_ms for period in periods]
     apart = not allowance.carried
     packed: dict[str, Any] = {
@@ -48,6 +53,8 @@ def _pack_allowance(allowance: Allowance, periods: Sequence[Period], limit: int 
         "without": [dimension_units(other) for other in allowance.others] if apart and not allowance.part else [],
         "part": dimension_units(allowance.part) if allowance.part else "",
     }
-    if limit is not None:
-        packed["limit"] = limit
+    if quota is not None:
+        packed["limit"] = quota
+    if ceiling is not None:
+        packed["ceiling"] = ceiling
     return packed

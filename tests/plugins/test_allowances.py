@@ -117,29 +117,35 @@ class TestQuotaAfterAChangeOfPlan:
 
 
 class TestSpendCapAfterAChangeOfPlan:
-    def test_counts_the_units_that_the_quota_counts(self, timed):
+    """A cap counts all units of the period: the control plane takes off what it knows to be of other plans."""
+
+    def test_takes_off_what_other_plans_have_used(self, timed):
         caller = timed(windows=(), quota=None)
         assert used(caller, caller.question, most=5) == 5
-        price = MeterPrice("requests", (PriceStep(0, 0, 1_000_000),))
+        price = MeterPrice("requests", (PriceStep(0, 0, 1_000_000),), from_units=4)
         tokens = MeterPrice("tokens", (PriceStep(0, 0, 1_000_000),))
         cap = SpendCap(100, "USD", usage_minor=3, prices=(price, tokens), reserves={"forecast": {"tokens": 0}})
-        start_ms = caller.grant.periods[0].start_ms
-        apart = caller.question_with(
-            spend_cap=cap, allowance=Allowance(start_ms, part=SECOND), route_name="forecast"
-        )
-        assert used(caller, apart) == 3
-        back = caller.question_with(
-            spend_cap=cap, allowance=Allowance(start_ms, others=(SECOND,)), route_name="forecast"
-        )
-        assert used(caller, back) == 0
+        allowance = Allowance(caller.grant.periods[0].start_ms, part=SECOND)
+        question = caller.question_with(spend_cap=cap, allowance=allowance, route_name="forecast")
+        # of the 5 calls before one is not known yet
+        assert used(caller, question) == 2
 
-    def test_is_a_ceiling_of_the_same_units(self, timed):
+    @pytest.mark.parametrize(("quota", "ceiling", "hit"), [(9, 7, "spend-cap"), (3, 8, "quota"), (3, 7, "quota")])
+    def test_holds_beside_a_quota_that_counts_apart(self, timed, quota, ceiling, hit):
         caller = timed(windows=(), quota=Quota(4, hard=True))
         assert used(caller, caller.question) == 4
-        cap = SpendCap(100, "USD", ceiling_units=3)
-        question = caller.question_with(**hard(9, caller, part=SECOND), spend_cap=cap)
+        cap = SpendCap(100, "USD", ceiling_units=ceiling)
+        question = caller.question_with(**hard(quota, caller, part=SECOND), spend_cap=cap)
         assert used(caller, question) == 3
-        assert question.limits[caller.ask_of(question, 0)[2] - 1].name == "spend-cap"
+        assert question.limits[caller.ask_of(question, 0)[2] - 1].name == hit
+
+    def test_tells_what_is_left_of_the_tighter_one(self, timed):
+        caller = timed(windows=(), quota=Quota(4, hard=True))
+        assert used(caller, caller.question) == 4
+        cap = SpendCap(100, "USD", ceiling_units=12)
+        question = caller.question_with(**hard(100, caller, part=SECOND), spend_cap=cap)
+        _, _, _, tightest, remaining, _ = caller.ask_of(question, 0)
+        assert (question.limits[tightest - 1].name, remaining) == ("spend-cap", 7)
 
 
 class TestWhatIsToCome:

@@ -30,8 +30,8 @@ if spend then
     return 0
   end
 
-  -- what the period would cost with this call, each price rounded half up; `units` are those that count already
-  function spent_with(key, prices, units)
+  -- what the period would cost with this call, each price rounded half up
+  function spent_with(key, prices)
     local fields = {}
     for i, price in ipairs(prices) do
       fields[i] = price[1]
@@ -39,7 +39,7 @@ if spend then
     local sum = 0
     for i, counted in ipairs(redis.call('HMGET', key, unpack(fields))) do
       local _, before, reserve, steps = unpack(prices[i])
-      sum = sum + price_of((fields[i] == 'units' and units or tonumber(counted or 0)) + reserve - before, steps)
+      sum = sum + price_of(tonumber(counted or 0) + reserve - before, steps)
     end
     return sum
   end

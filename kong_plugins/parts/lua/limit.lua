@@ -11,8 +11,9 @@
 --       then start_ms, end_ms of each period, then limit, window_ms of each window
 --
 -- Of 7: `dry_run`; `ends_at`, the moment (ms) from which another plan holds; `allowance`, for the period with the
--- number `period`: the `limit` there in place of 5 (or none), the field `of` which counts `without` others, and the
--- `part` that calls are counted in, too (or ''); `in_flight` {limit, lease_ms}; `spend` {most in minor units, prices}, each price {field of the
+-- number `period`: in place of 5 the quota there (`limit` or none) with the field `of` which counts for it `without`
+-- others, the `ceiling` of all units (or none), and the `part` that calls are counted in, too (or '');
+-- `in_flight` {limit, lease_ms}; `spend` {most in minor units, prices}, each price {field of the
 -- counters, units counted before it, units that this call may turn out to be, steps}, each step {above, base, unit,
 -- per_units} where amounts are two numbers: whole minor units and millionths.
 --
@@ -23,7 +24,7 @@
 --                             or another plan does
 --       {3, now_ms, call number, limit, remaining, wait_ms}   dry run: counted, but would have been refused
 -- `limit` counts the windows from 1, then the plan's units, the key's share, the spend cap, the calls in flight, the
--- units of the allowance; 0 where there is none at all.
+-- quota and the ceiling of an allowance; 0 where there is none at all.
 --
 -- One script, in five files: clock, windows, counters, caps, and this one.
 
@@ -57,11 +58,11 @@ end
 local units = tonumber(ARGV[4])
 local counters = {KEYS[1 + period]}
 local quotas = {tonumber(ARGV[5]) or false, tonumber(ARGV[6]) or false}
-local quota_numbers = {1, 2}
+local plan_quota, ceiling = 1, nil
 if allowance and allowance.period ~= period then
   allowance = nil
 elseif allowance then
-  quotas[1], quota_numbers[1] = allowance.limit or false, 5
+  quotas[1], plan_quota, ceiling = allowance.limit or false, 5, allowance.ceiling
 end
 local first_window = 1 + periods
 if quotas[2] then
@@ -95,11 +96,14 @@ for i = 1, #counters do
   if quotas[i] then
     local left = quotas[i] - counted[i].used
     if units > left and period_left > longest then
-      longest, refused_by, refused_left = period_left, windows + quota_numbers[i], math.max(left, 0)
+      longest, refused_by, refused_left = period_left, windows + (i == 1 and plan_quota or i), math.max(left, 0)
     end
   end
 end
-if spend and spent_with(counters[1], spend[2], counted[1].used) > spend[1] and period_left > longest then
+if ceiling and units > ceiling - counted[1][2] and period_left > longest then
+  longest, refused_by, refused_left = period_left, windows + 6, math.max(ceiling - counted[1][2], 0)
+end
+if spend and spent_with(counters[1], spend[2]) > spend[1] and period_left > longest then
   longest, refused_by, refused_left = period_left, windows + 3, 0
 end
 if in_flight and IN_FLIGHT_WAIT_US > longest and too_many_in_flight(KEYS[#KEYS], in_flight[1], in_flight[2]) then
@@ -142,8 +146,11 @@ for i, state in ipairs(states) do
 end
 for i = 1, #counters do
   if quotas[i] then
-    weigh(windows + quota_numbers[i], quotas[i], quotas[i] - counted[i].used, period_left)
+    weigh(windows + (i == 1 and plan_quota or i), quotas[i], quotas[i] - counted[i].used, period_left)
   end
+end
+if ceiling then
+  weigh(windows + 6, ceiling, ceiling - counted[1][2], period_left)
 end
 if in_flight then
   take_off(KEYS[#KEYS], in_flight[2], call_number)

@@ -137,7 +137,7 @@ class TestPlanChangeWithinThePeriod:
         await move(session, subscription, "growth", now=noon)
         cap = await compiled(session, subscription, now=noon)
         await session.refresh(subscription, ["phases"])
-        await add_usage(session, subscription, hour=noon, units=cap.ceiling_units)
+        await add_usage(session, subscription, hour=noon, units=cap.ceiling_units - 60_000)
         # 24.50 and 15.00 for Starter, 99.50 for Growth, 161.00 by use
         assert (await preview(session, subscription, now=noon + DAY)).total_minor == 300_00
         await add_usage(session, subscription, hour=noon + HOUR, units=9)
