@@ -1,164 +1,222 @@
-"""Invoice previews from the database. Reads only."""
+"""Invoice previews from the database, by the same steps as invoices. Reads only."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
-from control_plane.billing.model import (
-    InvoicePreview,
-    PricedVersion,
-    PriceOfPlan,
-    QuotaProgress,
-    invoice_lines,
-    lines_total_minor,
-)
-from control_plane.catalog.currencies import prices_in
+from control_plane.billing.discounts.applying import discounts_in_force
+from control_plane.billing.discounts.model import Discount
+from control_plane.billing.invoices.amounts import amounts_of
+from control_plane.billing.invoices.due import due_lines
+from control_plane.billing.model import InvoicePreview, QuotaProgress, preview_lines
+from control_plane.billing.taxes.applying import tax_terms
+from control_plane.billing.terms import Terms, read_terms
 from control_plane.catalog.meter_queries import meters_of_versions
 from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import MEASURED_METERS
-from control_plane.catalog.queries import api_product, plan_versions
-from control_plane.catalog.tables import Meter, PlanVersion
-from control_plane.foundation.clock import floor_hour
-from control_plane.foundation.errors import NotFoundError
-from control_plane.rating.phases import PhaseUsage
-from control_plane.rating.versions import REQUESTS
-from control_plane.subscriptions.queries import current_and_next_period, live_subscription, phase_at
+from control_plane.catalog.queries import api_product
+from control_plane.foundation.clock import MILLISECOND
+from control_plane.foundation.errors import NotFoundError, ValidationFailedError
+from control_plane.foundation.period import BillingPeriod
+from control_plane.rating.model import Share
+from control_plane.rating.versions import CARRY, PRORATED, REQUESTS
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timeline import Timeline, TimelinePhase
+from control_plane.subscriptions.timelines import timelines
 from control_plane.usage.meters.values import declared_codes
-from control_plane.usage.queries import PhaseUsage as BillablePhase
-from control_plane.usage.queries import billable_units
+from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
+
+TermsById = Mapping[str, Terms]
+UnitsByPhase = Mapping[str, Mapping[str, int]]
 
 
 class NotSubscribedError(NotFoundError):
-    """The account has no subscription to the API product that is not over: there is nothing to preview."""
+    """The account never had a subscription to the API product: there is nothing to preview."""
 
     def __init__(self, account_id: str, product_code: str) -> None:
         super().__init__("subscription", f"of account {account_id} to API product {product_code}")
 
 
 async def preview_invoice(
-    session: AsyncSession, *, account_id: str, product_code: str, now: datetime
+    session: AsyncSession,
+    *,
+    account_id: str,
+    product_code: str,
+    now: datetime,
+    period_start: datetime | None = None,
+    seller_country: str = "",
 ) -> InvoicePreview:
-    """Return what the running billing period costs so far. Test calls are never in it.
+    """Return what a billing period costs: the one that holds `period_start`, by default the running one.
+
+    Of a subscription that is over, the last. Test calls are never in it.
 
     Raises:
-        NotFoundError: no such account or API product. NotSubscribedError: no subscription that is not over.
+        NotFoundError: no such account or API product. NotSubscribedError: never a subscription.
+        ValidationFailedError: `period_start` lies before the subscription, after it, or ahead.
     """
     payer = await account(session, account_id)
     product = await api_product(session, product_code)
-    subscription = await live_subscription(session, account_id, product_code)
-    if subscription is None:
-        raise NotSubscribedError(account_id, product_code)
-    period = current_and_next_period(subscription, now)[0]
-    phases = await billable_units(session, subscription_id=subscription.id, start=period.start, end=period.end)
-    versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
-    declared = await meters_of_versions(session, versions)
-    priced = {
-        key: priced_version(version, declared.get(key, {}), currency=payer.currency)
-        for key, version in versions.items()
+    timeline = await _timeline(session, account_id, product.id, product_code, period_start)
+    period = _period(timeline, now if period_start is None else period_start, now, asked=period_start is not None)
+    terms = {
+        version_id: found
+        for (version_id, _), found in (
+            await read_terms(session, {(version_id, payer.currency) for version_id in timeline.version_ids})
+        ).items()
     }
-    lines = invoice_lines(
-        [_phase_usage(phase, subscription) for phase in phases],
-        priced,
-        period=period,
-        quota_override=subscription.overrides.get("quota_units"),
-        weighted=bool(product.route_units),
+    phases = timeline.phases_within(period)
+    units = await _units(session, timeline, phases, period)
+    lines = due_lines(timeline, period, terms=terms, units=units)
+    amounts = amounts_of(
+        lines,
+        discounts=_as_if_not_billed(
+            await discounts_in_force(session, [timeline.subscription_id]), timeline, period
+        ),
+        taxes=(await tax_terms(session, [account_id], at=now, seller_country=seller_country)).get(account_id, ()),
+        currency=payer.currency,
     )
-    codes = (await declared_codes(session, [product_code])).get(product_code, set())
-    used = _shown(_added_up(phases, declared), priced.values(), MEASURED_METERS.union(codes))
-    in_force = phase_at(subscription, now)
+    at = now if now in period else period.end - MILLISECOND
     return InvoicePreview(
         account_id=account_id,
         account_name=payer.name,
         product_code=product_code,
         product_name=product.name,
-        subscription_id=subscription.id,
+        subscription_id=timeline.subscription_id,
         period=period,
         as_of=now,
         currency=payer.currency,
-        lines=lines,
-        total_minor=lines_total_minor(lines),
-        used_units=used,
-        quota=_quota(priced[in_force.plan_version_id], subscription, used[REQUESTS]) if in_force else None,
-        spend_cap_minor=subscription.spend_cap_minor,
+        lines=preview_lines(lines),
+        subtotal_minor=amounts.subtotal_minor,
+        total_minor=amounts.total_minor,
+        discounts=amounts.discounts,
+        taxes=amounts.taxes,
+        used_units=await _shown(session, product_code, phases, units, terms),
+        quota=_quota(timeline, phases, units, terms, period, at=at),
+        spend_cap_minor=await _spend_cap(session, timeline.subscription_id),
     )
 
 
-def _phase_usage(phase: BillablePhase, subscription: Subscription) -> PhaseUsage:
-    return PhaseUsage(
-        plan_version_id=phase.plan_version_id,
-        starts_at=billed_from(phase.starts_at, subscription),
-        ends_at=phase.ends_at,
-        units=phase.units,
+async def _timeline(
+    session: AsyncSession, account_id: str, product_id: str, product_code: str, period_start: datetime | None
+) -> Timeline:
+    """Return the account's latest subscription to the product, of those that had begun at the moment asked for."""
+    statement = (
+        select(Subscription.id)
+        .where(Subscription.account_id == account_id, Subscription.api_product_id == product_id)
+        .order_by(Subscription.started_at.desc(), Subscription.id.desc())
     )
+    found = await timelines(session, list(await session.scalars(statement)))
+    if not found:
+        raise NotSubscribedError(account_id, product_code)
+    latest = sorted(found.values(), key=lambda one: (one.started_at, one.subscription_id), reverse=True)
+    if period_start is None:
+        return latest[0]
+    return next((one for one in latest if one.period_at(one.started_at).start <= period_start), latest[-1])
 
 
-def billed_from(starts_at: datetime, subscription: Subscription) -> datetime:
-    """Return the moment from which a phase that starts at `starts_at` is charged.
-
-    Periods begin at full hours: whoever subscribed within the first hour of one has the whole of it.
-    """
-    if starts_at == subscription.started_at and floor_hour(starts_at) == subscription.anchor_at:
-        return subscription.anchor_at
-    return starts_at
-
-
-def priced_version(
-    version: PlanVersion, declared: Mapping[str, Meter] | None = None, *, currency: str | None = None
-) -> PricedVersion:
-    """Return a version, loaded with plan and prices, as rating needs it; `declared` meters are called by name.
-
-    `currency` is the account's; None: the version's own.
-
-    Raises:
-        CurrencyDiffersError: the version has prices, and none in this currency.
-    """
-    currency = currency or version.currency
-    return PricedVersion(
-        plan_version_id=version.id,
-        plan_code=version.plan.code,
-        plan_name=version.plan.name,
-        version=version.version,
-        currency=currency,
-        quota_units=version.quota_units,
-        quota_hard=version.quota_hard,
-        prices=[
-            PriceOfPlan(model=price.model, meter=price.meter, params=price.params, description=price.description)
-            for price in prices_in(version, currency)
-        ],
-        meter_names={code: meter.name for code, meter in (declared or {}).items()},
-        quota_on_change=version.quota_on_change,
-    )
+def _period(timeline: Timeline, moment: datetime, now: datetime, *, asked: bool) -> BillingPeriod:
+    last = now if timeline.ends_at is None else min(now, timeline.ends_at - MILLISECOND)
+    last = max(last, timeline.started_at)
+    if not asked:
+        return timeline.period_at(last)
+    if not timeline.period_at(timeline.started_at).start <= moment < timeline.period_at(last).end:
+        raise ValidationFailedError(
+            "period_start", "lies in no billing period of the subscription up to now: see its usage by period"
+        )
+    return timeline.period_at(moment)
 
 
-def _quota(version: PricedVersion, subscription: Subscription, used_units: int) -> QuotaProgress | None:
-    quota_units: Any = subscription.overrides.get("quota_units", version.quota_units)
-    if quota_units is None:
+async def _units(
+    session: AsyncSession, timeline: Timeline, phases: Sequence[TimelinePhase], period: BillingPeriod
+) -> UnitsByPhase:
+    asked = [PhasePeriod(phase.id, timeline.account_id, period.start, period.end) for phase in phases]
+    return {phase_id: units for (phase_id, _), units in (await units_of_periods(session, asked)).items()}
+
+
+def _as_if_not_billed(
+    discounts: Mapping[str, Sequence[Discount]], timeline: Timeline, period: BillingPeriod
+) -> list[Discount]:
+    """Return the discounts as they were before anything of the period was billed."""
+    return [
+        replace(
+            discount,
+            taken={charge: taken for charge, taken in discount.taken.items() if charge[0] != period.start},
+            periods_taken=discount.periods_taken - {period.start},
+        )
+        for discount in discounts.get(timeline.subscription_id, ())
+    ]
+
+
+def _quota(
+    timeline: Timeline,
+    phases: Sequence[TimelinePhase],
+    units: UnitsByPhase,
+    terms: TermsById,
+    period: BillingPeriod,
+    *,
+    at: datetime,
+) -> QuotaProgress | None:
+    """Return how far the quota in force is used: by what counts against it (`quota_on_change`)."""
+    in_force = timeline.phase_at(at)
+    if in_force is None:
         return None
-    return QuotaProgress(used_units=used_units, quota_units=int(quota_units), hard=version.quota_hard)
+    rated = terms[in_force.plan_version_id].rated
+    own = [phase for phase in phases if phase.plan_version_id == in_force.plan_version_id]
+    quota_units = rated.quota_units if timeline.quota_override is None else timeline.quota_override
+    if quota_units is None or not own:
+        return None
+    if rated.quota_on_change == PRORATED:
+        quota_units = Share((period.end - own[0].charged_from) // MILLISECOND, _ms(period)).of_units(quota_units)
+    for add_on in in_force.add_ons:
+        quota_units += (terms[add_on.plan_version_id].rated.quota_units or 0) * add_on.quantity
+    counted = phases if rated.quota_on_change == CARRY else own
+    used = sum(units.get(phase.id, {}).get(REQUESTS, 0) for phase in counted)
+    return QuotaProgress(used_units=used, quota_units=quota_units, hard=rated.quota_hard)
 
 
-def _shown(
-    units: Mapping[str, int], versions: Iterable[PricedVersion], only_if_priced: Collection[str]
+def _ms(period: BillingPeriod) -> int:
+    return (period.end - period.start) // MILLISECOND
+
+
+async def _shown(
+    session: AsyncSession,
+    product_code: str,
+    phases: Sequence[TimelinePhase],
+    units: UnitsByPhase,
+    terms: TermsById,
 ) -> dict[str, int]:
     """Return what tells the payer something: bytes, times and declared meters only where they cost something."""
-    priced = {price.meter for version in versions for price in version.prices}
-    return {meter: count for meter, count in units.items() if meter not in only_if_priced or meter in priced}
+    version_ids = {phase.plan_version_id for phase in phases} | {
+        add_on.plan_version_id for phase in phases for add_on in phase.add_ons
+    }
+    declared = await meters_of_versions(session, version_ids)
+    codes = (await declared_codes(session, [product_code])).get(product_code, set())
+    only_if_priced = MEASURED_METERS.union(codes)
+    priced = {price.meter for version_id in version_ids for price in terms[version_id].rated.prices}
+    how = {code: meter.aggregation for of_version in declared.values() for code, meter in of_version.items()}
+    added = _added_up([units.get(phase.id, {}) for phase in phases], how)
+    return {meter: count for meter, count in added.items() if meter not in only_if_priced or meter in priced}
 
 
-def _added_up(phases: Iterable[BillablePhase], declared: Mapping[str, Mapping[str, Meter]]) -> dict[str, int]:
+def _added_up(of_phases: Collection[Mapping[str, int]], how: Mapping[str, str]) -> dict[str, int]:
     """Return what was used in all phases; of max the greatest, of latest the last."""
     total: dict[str, int] = {REQUESTS: 0}
-    how = {code: meter.aggregation for of_version in declared.values() for code, meter in of_version.items()}
-    for phase in phases:
-        for meter, count in phase.units.items():
+    for units in of_phases:
+        for meter, count in units.items():
+            # an amendment of a declared meter may have taken more than is left of it since
+            used = max(0, count)
             if how.get(meter) == Aggregation.MAX:
-                total[meter] = max(total.get(meter, 0), count)
+                total[meter] = max(total.get(meter, 0), used)
             elif how.get(meter) == Aggregation.LATEST:
-                total[meter] = count
+                total[meter] = used
             else:
-                total[meter] = total.get(meter, 0) + count
+                total[meter] = total.get(meter, 0) + used
     return total
+
+
+async def _spend_cap(session: AsyncSession, subscription_id: str) -> int | None:
+    return await session.scalar(select(Subscription.spend_cap_minor).where(Subscription.id == subscription_id))

@@ -1,14 +1,15 @@
 """Invoice previews."""
 
 from decimal import Decimal
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import AccountId, CodePath, Moment, MoneyAnswer
 from control_plane.admin_api.resources.subscription_answers import PeriodAnswer
-from control_plane.admin_api.services import Now
+from control_plane.admin_api.services import Given, Now
 from control_plane.billing.model import InvoiceLine, InvoicePreview
 from control_plane.billing.queries import preview_invoice
 from control_plane.rating.model import TierUse
@@ -27,9 +28,10 @@ class TierAnswer(BaseModel):
 
 
 class LineAnswer(BaseModel):
+    kind: str = Field(description="`recurring`, `setup_fee`, `usage` or `commitment`.")
     description: str
     formula: str = Field(examples=["12,345 requests above 50,000 × $0.0015"])  # noqa: RUF001 - as on any invoice
-    plan: str
+    plan: str = Field(description="The plan, or the add-on.")
     plan_version: int
     meter: str | None = Field(description="What was counted; null for a flat price.")
     used_units: int | None = Field(description="All billable units, included ones too.")
@@ -54,8 +56,20 @@ class SpendCapLeftAnswer(BaseModel):
     left: MoneyAnswer
 
 
+class DiscountAnswer(BaseModel):
+    description: str
+    amount: MoneyAnswer
+
+
+class TaxAnswer(BaseModel):
+    name: str
+    percent: str = Field(examples=["19"])
+    taxable: MoneyAnswer = Field(description="What it is reckoned on, after discounts.")
+    amount: MoneyAnswer
+
+
 class InvoicePreviewAnswer(BaseModel):
-    """What the running billing period costs so far, if nothing else changes. Test calls are never in it."""
+    """What a billing period costs so far, if nothing else changes. Test calls are never in it."""
 
     account_id: str
     account_name: str
@@ -65,18 +79,40 @@ class InvoicePreviewAnswer(BaseModel):
     period: PeriodAnswer
     as_of: Moment
     lines: list[LineAnswer]
-    total: MoneyAnswer
+    subtotal: MoneyAnswer = Field(description="The sum of the lines.")
+    discounts: list[DiscountAnswer]
+    taxes: list[TaxAnswer]
+    total: MoneyAnswer = Field(description="The subtotal less discounts, and with taxes.")
     used_units: dict[str, int] = Field(description="Billable units of the period by meter.")
     quota: QuotaAnswer | None
     spend_cap: SpendCapLeftAnswer | None
 
 
+PeriodStart = Annotated[
+    Moment | None, Query(description="Any moment of the billing period; the running, or last, one if left out.")
+]
+
+
 @router.get("/preview/{code}")
 async def get_invoice_preview(
-    account_id: AccountId, code: CodePath, session: Database, now: Now
+    account_id: AccountId,
+    code: CodePath,
+    *,
+    session: Database,
+    services: Given,
+    now: Now,
+    period_start: PeriodStart = None,
 ) -> InvoicePreviewAnswer:
-    """Preview the running period's invoice of an account for one API product."""
-    return answer(await preview_invoice(session, account_id=account_id, product_code=code, now=now))
+    """Preview what a billing period of an account's subscription to an API product costs."""
+    preview = await preview_invoice(
+        session,
+        account_id=account_id,
+        product_code=code,
+        now=now,
+        period_start=period_start,
+        seller_country=services.invoice_terms.seller.country,
+    )
+    return answer(preview)
 
 
 def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
@@ -95,6 +131,23 @@ def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
         period=PeriodAnswer(start=preview.period.start, end=preview.period.end),
         as_of=preview.as_of,
         lines=[_line(line) for line in preview.lines],
+        subtotal=MoneyAnswer.of(preview.subtotal_minor, preview.currency),
+        discounts=[
+            DiscountAnswer(
+                description=discount.description,
+                amount=MoneyAnswer.of(discount.amount_minor, preview.currency),
+            )
+            for discount in preview.discounts
+        ],
+        taxes=[
+            TaxAnswer(
+                name=tax.name,
+                percent=_decimal(tax.percent.normalize()),
+                taxable=MoneyAnswer.of(tax.taxable_minor, preview.currency),
+                amount=MoneyAnswer.of(tax.amount_minor, preview.currency),
+            )
+            for tax in preview.taxes
+        ],
         total=MoneyAnswer.of(preview.total_minor, preview.currency),
         used_units=dict(preview.used_units),
         quota=quota,
@@ -114,6 +167,7 @@ def _spend_cap(preview: InvoicePreview) -> SpendCapLeftAnswer | None:
 def _line(line: InvoiceLine) -> LineAnswer:
     rated = line.line
     return LineAnswer(
+        kind=line.kind,
         description=rated.description,
         formula=rated.formula,
         plan=line.plan_code,

@@ -182,7 +182,7 @@ class TestPlanChange:
             ("Growth: Requests", "100 requests above 500,000 × $0.0006", 6),
         ]
         assert found.total_minor == 16_406
-        assert (found.quota.used_units, found.quota.quota_units) == (560_100, 500_000)
+        assert (found.quota.used_units, found.quota.quota_units) == (500_100, 500_000)
 
     async def test_a_change_planned_for_period_end_changes_nothing_yet(self, session: AsyncSession):
         subscription = await on_plan(session)
