@@ -1,5 +1,6 @@
-"""Spend caps through the whole: the gateway stops where the invoice would pass the cap, until it is raised."""
+"""Spend caps and prepaid credits through the whole: the gateway stops where money does, until there is more."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -20,6 +21,13 @@ CHAT = """
       - { model: flat, amount: "1.00" }
       - { model: per_unit, meter: requests, unit_amount: "0.001" }
       - { model: per_unit, meter: tokens, unit_amount: "0.0001" }
+  - code: prepaid
+    name: Prepaid
+    api_product: weather
+    position: 10
+    payment: prepaid
+    prices:
+      - { model: per_unit, meter: requests, unit_amount: "0.01" }
 """
 FAST = [{"limit": 1000, "window_ms": 1000}]
 
@@ -51,13 +59,18 @@ class Customer:
         self._key = ""
 
     @classmethod
-    async def create(cls, stack, control, *, plan: str, cap: str, quota_units: int | None = None) -> "Customer":
+    async def create(
+        cls, stack, control, *, plan: str, cap: str = "", credits_worth: str = "", quota_units: int | None = None
+    ) -> "Customer":
         account = await control.post("/accounts", {"name": f"Capped on {plan}"})
         subscription = await control.post(f"/accounts/{account['id']}/subscriptions", {"plan": plan})
         overrides = {"windows": FAST} | ({} if quota_units is None else {"quota_units": quota_units})
         await control.post(f"/subscriptions/{subscription['id']}/override", overrides)
         customer = cls(stack, control, account["id"], subscription["id"])
-        await customer.set_cap(cap)
+        if cap:
+            await customer.set_cap(cap)
+        if credits_worth:
+            await customer.grant(credits_worth)
         # last: whoever knows the key knows the cap
         issued = await control.post(f"/accounts/{account['id']}/keys", {"name": "server", "mode": "live"})
         customer._key = issued["text"]
@@ -66,6 +79,9 @@ class Customer:
     async def set_cap(self, amount: str) -> None:
         answer = await self._control.put(f"/subscriptions/{self._subscription_id}/spend-cap", {"amount": amount})
         assert answer["effective"]
+
+    async def grant(self, amount: str) -> None:
+        await self._control.post(f"/accounts/{self._account_id}/credits/grants", {"amount": amount})
 
     async def call(self, path: str) -> tuple[int, dict]:
         status, _, body = await get(f"{self._stack.proxy_url}/weather{path}", self._key)
@@ -140,3 +156,22 @@ class TestCapOfSeveralPrices:
 
         assert await eventually(served_again, seconds=10, pause=0.1)
         assert await customer.admitted("/v1/tokens?n=1000") == 0
+
+
+class TestPrepaidCredits:
+    async def test_for_so_many_calls_serve_so_many_however_many_call_at_once(self, stack, control):
+        customer = await Customer.create(stack, control, plan="prepaid", credits_worth="0.40")
+        assert await eventually(customer.known, seconds=20, pause=0.1)
+
+        async def caller():
+            for served in range(60):
+                status, body = await customer.call("/v1/current/oslo")
+                if status != 200:
+                    assert (status, body["code"]) == (402, "credits_used_up"), body
+                    return served
+            raise AssertionError("60 calls, and the credits were not used up")
+
+        assert 1 + sum(await asyncio.gather(*(caller() for _ in range(32)))) == 40
+        await customer.grant("0.03")
+        assert await eventually(customer.known, seconds=10, pause=0.1)
+        assert sum(await asyncio.gather(*(caller() for _ in range(8)))) == 2
