@@ -10,6 +10,7 @@ from control_plane.accounts.model import MAX_EXTERNAL_ID
 from control_plane.accounts.tables import Account
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
+from control_plane.admin_api.discount_forms import TypedReferralCode
 from control_plane.admin_api.forms import (
     AccountId,
     Answer,
@@ -23,6 +24,7 @@ from control_plane.admin_api.forms import (
     page_answer,
 )
 from control_plane.admin_api.services import Now
+from control_plane.billing.discounts.referrals import assign_referrer
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 
@@ -41,6 +43,9 @@ class CreateAccount(StrictBody):
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217; invoices are in it.")] = "USD"
     time_zone: Annotated[Line, Field(description="IANA name, for what people read; billing is in UTC.")] = "UTC"
     external_id: ExternalId | None = None
+    referral_code: Annotated[
+        TypedReferralCode | None, Field(description="Of the account that brought it; nothing is done if refused.")
+    ] = None
 
 
 class UpdateAccount(StrictBody):
@@ -81,6 +86,8 @@ async def create_account(body: CreateAccount, session: Database, caller: Authent
         actor=caller.actor,
         now=now,
     )
+    if body.referral_code is not None:
+        await assign_referrer(session, account_id=account.id, code=body.referral_code, actor=caller.actor, now=now)
     return answer(account)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from control_plane.accounts import queries as account_queries
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
+from control_plane.admin_api.discount_forms import WithPromotionCode
 from control_plane.admin_api.forms import (
     AccountId,
     Code,
@@ -27,6 +28,7 @@ from control_plane.admin_api.resources.subscription_answers import (
     one_answer,
 )
 from control_plane.admin_api.services import Now
+from control_plane.billing.discounts.new_plans import discount_new_plan
 from control_plane.billing.operations import require_cap_kept
 from control_plane.catalog.rules import MAX_CONCURRENCY
 from control_plane.foundation.unset import UNSET
@@ -74,12 +76,14 @@ class CreateSubscription(StrictBody):
             "account never had a subscription to the API product. Billing periods begin where a trial ends.",
         ),
     ] = None
+    promotion_code: WithPromotionCode = None
     allow_unlisted: AllowUnlisted = False
 
 
 class ChangePlan(StrictBody):
     plan: PlanCode
     at: ChangeAt = "auto"
+    promotion_code: WithPromotionCode = None
     allow_unlisted: AllowUnlisted = False
 
 
@@ -140,6 +144,7 @@ async def create_subscription(
         actor=caller.actor,
         now=now,
     )
+    await discount_new_plan(session, subscription_id=row.id, code=body.promotion_code, actor=caller.actor, now=now)
     return await one_answer(session, row, now)
 
 
@@ -177,6 +182,9 @@ async def change_plan(
         now=now,
     )
     await require_cap_kept(session, changed.subscription, now=now)
+    await discount_new_plan(
+        session, subscription_id=subscription_id, code=body.promotion_code, actor=caller.actor, now=now
+    )
     answer = await one_answer(session, changed.subscription, now)
     return ChangedSubscriptionAnswer(
         **answer.model_dump(), changed_at=changed.at, effective_at=changed.effective_at
