@@ -14,13 +14,15 @@ import typer
 from control_plane.entrypoints.commands import (
     accounts,
     audit,
+    balance,
+    billing,
+    billing_profile,
     database,
     disputes,
     events,
     exports,
     gateway,
     ingest,
-    invoices,
     keys,
     maintenance,
     meters,
@@ -84,7 +86,9 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(exports.app, name="exports")
     app.add_typer(disputes.app, name="disputes")
     app.add_typer(sinks.app, name="sinks")
-    app.add_typer(invoices.app, name="invoices")
+    app.add_typer(billing.app, name="invoices")
+    app.add_typer(balance.app, name="balance")
+    app.add_typer(billing_profile.app, name="billing-profile")
     app.add_typer(prepaid_credits.app, name="credits")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")

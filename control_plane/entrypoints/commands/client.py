@@ -17,6 +17,7 @@ DEFAULT_URL = "http://127.0.0.1:8090"
 PREFIX = "/admin/v1"
 TIMEOUT_SECONDS = 60.0
 PAGE_SIZE = 200
+NO_CONTENT = 204
 OTHER_TOKEN = ("KM_TO_TOKEN", "KM_TO_TOKEN_FILE")
 
 
@@ -176,6 +177,8 @@ def _told_transport(timeout_seconds: float) -> Iterator[None]:
 
 
 def _read_json(answer: "httpx.Response") -> Any:
+    if answer.status_code == NO_CONTENT:
+        return None
     try:
         return answer.json()
     except ValueError:
