@@ -98,9 +98,20 @@ class SpendCaps:
                         period=found,
                         reserves=reserves_of(capped.product),
                         prepaid_minor=capped.prepaid_minor,
+                        invoiced=self._invoiced(capped.timeline),
                     )
                 )
         return reduce(stricter_cap, caps, None)
+
+    def _invoiced(self, timeline: Timeline) -> set[str]:
+        """Return the versions whose use credits do not pay: plans that are invoiced, and add-ons beside them."""
+        paid_ahead = {
+            version_id
+            for phase in timeline.phases
+            if self._versions[phase.plan_version_id].payment == "prepaid"
+            for version_id in (phase.plan_version_id, *(add_on.plan_version_id for add_on in phase.add_ons))
+        }
+        return timeline.version_ids - paid_ahead
 
     def _terms_of(self, version_id: str, currency: str) -> Terms:
         known = self._terms.get((version_id, currency))

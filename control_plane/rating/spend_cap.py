@@ -6,7 +6,7 @@ cost more, as under a volume price just below a tier's end, the dearest of all s
 quantity on the way costs more than the cap either.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from control_plane.foundation.money import round_minor
@@ -69,18 +69,19 @@ def compile_spend_cap(
     period: CappedPeriod,
     reserves: Mapping[str, Mapping[str, int]],
     prepaid_minor: int | None = None,
+    invoiced: Collection[str] = (),
 ) -> SpendCap | None:
     """Return the cap as the gateway checks it, None where nothing is charged by use. Pure.
 
     `amount_minor` bounds all that is due in the period, None for no such cap; `prepaid_minor` what its use may
-    cost. The stricter of both holds. `reserves` gives by route the most units of each dimension that a call can
-    report. A cap that is used up, by what is fixed or by earlier versions, leaves calls that cost nothing. Of a
-    commitment nothing comes off: use pays towards it.
+    cost, but for use of versions that are `invoiced`. The stricter of both holds. `reserves` gives by route the
+    most units of each dimension that a call can report. A cap that is used up, by what is fixed or by earlier
+    versions, leaves calls that cost nothing. Of a commitment nothing comes off: use pays towards it.
     """
     # in an order that does not depend on when each began: caps of two periods are compared price by price
     runs = sorted(period.runs, key=lambda run: (run.version.is_add_on, run.version.version_id))
     tables = [table for run in runs for table in _tables_in(period, run)]
-    left = _left_for_use(amount_minor, prepaid_minor, period, currency)
+    left = _left_for_use(amount_minor, prepaid_minor, period, currency, invoiced)
     if not tables or left is None:
         return None
     amount, usage_minor, prepaid = left
@@ -131,7 +132,11 @@ def stricter_cap(one: SpendCap | None, other: SpendCap | None) -> SpendCap | Non
 
 
 def _left_for_use(
-    amount_minor: int | None, prepaid_minor: int | None, period: CappedPeriod, currency: str
+    amount_minor: int | None,
+    prepaid_minor: int | None,
+    period: CappedPeriod,
+    currency: str,
+    invoiced: Collection[str],
 ) -> tuple[int, int, bool] | None:
     """Return the amount of the cap that holds, what it leaves for use, and whether credits set it."""
     used, minimums = _closed_minor(period, currency)
@@ -140,18 +145,19 @@ def _left_for_use(
         fixed = sum(rated.line.amount_minor for rated in rate_period(period.runs) if rated.kind in _FIXED)
         left.append((max(0, amount_minor - fixed - used - minimums), False, amount_minor))
     if prepaid_minor is not None:
-        left.append((max(0, prepaid_minor - used), True, prepaid_minor))
+        paid_ahead, _ = _closed_minor(period, currency, without=invoiced)
+        left.append((max(0, prepaid_minor - paid_ahead), True, prepaid_minor))
     if not left:
         return None
     usage_minor, prepaid, amount = min(left)
     return amount, usage_minor, prepaid
 
 
-def _closed_minor(period: CappedPeriod, currency: str) -> tuple[int, int]:
+def _closed_minor(period: CappedPeriod, currency: str, *, without: Collection[str] = ()) -> tuple[int, int]:
     """Return the most that use of versions which are not in force can have cost, and what minimums add to it."""
     used = minimums = 0
     for run in period.runs:
-        if run.version.version_id in period.in_force:
+        if run.version.version_id in period.in_force or run.version.version_id in without:
             continue
         units = _most_used(period, run.version.version_id)
         cost = sum(round_minor(cost_of(steps, units.get(meter, 0)), currency) for meter, steps in _tables_of(run))

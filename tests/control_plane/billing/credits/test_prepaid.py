@@ -14,9 +14,19 @@ from control_plane.billing.credits.reservations import NewReservation, reserve_c
 from control_plane.billing.credits.tables import PrepaidPeriod
 from control_plane.billing.prepaid.drawing import Drawn
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, draw_usage, run_prepaid_draws
+from control_plane.billing.spend_caps import read_spend_caps
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.billing.credits.helpers import a_grant, entries_of, left_of, sums_agree
-from tests.control_plane.billing.invoices.billing_kit import DAY, FEB_1, HOUR, JAN_1, Billing, flat, per_unit
+from tests.control_plane.billing.invoices.billing_kit import (
+    DAY,
+    FEB_1,
+    HOUR,
+    JAN_1,
+    Billing,
+    flat,
+    per_unit,
+    phase_in_force,
+)
 from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
 
 PAYG = {"prices": (per_unit("0.01"),), "payment": "prepaid"}
@@ -109,6 +119,29 @@ class TestPrepaidLimits:
         await prepaid.draw(FEB_1 + 2 * HOUR)
         assert await prepaid.left(grant) == [595]
         assert await prepaid.limit(customer, FEB_1 + 2 * HOUR) == 595
+
+
+class TestWhatGatewaysAreGiven:
+    async def cap(self, prepaid, customer, now):
+        async with prepaid.sessions() as session:
+            phase = await phase_in_force(session, customer.id, now)
+            return (await read_spend_caps(session, {customer.id: phase}, now=now)).compiled(customer.id)
+
+    async def test_is_as_many_units_as_credits_pay_for(self, prepaid):
+        customer, _ = await prepaid.credited(1000)
+        cap = await self.cap(prepaid, customer, JAN_1 + DAY)
+        assert (cap.prepaid, cap.ceiling_units, cap.amount_minor) == (True, 1000, 1000)
+
+    async def test_leaves_out_use_that_an_earlier_plan_puts_on_the_invoice(self, prepaid):
+        await prepaid.plan("invoiced", prices=(per_unit("0.02"),))
+        customer, _ = await prepaid.credited(1000, plan="invoiced")
+        await prepaid.use(customer, 100, at=JAN_1 + DAY)
+        await prepaid.change_plan(customer, "payg", now=JAN_1 + 2 * DAY)
+        await prepaid.draw(JAN_1 + 3 * DAY)
+        cap = await self.cap(prepaid, customer, JAN_1 + 3 * DAY)
+        # what the earlier plan counted is not charged again, wherever the gateway counts it
+        assert cap.ceiling_units in {1000, 1100}
+        assert await prepaid.limit(customer, JAN_1 + 3 * DAY) == 1000
 
 
 class TestGatewaysAreTold:
