@@ -17,6 +17,7 @@ from control_plane.entrypoints.commands import (
     balance,
     billing,
     billing_profile,
+    coupons,
     database,
     disputes,
     events,
@@ -30,9 +31,11 @@ from control_plane.entrypoints.commands import (
     prepaid_credits,
     processes,
     products,
+    referrals,
     requests,
     sinks,
     subscriptions,
+    tax_rates,
     tokens,
     usage,
     verify,
@@ -90,6 +93,11 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(balance.app, name="balance")
     app.add_typer(billing_profile.app, name="billing-profile")
     app.add_typer(prepaid_credits.app, name="credits")
+    app.add_typer(coupons.coupons, name="coupons")
+    app.add_typer(coupons.codes, name="promotion-codes")
+    app.add_typer(coupons.founding, name="founding")
+    app.add_typer(referrals.app, name="referrals")
+    app.add_typer(tax_rates.app, name="tax-rates")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)

@@ -20,12 +20,16 @@ def create(
     currency: Annotated[str | None, typer.Option(help="ISO 4217 code; USD if left out.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name; UTC if left out.")] = None,
     external_id: Annotated[str | None, typer.Option(help="What another system calls it.")] = None,
+    referral_code: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Of the account that brought it.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Make an account."""
     body = {"name": name, "email": email, "currency": currency, "time_zone": time_zone}
     body["external_id"] = external_id
+    body["referral_code"] = referral_code
     print_fields(post("/accounts", body), FIELDS, as_json=as_json)
 
 

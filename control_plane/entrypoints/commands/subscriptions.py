@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.entrypoints.commands import add_ons
+from control_plane.entrypoints.commands import add_ons, discounts
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
@@ -13,11 +13,15 @@ from control_plane.entrypoints.commands.values import parse_limits
 
 app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
 app.add_typer(add_ons.app, name="add-on")
+app.add_typer(discounts.app, name="discount")
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
 DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
 OFFER_COLUMNS = ("plan", "price.text", "refuses")
 PERIOD_COLUMNS = ("start", "end", "mode", "calls", "units", "billable_calls", "billable_units", "open_hours")
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
+PromotionCode = Annotated[
+    str | None, typer.Option(metavar="CODE", help="Redeemed with it; if it is refused, nothing is done.")
+]
 Unlisted = Annotated[bool, typer.Option("--allow-unlisted", help="Permit hidden plans and plans by quote.")]
 
 
@@ -39,6 +43,7 @@ def create(
             "--trial/--no-trial", help="The plan's trial, again if need be, or none.", show_default=False
         ),
     ] = None,
+    promotion_code: PromotionCode = None,
     allow_unlisted: Unlisted = False,
     as_json: AsJson = False,
 ) -> None:
@@ -48,6 +53,7 @@ def create(
         "anchor_at": anchor_at,
         "anchor_day": anchor_day,
         "trial": trial,
+        "promotion_code": promotion_code,
         "allow_unlisted": allow_unlisted,
     }
     print_subscription(post(f"/accounts/{account}/subscriptions", body), as_json=as_json)
@@ -61,11 +67,12 @@ def change(
     at: Annotated[
         str, typer.Option(help="auto (now for more, when the billing period ends for less), now or period_end.")
     ] = "auto",
+    promotion_code: PromotionCode = None,
     allow_unlisted: Unlisted = False,
     as_json: AsJson = False,
 ) -> None:
     """Move to another plan, or to the newest version of the same."""
-    body = {"plan": plan, "at": at, "allow_unlisted": allow_unlisted}
+    body = {"plan": plan, "at": at, "promotion_code": promotion_code, "allow_unlisted": allow_unlisted}
     changed = post(f"/subscriptions/{subscription}/change", body)
     print_subscription(changed, as_json=as_json)
     if not as_json:
