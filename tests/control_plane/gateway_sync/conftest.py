@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.accounts.operations import create_account
@@ -97,22 +97,25 @@ class Shop:
         mode: str = "live",
         revision: int = 1,
         sealed: bool = False,
+        phase: int | None = None,
     ) -> None:
         """Put an hour's rows, replacing what stood there; `failed_units` were answered with a 503,
-        `replayed_units` with an answer that was billed before.
+        `replayed_units` with an answer that was billed before. Those of one `phase`, by its number, stand beside
+        those of others; None is the last one, alone.
         """
         async with self.sessions() as session, session.begin():
-            phase_id = await session.scalar(
-                select(SubscriptionPhase.id).where(
-                    SubscriptionPhase.subscription_id == customer.subscription_id,
-                    SubscriptionPhase.ends_at.is_(None),
-                )
+            phases = await session.scalars(
+                select(SubscriptionPhase.id)
+                .where(SubscriptionPhase.subscription_id == customer.subscription_id)
+                .order_by(SubscriptionPhase.starts_at)
             )
+            phase_id = phases.all()[-1 if phase is None else phase]
             await session.execute(
                 delete(UsageHourly).where(
                     UsageHourly.account_id == customer.account_id,
                     UsageHourly.hour == hour,
                     UsageHourly.mode == mode,
+                    true() if phase is None else UsageHourly.phase_id == phase_id,
                 )
             )
             for status, count, replayed in (
