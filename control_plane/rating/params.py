@@ -11,7 +11,8 @@ from control_plane.rating.model import EXACT, RatingError
 MAX_DECIMALS = 12
 _AMOUNT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 MAX_PERCENT = 100
-_MAX_UNITS = 2**53 - 1
+MAX_TIERS = 100
+MAX_UNITS = 2**53 - 1
 
 
 def refuse_unknown(params: Mapping[str, Any], allowed: Collection[str]) -> None:
@@ -23,9 +24,9 @@ def refuse_unknown(params: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 def read_amount(params: Mapping[str, Any], name: str, *, default: Decimal | None = None) -> Decimal:
     """Return an amount in the currency's major unit: "49.00", "0.0015". Not negative, at most 12 decimals."""
-    value = params.get(name)
-    if value is None and default is not None:
+    if name not in params and default is not None:
         return default
+    value = params.get(name)
     if not isinstance(value, str) or not _AMOUNT.fullmatch(value):
         raise RatingError(name, f'must be a decimal string with at most {MAX_DECIMALS} decimals, like "0.0015"')
     return Decimal(value)
@@ -58,6 +59,6 @@ def read_choice(params: Mapping[str, Any], name: str, known: Collection[str]) ->
 def read_units(params: Mapping[str, Any], name: str, *, at_least: int) -> int:
     """Return a whole number of units."""
     value = params.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= _MAX_UNITS:
+    if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= MAX_UNITS:
         raise RatingError(name, f"must be a whole number, at least {at_least}")
     return value

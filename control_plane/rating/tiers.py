@@ -9,10 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from control_plane.rating.model import EXACT, ZERO, Quantity, RatingError, Share, TierUse
-from control_plane.rating.params import read_amount, read_units, refuse_unknown
+from control_plane.rating.params import MAX_TIERS, read_amount, read_units, refuse_unknown
 from control_plane.rating.words import TIMES, format_amount, format_share, format_units
-
-_MAX_TIERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,8 @@ def read_tiers(params: Mapping[str, Any]) -> tuple[Tier, ...]:
     """
     refuse_unknown(params, {"tiers"})
     values = params.get("tiers")
-    if not isinstance(values, list) or not 1 <= len(values) <= _MAX_TIERS:
-        raise RatingError("tiers", f"must be a list of 1 to {_MAX_TIERS} tiers")
+    if not isinstance(values, list) or not 1 <= len(values) <= MAX_TIERS:
+        raise RatingError("tiers", f"must be a list of 1 to {MAX_TIERS} tiers")
     tiers: list[Tier] = []
     for index, value in enumerate(values):
         try:
@@ -54,6 +52,8 @@ def _read_tier(value: Any, *, above: int | None) -> Tier:
     refuse_unknown(value, {"up_to", "unit_amount", "flat_amount"})
     if "up_to" not in value:
         raise RatingError("up_to", "is missing; null is a tier without end")
+    if "unit_amount" not in value and "flat_amount" not in value:
+        raise RatingError("unit_amount", "is missing, as is flat_amount: a tier needs one of them")
     return Tier(
         above=above,
         up_to=None if value["up_to"] is None else read_units(value, "up_to", at_least=above + 1),
