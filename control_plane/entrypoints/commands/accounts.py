@@ -16,6 +16,7 @@ AccountArgument = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The acc
 @app.command("create")
 def create(
     name: str,
+    *,
     email: Annotated[str | None, typer.Option(help="Where to reach them.")] = None,
     currency: Annotated[str | None, typer.Option(help="ISO 4217 code; USD if left out.")] = None,
     time_zone: Annotated[str | None, typer.Option(help="IANA name; UTC if left out.")] = None,
@@ -23,7 +24,6 @@ def create(
     referral_code: Annotated[
         str | None, typer.Option(metavar="CODE", help="Of the account that brought it.")
     ] = None,
-    *,
     as_json: AsJson = False,
 ) -> None:
     """Make an account."""
