@@ -1,4 +1,5 @@
-"""Writes tables between their marks: plugins.md from the plugins' own schemas, settings.md from the settings.
+"""Writes tables between their marks: plugins.md from the plugins' own schemas, settings.md from the settings,
+subscriptions.md from the status machine.
 
 `make docs` runs it; a test says when a page is out of date.
 """  # noqa: INP001 - a folder of pages, not a package
@@ -14,10 +15,12 @@ from typing import Any
 from pydantic import SecretStr
 
 from control_plane.entrypoints.settings import Settings
+from control_plane.subscriptions.model import TRANSITIONS
 from gateway_contract import plugins
 
 PAGE = Path(__file__).parent / "plugins.md"
 SETTINGS_PAGE = Path(__file__).parent / "settings.md"
+SUBSCRIPTIONS_PAGE = Path(__file__).parent / "subscriptions.md"
 
 Field = Mapping[str, Any]
 
@@ -71,9 +74,17 @@ def _setting(value: object) -> str:
     return f"`{text}`" if text or text == 0 else "none"
 
 
+def table_of_transitions() -> str:
+    """Return the steps of a subscription's status in Markdown."""
+    lines = ["| from | to | when |", "|---|---|---|"]
+    for before, steps in TRANSITIONS.items():
+        lines += [f"| `{before}` | `{after}` | {why} |" for after, why in steps.items()]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Rewrite the pages whose tables are out of date."""
-    for page in (PAGE, SETTINGS_PAGE):
+    for page in (PAGE, SETTINGS_PAGE, SUBSCRIPTIONS_PAGE):
         before = page.read_text(encoding="utf-8")
         after = fresh(page, before)
         if after != before:
@@ -83,6 +94,8 @@ def main() -> None:
 
 def fresh(page: Path, text: str) -> str:
     """Return the text of one of our pages with its tables as they must be."""
+    if page == SUBSCRIPTIONS_PAGE:
+        return with_table(text, "transitions", table_of_transitions())
     return with_tables(text) if page == PAGE else with_table(text, "settings", table_of_settings())
 
 

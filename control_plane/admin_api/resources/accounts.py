@@ -41,7 +41,7 @@ class CreateAccount(StrictBody):
     name: Name = Field(examples=["Acme Weather Apps"])
     email: Line | None = None
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217; invoices are in it.")] = "USD"
-    time_zone: Annotated[Line, Field(description="IANA name, for what people read; billing is in UTC.")] = "UTC"
+    time_zone: Annotated[Line, Field(description="IANA name; billing periods follow its clock.")] = "UTC"
     external_id: ExternalId | None = None
     referral_code: Annotated[
         TypedReferralCode | None, Field(description="Of the account that brought it; nothing is done if refused.")
