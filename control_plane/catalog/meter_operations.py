@@ -144,7 +144,11 @@ async def _require_free_code(session: AsyncSession, code: str, product: ApiProdu
         select(Plan.code)
         .join(PlanVersion, PlanVersion.plan_id == Plan.id)
         .join(Price, Price.plan_version_id == PlanVersion.id)
-        .where(Price.meter == code, Plan.api_product_id == product.id)
+        .where(
+            Price.meter == code,
+            Plan.api_product_id == product.id,
+            PlanVersion.status != "draft",  # a draft may name a meter that is still to be declared
+        )
         .limit(1)
     )
     plan = await session.scalar(statement)

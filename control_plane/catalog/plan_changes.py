@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -167,10 +168,15 @@ def field_changes(before: Any, after: Any, path: str = "") -> tuple[FieldChange,
             for name in dict.fromkeys([*before, *after])
             for change in field_changes(before.get(name), after.get(name), f"{path}.{name}".removeprefix("."))
         )
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+    if isinstance(before, list) and isinstance(after, list) and (len(before) == len(after) or _are_things(before)):
         return tuple(
             change
-            for index, (one, other) in enumerate(zip(before, after, strict=True))
+            for index, (one, other) in enumerate(zip_longest(before, after))
             for change in field_changes(one, other, f"{path}[{index}]")
         )
     return () if before == after else (FieldChange(path, before, after),)
+
+
+def _are_things(values: list[Any]) -> bool:
+    """Of prices that were added the others need not be told again; of plain values the whole list says more."""
+    return all(isinstance(value, Mapping) for value in values)

@@ -24,7 +24,7 @@ class NoDraftError(NotFoundError):
     """No draft is kept of the plan."""
 
     def __init__(self, plan_code: str) -> None:
-        super().__init__("plan_draft", f"of plan {plan_code}")
+        super().__init__("plan_draft", f"of {plan_code}")
 
 
 async def publish_version(

@@ -8,7 +8,7 @@ import typer
 
 from control_plane.entrypoints.commands.client import delete, fail, get, post, put
 from control_plane.entrypoints.commands.output import AsJson, print_json
-from control_plane.entrypoints.commands.plan_tables import print_impact, version_summary
+from control_plane.entrypoints.commands.plan_tables import print_fields_changed, print_impact, version_summary
 
 app = typer.Typer(help="Drafts of plans: kept, looked at, published or thrown away.", no_args_is_help=True)
 CodeArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The code of a plan or an add-on.")]
@@ -91,8 +91,9 @@ def _print(draft: dict[str, Any], *, as_json: bool) -> None:
     typer.echo(f"draft of plan {draft['plan']}, version {summary['version']}")
     for name in ("quota", "limits", "price"):
         typer.echo(f"  {name}: {summary[name]}")
-    for change in draft["changes"]:
-        typer.echo(f"  {change['field']}: {change['before']!r} -> {change['after']!r}")
+    if draft["changes"]:
+        typer.echo("against what is on sale:")
+    print_fields_changed(draft["changes"])
     print_impact(draft["impact"])
     for problem in draft["problems"]:
-        typer.echo(f"  cannot be published: {problem['field']}: {problem['message']}")
+        typer.echo(f"cannot be published: {problem['field']}: {problem['message']}")

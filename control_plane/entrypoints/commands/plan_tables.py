@@ -1,11 +1,15 @@
 """What `km plans` prints of plans, of changes and of whom these concern."""
 
+import json
 from typing import Any
 
 import typer
 
 from control_plane.entrypoints.commands.output import print_json
 
+WORDS = {"create": "create", "update": "update", "new_version": "new version"}
+SHOWN = 30
+WIDEST = 100
 PER = {1_000: "s", 60_000: "min", 3_600_000: "h", 86_400_000: "day"}
 
 
@@ -19,13 +23,31 @@ def print_changes(diff: dict[str, Any], *, nothing: str, as_json: bool) -> None:
     for change in diff["changes"]:
         # that a new plan has a first version goes without saying
         if change["kind"] != "new_version" or (change["entity_type"], change["code"]) not in created:
-            typer.echo(change["text"])
+            typer.echo(f"{change['entity_type'].replace('_', '-')} {change['code']}: {WORDS[change['kind']]}")
+            print_fields_changed(change["fields"])
         if change["kind"] == "new_version" and change["code"] in impact:
             print_impact(impact[change["code"]])
     if not diff["changes"]:
         typer.echo(nothing)
     for name in diff["left_alone"]:
         typer.echo(f"left alone, not in the file: {name}", err=True)
+
+
+def print_fields_changed(fields: list[dict[str, Any]]) -> None:
+    """Print what differs, a line for each field; long values are cut, `--json` tells all of them."""
+    for field in fields[:SHOWN]:
+        typer.echo(f"  {field['field']}: {_value(field['before'])} -> {_value(field['after'])}")
+    if len(fields) > SHOWN:
+        typer.echo(f"  ... and {len(fields) - SHOWN} more")
+
+
+def _value(value: Any) -> str:
+    if value is None or value in ("", [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
 def print_impact(impact: dict[str, Any]) -> None:
@@ -36,7 +58,7 @@ def print_impact(impact: dict[str, Any]) -> None:
         who += "" if one["paying"] == count else f", {one['paying']:,} of them paying"
         after = one["new_recurring"]
         then = f"not sold in {one['currency']}" if after is None else f"{after['text']} on the new terms"
-        typer.echo(f"  version {one['version']}: {who}; {one['recurring']['text']} a month, {then}")
+        typer.echo(f"  has version {one['version']}: {who}; {one['recurring']['text']} a month, {then}")
 
 
 def version_summary(version: dict[str, Any] | None) -> dict[str, str]:

@@ -69,7 +69,7 @@ class TestPlans:
         changed = tmp_path / "plans.yml"
         changed.write_text(Path(plan_file).read_text().replace('"49.00"', '"59.00"'))
         difference = km("plans", "diff", str(changed))
-        assert "plan starter: new_version" in difference.stdout
+        assert "plan starter: new version" in difference.stdout
         assert "59.00" in difference.stdout
         again = km("plans", "diff", "-", stdin=changed.read_text())
         assert again.stdout == difference.stdout
@@ -467,3 +467,41 @@ class TestCorrections:
     def test_usage_is_asked_for_as_of_a_moment(self, km: Km):
         asked = answer(km("usage", an_account(km), "--as-of", "2026-01-01T00:00:00Z", "--json"))
         assert (asked["as_of"], asked["items"]) == ("2026-01-01T00:00:00.000Z", [])
+
+
+class TestInvoices:
+    def test_from_a_draft_to_a_credit_note(self, km: Km, tmp_path: Path):
+        account = an_account(km)
+        profile = ("--legal-name", "Acme GmbH", "--address", "Street 1", "--country", "DE")
+        assert "Acme GmbH" in km("billing-profile", "set", account, *profile).stdout
+        km("billing-profile", "set", account, "--city", "Bonn")
+        kept = answer(km("billing-profile", "show", account, "--json"))
+        assert (kept["address_lines"], kept["city"]) == (["Street 1"], "Bonn")
+        km("balance", "adjust", account, "5.00", "--reason", "apology")
+        km("balance", "adjust", account, "-1.00", "--reason", "taken back")
+        assert "USD\t$4.00" in km("balance", "show", account).stdout
+        assert "-$1.00\t$4.00\ttaken back" in km("balance", "entries", account).stdout
+        drafted = km("invoices", "draft", account, "--line", "Support=120.00", "--line", "Hours=3x80", "--json")
+        invoice = answer(drafted)["id"]
+        assert "3\tExtra\t\t$1.50" in km("invoices", "add-line", invoice, "Extra=1.5").stdout
+        assert "Extra" not in km("invoices", "remove-line", invoice, "3").stdout
+        assert "less account balance\t\t$4.00" in km("invoices", "finalise", invoice).stdout
+        paid = km("invoices", "pay", invoice, "--reference", "wire 1", "--amount", "100").stdout
+        assert "Left to pay\t\t$256.00" in paid
+        assert "payment\t$100.00\twire 1" in paid
+        credit = ("credit", invoice, "--reason", "goodwill", "--key", "k1", "--line", "2=80")
+        note = answer(km("invoices", *credit, "--json"))
+        assert note["number"] in km("invoices", "credit-notes", "--account", account).stdout
+        assert "$176.00" in km("invoices", "list", "--account", account, "--status", "open").stdout
+        for one in (invoice, note["id"]):
+            km("invoices", "pdf", one, "--to", str(tmp_path / f"{one}.pdf"))
+            assert (tmp_path / f"{one}.pdf").read_bytes().startswith(b"%PDF-")
+        refused = km("invoices", "void", invoice, "--reason", "wrong")
+        assert (refused.exit_code, "invoice_not_voidable" in refused.stderr) == (1, True)
+        other = answer(km("invoices", "draft", account, "--json"))["id"]
+        assert "discarded" in km("invoices", "discard", other).stdout
+
+    @pytest.mark.parametrize("line", ["Support", "=5", "Hours=ax80"])
+    def test_says_how_a_line_is_written(self, km: Km, line: str):
+        result = km("invoices", "draft", "acc_x", "--line", line)
+        assert result.exit_code == 2
