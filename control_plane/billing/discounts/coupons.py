@@ -217,8 +217,8 @@ def _columns(terms: CouponTerms) -> dict[str, Any]:
 async def _check(session: AsyncSession, terms: CouponTerms) -> None:
     check_terms(terms)
     problems = [
-        *await _unknown(session, Plan.code, terms.plan_codes, field="plan_codes", kind="plan"),
-        *await _unknown(session, ApiProduct.code, terms.product_codes, field="product_codes", kind="API product"),
+        *await _unknown(session, Plan.code, terms.plan_codes, field="plans", kind="plan"),
+        *await _unknown(session, ApiProduct.code, terms.product_codes, field="api_products", kind="API product"),
     ]
     if problems:
         first, *more = problems

@@ -100,7 +100,7 @@ class TestCoupon:
     async def test_refuses_plans_and_products_that_are_not_there(self, session, now):
         with pytest.raises(ValidationFailedError) as refused:
             await a_coupon(session, now=now, plan_codes=("starter",), product_codes=("weather",))
-        assert [problem.field for problem in refused.value.problems] == ["plan_codes[0]", "product_codes[0]"]
+        assert [problem.field for problem in refused.value.problems] == ["plans[0]", "api_products[0]"]
 
     async def test_a_code_is_given_once(self, session, now):
         await a_coupon(session, now=now)
