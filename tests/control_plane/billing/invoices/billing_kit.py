@@ -1,32 +1,45 @@
 """Customers, their usage and the closing of their periods, in short."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
+from control_plane.billing.balance.entries import NewEntry
+from control_plane.billing.balance.operations import add_to_balance
 from control_plane.billing.invoices.closing import ClosingConfig, ClosingResult
 from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.invoices.queries import invoice as whole_invoice
 from control_plane.billing.invoices.tables import Invoice
 from control_plane.billing.invoices.worker import close_all
+from control_plane.billing.model import InvoicePreview
 from control_plane.billing.profiles.model import Seller
-from control_plane.catalog.model import PriceTerms
+from control_plane.billing.queries import preview_invoice
+from control_plane.catalog.model import PriceTerms, ProductFacts
+from control_plane.catalog.operations import create_api_product
+from control_plane.catalog.tables import ApiProduct
 from control_plane.foundation.clock import floor_hour
+from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.advance import advance
+from control_plane.subscriptions.operations import cancel, change_plan
+from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timelines import timeline
 from control_plane.usage.rollups.sealing import SealingConfig, seal_hours
 from control_plane.usage.tables import UsageHour, UsageHourly
-from tests.control_plane.builders import a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
 
 JAN_1 = datetime(2026, 1, 1, tzinfo=UTC)
 FEB_1 = datetime(2026, 2, 1, tzinfo=UTC)
 MAR_1 = datetime(2026, 3, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+WEATHER = ProductFacts(
+    code="weather", name="Weather", service="weather", routes=("weather",), unit_headers={"cents": "x-cents"}
+)
 CONFIG = ClosingConfig(terms=InvoiceTerms(seller=Seller(name="Weather Ltd", country="DE")), batch=50)
 SEALING = SealingConfig(hours_per_pass=10_000)
 
@@ -53,6 +66,12 @@ def setup_fee(amount: str) -> PriceTerms:
 
 
 STARTER = {"quota_units": 50_000, "prices": (flat("49.00"), overage("0.0015", 50_000))}
+
+
+def priced(model: str, meter: str = "requests", **params: Any) -> PriceTerms:
+    return PriceTerms(model=model, meter=meter, params=params)
+
+
 GROWTH = {"quota_units": 500_000, "prices": (flat("199.00"), overage("0.0006", 500_000))}
 
 
@@ -62,10 +81,11 @@ class Billing:
 
     sessions: async_sessionmaker[AsyncSession]
     config: ClosingConfig = CONFIG
-    hours: dict[tuple[str, datetime], int] = field(default_factory=dict)
 
     async def plan(self, code: str = "starter", *, at: datetime = JAN_1 - DAY, **terms: Any) -> None:
         async with self.sessions() as session, session.begin():
+            if await session.scalar(select(ApiProduct.id)) is None:
+                await create_api_product(session, product=WEATHER, actor=ACTOR, now=at)
             await a_published_plan(session, now=at, code=code, **(terms or STARTER))
 
     async def customer(
@@ -75,8 +95,56 @@ class Billing:
             account = await an_account(session, now=at, currency=currency)
             return await a_subscription(session, account, now=at, plan=plan, **options)
 
+    async def change_plan(self, subscription: Subscription, plan: str, *, now: datetime) -> None:
+        async with self.sessions() as session, session.begin():
+            await change_plan(session, subscription_id=subscription.id, plan_code=plan, actor=ACTOR, now=now)
+
+    async def add_on(self, subscription: Subscription, code: str, *, quantity: int = 1, now: datetime) -> None:
+        async with self.sessions() as session, session.begin():
+            await add_on(
+                session,
+                subscription_id=subscription.id,
+                add_on_code=code,
+                quantity=quantity,
+                actor=ACTOR,
+                now=now,
+            )
+
+    async def set_status(self, subscription: Subscription, status: str, *, now: datetime) -> None:
+        async with self.sessions() as session, session.begin():
+            await change_status(session, subscription_id=subscription.id, status=status, actor=ACTOR, now=now)
+
+    async def give_balance(self, subscription: Subscription, amount_minor: int, *, now: datetime) -> None:
+        entry = NewEntry(
+            account_id=subscription.account_id,
+            currency="USD",
+            kind="adjustment",
+            amount_minor=amount_minor,
+            author=ACTOR,
+            reason="goodwill",
+        )
+        async with self.sessions() as session, session.begin():
+            await add_to_balance(session, entry, now=now)
+
+    async def preview(self, subscription: Subscription, *, now: datetime, **options: Any) -> InvoicePreview:
+        async with self.sessions() as session:
+            return await preview_invoice(
+                session, account_id=subscription.account_id, product_code="weather", now=now, **options
+            )
+
+    async def cancel(self, subscription: Subscription, *, now: datetime, **options: Any) -> None:
+        wanted = {"at": "now", **options}
+        async with self.sessions() as session, session.begin():
+            await cancel(session, subscription_id=subscription.id, **wanted, actor=ACTOR, now=now)
+
     async def use(
-        self, subscription: Subscription, units: int, *, at: datetime, known_at: datetime | None = None, **more: Any
+        self,
+        subscription: Subscription,
+        units: int,
+        *,
+        at: datetime,
+        known_at: datetime | None = None,
+        **more: Any,
     ) -> None:
         """Count units in an hour, as the aggregator writes it down; sealed with the next `seal`."""
         hour = floor_hour(at)
@@ -143,8 +211,6 @@ class Billing:
 
 
 async def phase_in_force(session: AsyncSession, subscription_id: str, at: datetime) -> str:
-    from control_plane.subscriptions.timelines import timeline
-
     phase = (await timeline(session, subscription_id)).phase_at(at)
     assert phase is not None
     return phase.id
