@@ -157,3 +157,29 @@ def tier_of(tiers: list[dict], number: int, left: Fraction) -> int:
         if tier["up_to"] is None or number <= ceil(tier["up_to"] * left):
             return place
     raise AssertionError
+
+
+def cost_of(model: str, params: dict, units: int, *, currency: str, time: Fraction = Fraction(1)) -> Fraction:
+    """Return what any number of units cost, in closed form: for numbers that cannot be counted one by one."""
+    if model == "percentage":
+        return Fraction(params["percent"]) * units / 100 / 10 ** DIGITS[currency]
+    if model == "per_unit":
+        return Fraction(params["unit_amount"]) * units
+    if model == "overage":
+        return Fraction(params["unit_amount"]) * (max(units, params["included"]) - params["included"])
+    if model == "package":
+        return Fraction(params["amount"]) * ceil(Fraction(units, params["size"]))
+    return tiered(model, params, units, time=time) if units else Fraction(0)
+
+
+def tiered(model: str, params: dict, units: int, *, time: Fraction) -> Fraction:
+    ends = [tier["up_to"] for tier in params["tiers"]]
+    reached = next(place for place, end in enumerate(ends) if end is None or end >= units)
+    amounts = [(Fraction(tier["unit_amount"]), time * Fraction(tier["flat_amount"])) for tier in params["tiers"]]
+    if model == "volume":
+        return units * amounts[reached][0] + amounts[reached][1]
+    edges = [0, *ends[:reached], units]
+    return sum(
+        ((high - low) * unit + flat for low, high, (unit, flat) in zip(edges, edges[1:], amounts, strict=False)),
+        Fraction(0),
+    )

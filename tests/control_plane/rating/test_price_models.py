@@ -6,9 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from control_plane.rating.model import RatingError, Share
+from control_plane.rating.model import WHOLE_PERIOD, Allowance, Quantity, RatingError, Share
 from control_plane.rating.models import MODELS, read_price
 from control_plane.rating.rate import rate, total_minor
+from control_plane.rating.words import unit_of
 
 DAY_MS = 86_400_000
 HALF_OF_30_DAYS = Share(covered_ms=15 * DAY_MS, period_ms=30 * DAY_MS)
@@ -194,6 +195,90 @@ class TestPackage:
     def test_a_package_begun_is_charged_whole(self, quantity: int, amount_minor: int, formula: str):
         rated = line("package", {"size": 1_000, "amount": "0.80"}, quantity)
         assert (rated.amount_minor, rated.formula) == (amount_minor, formula)
+
+
+class TestPercentage:
+    @pytest.mark.parametrize(
+        ("currency", "units", "amount_minor", "formula"),
+        [
+            ("USD", 0, 0, "$0.00 × 2.9 %"),
+            ("USD", 17, 0, "$0.17 × 2.9 %"),  # 0.493 cents
+            ("USD", 18, 1, "$0.18 × 2.9 %"),  # 0.522 cents
+            ("USD", 1_999_99, 58_00, "$1,999.99 × 2.9 %"),  # 5,799.971 cents
+            ("JPY", 10_000, 290, "¥10,000 × 2.9 %"),
+            ("KWD", 10_000, 290, "10.000 KWD × 2.9 %"),
+        ],
+    )
+    def test_takes_its_part_of_a_value_in_minor_units(self, currency, units, amount_minor, formula):
+        rated = line("percentage", {"percent": "2.9"}, units, currency=currency, meter="charged_cents")
+        assert (rated.amount_minor, rated.formula, rated.quantity) == (amount_minor, formula, units)
+
+    def test_is_not_cut_by_time(self):
+        assert line("percentage", {"percent": "50"}, 100, share=HALF_OF_30_DAYS).amount_minor == 50
+
+
+class TestSetupFee:
+    def test_is_whole_however_short_the_time(self):
+        rated = line("setup_fee", {"amount": "500.00"}, 0, share=HALF_OF_30_DAYS)
+        assert (rated.amount_minor, rated.formula, rated.quantity) == (500_00, "$500.00, once", 1)
+
+
+class TestAllowance:
+    """What a plan change, add-ons and terms of a subscription's own make of a price."""
+
+    SOLD = read_price("overage", {"included": 50_000, "unit_amount": "0.01"}, "USD")
+    TWENTY_OF_30_DAYS = Share(covered_ms=20 * DAY_MS, period_ms=30 * DAY_MS)
+
+    @pytest.mark.parametrize(
+        ("allowance", "left"),
+        [
+            (Allowance(), 50_000),
+            (Allowance(units_before=40_000), 10_000),
+            (Allowance(units_before=60_000), 0),
+            (Allowance(share=TWENTY_OF_30_DAYS), 33_334),  # 33,333.33
+            (Allowance(own_units=80_000), 80_000),
+            (Allowance(own_units=0), 0),
+            (Allowance(quantity=3), 150_000),
+            (Allowance(extra_units=7), 50_007),
+            (Allowance(share=TWENTY_OF_30_DAYS, own_units=80_000, extra_units=7), 53_341),
+        ],
+    )
+    def test_leaves_so_many_included_units(self, allowance, left):
+        price = self.SOLD.under(allowance)
+        steps = price.steps(WHOLE_PERIOD)
+        assert price.charge(quantity(left)).amount == 0
+        assert price.charge(quantity(left + 1)).amount == Decimal("0.01")
+        assert (steps[0].above, steps[0].cost(left + 1)) == (left, Decimal("0.01"))
+
+    @pytest.mark.parametrize(
+        ("before", "used", "packages"),
+        [(0, 1_000, 1), (1, 999, 0), (1, 1_000, 1), (999, 1, 0), (999, 2, 1), (1_000, 1, 1), (1_500, 1_500, 1)],
+    )
+    def test_uses_a_begun_package_up_first(self, before, used, packages):
+        price = read_price("package", {"size": 1_000, "amount": "1.00"}, "USD").under(
+            Allowance(units_before=before)
+        )
+        assert price.charge(quantity(used)).quantity == packages
+
+    @pytest.mark.parametrize(("model", "params"), [("flat", {"amount": "1"}), ("percentage", {"percent": "1"})])
+    def test_changes_nothing_where_nothing_is_included(self, model, params):
+        price = read_price(model, params, "USD")
+        assert price.under(Allowance(units_before=5, share=self.TWENTY_OF_30_DAYS, quantity=2)) == price
+
+    def test_cut_tiers_may_vanish_and_the_rest_still_stand(self):
+        cut = Share(covered_ms=1, period_ms=1_000)
+        sold = {"tiers": [{"up_to": end, "unit_amount": "1", "flat_amount": "1"} for end in (1, 2, 3, None)]}
+        for model in ("graduated", "volume"):
+            price = read_price(model, sold, "USD").under(Allowance(share=cut))
+            # the first three tiers all end at unit 1
+            for used in (1, 2, 9):
+                steps = price.steps(WHOLE_PERIOD)
+                found = next(step.cost(used) for step in reversed(steps) if step.above < used)
+                assert found == price.charge(quantity(used)).amount
+
+
+def quantity(units: int) -> Quantity:
+    return Quantity(units=units, unit=unit_of("requests"), currency="USD")
 
 
 DEFAULT_CATALOG = {

@@ -6,14 +6,18 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control_plane.rating.model import Share
+from control_plane.rating.model import Allowance, Quantity, Share
 from control_plane.rating.models import read_price
-from control_plane.rating.rate import rate, total_minor
+from control_plane.rating.rate import rate, rated_line, total_minor
+from control_plane.rating.words import unit_of
+from tests.control_plane.rating.oracle import cost_of, rounded
 
 amounts = st.decimals(min_value=0, max_value=100_000, places=12, allow_nan=False).map(lambda d: f"{d:f}")
 # amounts have 17 digits, and their products must have no more than decimals hold (28)
 units = st.integers(min_value=0, max_value=10**10)
-currencies = st.sampled_from(["USD", "EUR", "JPY", "KWD"])
+cents = st.integers(min_value=0, max_value=10**9)
+currencies = st.sampled_from(["USD", "JPY", "KWD"])
+TINY = Fraction(1, 10**29)
 
 
 @st.composite
@@ -41,8 +45,12 @@ packages = st.builds(
 )
 graduateds = st.builds(lambda t: ("graduated", t), tiers())
 volumes = st.builds(lambda t: ("volume", t), tiers())
-any_price = st.one_of(flats, per_units, overages, packages, graduateds, volumes)
-monotonic_price = st.one_of(flats, per_units, overages, packages, graduateds)
+percentages = st.builds(
+    lambda a: ("percentage", {"percent": f"{a:f}"}), st.decimals(min_value=0, max_value=100, places=12)
+)
+any_price = st.one_of(flats, percentages, per_units, overages, packages, graduateds, volumes)
+# a volume price falls where a tier is reached: 1,000 at 10 cents cost more than 1,001 at 1 cent
+monotonic_price = st.one_of(flats, percentages, per_units, overages, packages, graduateds)
 
 
 def rated(price: tuple[str, dict], quantity: int, *, currency: str = "USD", share: Share | None = None):
@@ -56,22 +64,17 @@ def exact(price: tuple[str, dict], quantity: int) -> Decimal:
 
 class TestEveryPrice:
     @given(price=any_price, quantity=units, currency=currencies, share=shares())
-    def test_gives_the_same_lines_again(self, price, quantity, currency, share):
-        first = rated(price, quantity, currency=currency, share=share)
-        assert first == rated(price, quantity, currency=currency, share=share)
-
-    @given(price=any_price, quantity=units, currency=currencies, share=shares())
-    def test_is_never_negative_and_rounds_within_half_a_unit(self, price, quantity, currency, share):
-        decimals = {"JPY": 0, "KWD": 3}.get(currency, 2)
-        for line in rated(price, quantity, currency=currency, share=share):
-            assert line.amount_minor >= 0
-            difference = Fraction(line.exact_amount) * 10**decimals - line.amount_minor
-            assert Fraction(-1, 2) <= difference < Fraction(1, 2)
-
-    @given(prices=st.lists(any_price, max_size=4), quantity=units)
-    def test_total_is_the_sum_of_the_lines(self, prices, quantity):
-        lines = [line for price in prices for line in rated(price, quantity)]
-        assert total_minor(lines) == sum(line.amount_minor for line in lines)
+    def test_is_exact_and_rounded_once_half_up(self, price, quantity, currency, share):
+        model, params = price
+        (line,) = rated(price, quantity, currency=currency, share=share)
+        time = Fraction(share.covered_ms, share.period_ms)
+        expected = Fraction(params["amount"]) * time if model == "flat" else None
+        if expected is None:
+            expected = cost_of(model, params, quantity, currency=currency, time=time)
+        assert abs(Fraction(line.exact_amount) - expected) < TINY
+        assert line.amount_minor == rounded(expected, currency) >= 0
+        assert line.formula
+        assert [line] == rated(price, quantity, currency=currency, share=share)
 
     @given(price=st.one_of(overages, graduateds, volumes), quantity=units)
     def test_tiers_hold_every_unit_and_add_up(self, price, quantity):
@@ -79,9 +82,33 @@ class TestEveryPrice:
             assert sum(tier.quantity for tier in line.tiers) == quantity
             assert sum(Fraction(tier.amount) for tier in line.tiers) == Fraction(line.exact_amount)
 
-    @given(price=any_price, quantity=units)
-    def test_has_a_formula(self, price, quantity):
-        assert all(line.formula for line in rated(price, quantity))
+    @given(price=any_price, quantity=units, share=shares(), before=units, left=shares())
+    def test_steps_say_what_it_charges_whatever_its_allowance(self, price, quantity, share, before, left):
+        made = read_price(*price, "USD").under(Allowance(units_before=before, share=left))
+        steps = made.steps(share)
+        if price[0] == "flat":
+            assert steps == ()
+            return
+        assert [step.above for step in steps] == sorted(step.above for step in steps)
+        found = next((step.cost(quantity) for step in reversed(steps) if step.above < quantity), Decimal(0))
+        used = Quantity(units=quantity, unit=unit_of("requests"), currency="USD", share=share)
+        assert abs(Fraction(found) - Fraction(made.charge(used).amount)) < TINY
+
+
+class TestCommitment:
+    @given(minimum=cents, used=cents, share=shares())
+    def test_with_what_it_counts_costs_the_larger_of_both(self, minimum, used, share):
+        price = read_price("commitment", {"amount": f"{Decimal(minimum) / 100:.2f}", "counts": "usage"}, "USD")
+        charged = Decimal(used) / 100
+        due = rated_line(
+            price.charge(
+                Quantity(units=0, unit=unit_of("requests"), currency="USD", share=share, charged=charged)
+            ),
+            description="any",
+            currency="USD",
+        )
+        least = rounded(Fraction(minimum, 100) * Fraction(share.covered_ms, share.period_ms), "USD")
+        assert used + due.amount_minor == max(used, least)
 
 
 class TestMonotonic:
@@ -97,8 +124,8 @@ class TestMonotonic:
 
 
 class TestAdditive:
-    @given(price=per_units, first=units, second=units)
-    def test_per_unit_adds_up_exactly(self, price, first, second):
+    @given(price=st.one_of(per_units, percentages), first=units, second=units)
+    def test_prices_without_allowance_add_up_exactly(self, price, first, second):
         assert exact(price, first) + exact(price, second) == exact(price, first + second)
 
     @given(price=overages, first=units, second=units)
