@@ -35,7 +35,7 @@ from control_plane.usage.sinks.worker import run_sinks
 from control_plane.usage.store import EventStore, EventStoreConfig
 from control_plane.usage.workers import UsageConfig, open_store_patiently, run_usage_workers
 
-ADVANCE_SECONDS = 1.0
+ADVANCE_SECONDS = 0.5
 DEFAULT_SINK_DIRECTORY = Path("/var/lib/kong-monetize/sinks")
 
 
