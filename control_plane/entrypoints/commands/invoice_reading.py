@@ -98,6 +98,8 @@ def print_invoice(invoice: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _said(invoice: dict[str, Any], field: str) -> bool:
+    if field.startswith("period.") and invoice["subscription_id"] is None:
+        return False
     value: Any = invoice
     for part in field.split("."):
         value = value[part]

@@ -25,7 +25,8 @@ def print_rows(rows: Iterable[Row], columns: Sequence[str], *, as_json: bool = F
     elif sys.stdout.isatty():
         _print_table(rows, columns, title)
     else:
-        for line in [columns, *([cell(row, column) for column in columns] for row in rows)]:
+        headings = [_label(column) for column in columns]
+        for line in [headings, *([cell(row, column) for column in columns] for row in rows)]:
             typer.echo("\t".join(line))
 
 
@@ -34,9 +35,14 @@ def print_fields(row: Row, fields: Sequence[str], *, as_json: bool = False) -> N
     if as_json:
         print_json(row)
         return
-    width = max(len(field) for field in fields)
+    width = max(len(_label(field)) for field in fields)
     for field in fields:
-        typer.echo(f"{field.ljust(width)}  {cell(row, field)}")
+        typer.echo(f"{_label(field).ljust(width)}  {cell(row, field)}")
+
+
+def _label(path: str) -> str:
+    """Return what a field is called: `total.text` is the total."""
+    return path.removesuffix(".text")
 
 
 def cell(row: Row, path: str) -> str:
@@ -68,7 +74,7 @@ def _print_table(rows: list[Row], columns: Sequence[str], title: str) -> None:
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
         numeric = bool(rows) and all(isinstance(row.get(column), int) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(_label(column).replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row, column) for column in columns))
     console = Console(highlight=False, markup=False)
