@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from control_plane.catalog.prices import canonical_amount
 from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
 from control_plane.foundation.money import Money, minor_units
+from control_plane.rating.words import format_amount
 
 MAX_AMOUNT_MINOR = 10**12
 MAX_PRIORITY = 1000
@@ -66,8 +67,8 @@ class CreditsUsedUpError(ConflictError):
     def __init__(self, *, asked: Money, left: Money) -> None:
         super().__init__(
             "credits_used_up",
-            f"{asked} were asked for, and {left} of the account's credits are left: grant or buy more, or ask for "
-            "less.",
+            f"{_text(asked)} were asked for, and {_text(left)} of the account's credits are left: grant or sell "
+            "more, or ask for less.",
         )
 
 
@@ -163,8 +164,12 @@ def read_amount(amount: str, currency: str, *, field: str = "amount") -> int:
         raise ValidationFailedError(field, f"{currency} has {digits} digits after the point")
     amount_minor = int(Decimal(text).scaleb(digits))
     if amount_minor > MAX_AMOUNT_MINOR:
-        raise ValidationFailedError(field, f"must be at most {Money(MAX_AMOUNT_MINOR, currency)}")
+        raise ValidationFailedError(field, f"must be at most {_text(Money(MAX_AMOUNT_MINOR, currency))}")
     return amount_minor
+
+
+def _text(amount: Money) -> str:
+    return format_amount(amount.as_decimal(), amount.currency)
 
 
 def check_term(starts_at: datetime, expires_at: datetime | None, now: datetime) -> None:

@@ -60,7 +60,7 @@ class TestCredits:
         await grant(client, account, "1.00")
         refused = await reserve(client, account, "1.01")
         assert (refused.status_code, refused.json()["code"]) == (409, "credits_used_up")
-        assert "1.00 USD" in refused.json()["detail"]
+        assert "$1.00 of the account" in refused.json()["detail"]
 
     async def test_what_was_released_is_free_again(self, client: httpx.AsyncClient, account: dict):
         await grant(client, account, "1.00")

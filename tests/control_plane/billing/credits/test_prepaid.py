@@ -8,9 +8,10 @@ from sqlalchemy import delete, select
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.credits.due import look
+from control_plane.billing.credits.model import GrantKind
 from control_plane.billing.credits.prepaid import prepaid_limits
 from control_plane.billing.credits.queries import invoice_credits
-from control_plane.billing.credits.reservations import NewReservation, reserve_credits
+from control_plane.billing.credits.reservations import NewReservation, reserve_credits, settle_reservation
 from control_plane.billing.credits.tables import PrepaidPeriod
 from control_plane.billing.prepaid.drawing import Drawn
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, draw_usage, run_prepaid_draws
@@ -179,6 +180,46 @@ class TestGatewaysAreTold:
         assert await prepaid.version(customer) == version + 1
         now = JAN_1 + 2 * DAY
         assert (await prepaid.limit(customer, now), await prepaid.limit(other, now)) == (1000, 900)
+
+
+class TestTheExample:
+    async def test_of_the_page_on_credits_comes_out_as_it_says(self, prepaid):
+        customer, bought = await prepaid.credited(2000, kind=GrantKind.PAID)
+        given = await prepaid.grant(customer, 10, expires_at=JAN_1 + 62 * DAY)
+        seen = []
+
+        async def look_at(now):
+            seen.append((*await prepaid.left(given, bought), await prepaid.limit(customer, now)))
+
+        await prepaid.use(customer, 500, at=JAN_1 + 9 * HOUR)
+        await look_at(JAN_1 + 9 * HOUR)
+        await prepaid.draw(JAN_1 + 12 * HOUR)
+        await look_at(JAN_1 + 12 * HOUR)
+        now = JAN_1 + DAY
+        async with prepaid.sessions() as session, session.begin():
+            wanted = NewReservation(amount_minor=500, ttl=HOUR, reference="report 17")
+            held = await reserve_credits(
+                session, account_id=customer.account_id, wanted=wanted, actor=ACTOR, now=now
+            )
+        await look_at(now)
+        async with prepaid.sessions() as session, session.begin():
+            await settle_reservation(session, reservation_id=held.id, amount_minor=320, actor=ACTOR, now=now)
+        await look_at(now)
+        await prepaid.use(customer, 1190, at=JAN_1 + 19 * DAY)
+        await look_at(JAN_1 + 19 * DAY)
+        await prepaid.draw(JAN_1 + 20 * DAY)
+        await look_at(JAN_1 + 20 * DAY)
+        assert seen == [
+            (10, 2000, 2010),
+            (0, 1510, 2010),
+            (0, 1010, 1510),
+            (0, 1190, 1690),
+            (0, 1190, 1690),
+            (0, 0, 1690),
+        ]
+        await prepaid.close(FEB_1 + HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        assert (invoice.total_minor, invoice.credits_applied_minor, invoice.status) == (1690, 1690, "paid")
 
 
 class TestDrawing:

@@ -55,7 +55,7 @@ class TestReserve:
         await held(session, account.id, 70)
         (sums,) = await credit_sums(session, account.id, now=NOV_1)
         assert (sums.available_minor, sums.reserved_minor) == (30, 70)
-        with pytest.raises(CreditsUsedUpError, match=r"0\.31 USD were asked for, and 0\.30 USD"):
+        with pytest.raises(CreditsUsedUpError, match=r"\$0\.31 were asked for, and \$0\.30"):
             await held(session, account.id, 31, reference="job 2")
 
     async def test_the_same_reference_holds_once(self, session, account):
@@ -126,7 +126,7 @@ class TestSettle:
             account = await an_account(session, now=NOV_1)
             grant = await a_grant(session, account.id, 100, now=NOV_1)
             reservation = await held(session, account.id, 30)
-        with pytest.raises(CreditsUsedUpError, match=r"1\.01 USD were asked for, and 1\.00 USD"):
+        with pytest.raises(CreditsUsedUpError, match=r"\$1\.01 were asked for, and \$1\.00"):
             async with sessions() as session, session.begin():
                 await settled(session, reservation, 101)
         async with sessions() as session:
