@@ -1,8 +1,12 @@
 # ruff: noqa: E501 - a table of cases reads across, one case a line
 """What plan files can say of trials, add-ons, payment and currencies, and every reason against selling it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
+import control_plane
 from control_plane.catalog.plan_export import export_plan_file
 from control_plane.catalog.plan_file import PlanFile, parse_plan_file
 from control_plane.foundation.errors import ValidationFailedError
@@ -149,3 +153,13 @@ class TestOpenApiDocument:
         text = "api_products: [{code: weather, name: Weather, service: s, routes: [a], openapi: a.yaml}]"
         file = parse_plan_file(text, documents={"a.yaml": "openapi: 3.1.0\npaths: {}\n"})
         assert file.products[0].as_dict()["openapi_document"].startswith("sha256:")
+
+
+class TestDocumentation:
+    def test_shows_a_file_that_can_be_applied(self):
+        page = (Path(control_plane.__file__).parent.parent / "docs" / "catalog.md").read_text()
+        (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+        document = "openapi: 3.1.0\nservers: [{url: /weather}]\npaths: {'/v1/forecast/{city}': {get: {}}}"
+        file = parse_plan_file(text, documents={"weather.openapi.yaml": document})
+        assert [offer.facts.code for offer in file.plans] == ["pro", "more-requests"]
+        assert parse_plan_file(export_plan_file(file).text, documents=export_plan_file(file).documents) == file
