@@ -142,7 +142,7 @@ def invoice_terms(settings: Settings) -> InvoiceTerms:
     """Return who sells, and how long there is to pay."""
     seller = Seller(
         name=settings.seller_name.strip(),
-        address_lines=tuple(line.strip() for line in settings.seller_address.split("|") if line.strip()),
+        address_lines=tuple(line.strip() for line in settings.seller_address.split(";") if line.strip()),
         country=settings.seller_country,
         tax_id=settings.seller_tax_id.strip(),
         email=settings.seller_email.strip(),

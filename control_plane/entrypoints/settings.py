@@ -142,7 +142,7 @@ class Settings(BaseSettings):
         default=7, ge=0, le=365, description="How long after its due date an unpaid invoice makes it `past_due`."
     )
     seller_name: str = Field(default="", max_length=200, description="Who sells: stands on invoices.")
-    seller_address: str = Field(default="", max_length=1000, description="The seller's address, lines with `|`.")
+    seller_address: str = Field(default="", max_length=1000, description="The seller's address, lines with `;`.")
     seller_country: str = Field(
         default="", pattern="^([A-Z]{2})?$", description="The seller's country, ISO 3166; taxes depend on it."
     )
