@@ -95,6 +95,7 @@ class World:
                 Price(
                     id=f"price_{version_id}_{code}",
                     plan_version_id=version_id,
+                    currency="USD",
                     position=position,
                     model="per_unit",
                     meter=code,

@@ -153,6 +153,7 @@ async def market(world: SimpleNamespace, fuse: Fuse) -> SimpleNamespace:
             Price(
                 id=f"price_{name}_{code}",
                 plan_version_id=world.versions[name],
+                currency="USD",
                 position=position,
                 model="per_unit",
                 meter=code,
