@@ -48,7 +48,7 @@ def explain(
     corrects earlier ones, what is due in all; its formula says what was billed before. Pure.
     """
     sentences = [_sum(formula, exact_amount, amount_minor, currency, due_minor)]
-    if used_units is not None and unit is not None:
+    if used_units is not None and unit is not None and due_minor is None:
         were = "was" if used_units == 1 else "were"
         sentences.append(f"{format_units(used_units, unit)} {were} counted.")
     tiers = tuple(tiers)

@@ -4,7 +4,7 @@ from decimal import Decimal
 from functools import lru_cache
 
 from control_plane.foundation.money import minor_units
-from control_plane.rating.model import Quantity, Share, Unit
+from control_plane.rating.model import EXACT, Quantity, Share, Unit
 
 TIMES = "×"  # noqa: RUF001 - the multiplication sign, as on any invoice
 MINUS = "−"  # noqa: RUF001 - the minus sign, as on any invoice
@@ -21,7 +21,7 @@ _SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("sec
 @lru_cache(maxsize=4096)  # the same prices stand on every invoice
 def format_amount(amount: Decimal, currency: str) -> str:
     """Return "$49.00", "$0.0015" (every digit that counts, at least the currency's own), "-$5.00", "49.00 CHF"."""
-    text = f"{abs(amount).normalize():,f}"
+    text = f"{amount.copy_abs().normalize(EXACT):,f}"
     whole, _, fraction = text.partition(".")
     fraction = fraction.ljust(minor_units(currency), "0")
     number = f"{whole}.{fraction}" if fraction else whole

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,8 +18,8 @@ from control_plane.billing.documents.model import (
     span,
 )
 from control_plane.billing.invoices.tables import Invoice, InvoiceLine
-from control_plane.foundation.money import Money
-from control_plane.rating.words import TIMES, format_amount
+from control_plane.rating.explain import explain, kept_tiers
+from control_plane.rating.model import Unit
 
 _MARKS = {"draft": "Draft", "void": "Void"}
 _STATUS = {"open": "Open", "paid": "Paid", "void": "Void", "uncollectible": "Uncollectible", "draft": "Draft"}
@@ -108,29 +107,22 @@ def _line(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> DocumentLine:
 
 
 def _explanation(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> Iterable[str]:
-    yield line.formula
-    if len(line.tiers) > 1:
-        for tier in line.tiers:
-            yield _tier(tier, invoice.currency)
-    if line.exact_amount != Money(line.amount_minor, invoice.currency).as_decimal():
-        yield f"exactly {_exact(line.exact_amount, invoice.currency)}, rounded once"
+    if line.formula:
+        unit, corrects = line.details.get("unit"), line.details.get("corrects", {})
+        yield from explain(
+            formula=line.formula,
+            exact_amount=line.exact_amount,
+            amount_minor=line.amount_minor,
+            currency=invoice.currency,
+            used_units=line.used_units,
+            unit=Unit(*unit) if unit else None,
+            tiers=kept_tiers(line.tiers),
+            notes=line.details.get("notes", ()),
+            due_minor=corrects.get("due_minor"),
+        )
     of_line, of_invoice = (line.period_start, line.period_end), (invoice.period_start, invoice.period_end)
     if line.subscription_id is not None and of_line != of_invoice:
         yield span(*of_line, zone)
-
-
-def _tier(tier: Mapping[str, Any], currency: str) -> str:
-    last = tier.get("last_unit")
-    units = (
-        f"units {tier['first_unit']:,} to {last:,}" if last is not None else f"units from {tier['first_unit']:,}"
-    )
-    text = f"{units}: {tier['quantity']:,} {TIMES} {format_amount(Decimal(tier['unit_amount']), currency)}"
-    flat = Decimal(tier.get("flat_amount", "0"))
-    return f"{text} + {format_amount(flat, currency)}" if flat else text
-
-
-def _exact(amount: Decimal, currency: str) -> str:
-    return format_amount(amount, currency)
 
 
 def _row(currency: str, label: str, amount_minor: int, *, strong: bool = False) -> SummaryRow:
