@@ -75,14 +75,22 @@ def a_line(
     position: int, amount_minor: int, *, subscription_id: str | None = None, now: datetime = DEC_1, **facts: Any
 ) -> InvoiceLine:
     """Return a line that is not yet written."""
+    given = {
+        "kind": "usage" if subscription_id else "manual",
+        "period_start": NOV_1,
+        "period_end": DEC_1,
+        "charge_key": f"key-{position}",
+        "description": f"Line {position}",
+        "formula": "",
+        "tiers": [],
+        "details": {},
+        **facts,
+    }
     return InvoiceLine(
         id=new_id("inl", now),
         position=position,
-        kind="usage" if subscription_id else "manual",
         subscription_id=subscription_id,
-        period_start=NOV_1,
-        period_end=DEC_1,
         exact_amount=Decimal(amount_minor) / 100,
         amount_minor=amount_minor,
-        **{"charge_key": f"key-{position}", "description": f"Line {position}", **facts},
+        **given,
     )
