@@ -53,7 +53,7 @@ class TaxRateAnswer(BaseModel):
     name: str
     percent: str
     country: str | None
-    region: str
+    region: str | None
     scope: LineScope
     valid_from: Moment
     valid_until: Moment | None = Field(description="Invoices that become final before have it.")
@@ -103,7 +103,7 @@ def _answer(row: TaxRate) -> TaxRateAnswer:
         name=row.name,
         percent=percent_text(row.percent) or "",
         country=row.country or None,
-        region=row.region,
+        region=row.region or None,
         scope=LineScope(row.scope),
         valid_from=row.valid_from,
         valid_until=row.valid_until,
