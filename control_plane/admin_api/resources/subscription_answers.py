@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
+from control_plane.admin_api.discount_forms import DiscountAnswer
 from control_plane.admin_api.forms import Moment, MoneyAnswer, WindowForm
 from control_plane.admin_api.resources.fitting_plans import FittingPlanAnswer
 from control_plane.catalog.queries import plan_versions
@@ -81,6 +82,7 @@ class ChangedSubscriptionAnswer(SubscriptionAnswer):
 
 class SubscriptionDetailAnswer(SubscriptionAnswer):
     fitting_plan: FittingPlanAnswer | None = Field(description="Null while there is no usage.")
+    discounts: list[DiscountAnswer] = Field(description="In the order in which they apply; past ones too.")
 
 
 class SubscriptionsAnswer(BaseModel):

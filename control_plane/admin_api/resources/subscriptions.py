@@ -18,6 +18,7 @@ from control_plane.admin_api.forms import (
     Units,
     WindowForm,
 )
+from control_plane.admin_api.resources.discounts import list_discounts
 from control_plane.admin_api.resources.fitting_plans import fitting_plan
 from control_plane.admin_api.resources.subscription_answers import (
     ChangedSubscriptionAnswer,
@@ -38,9 +39,7 @@ from gateway_contract.records import Window
 
 router = APIRouter(tags=["subscriptions"])
 
-PlanCode = Annotated[
-    Code, Field(description="The plan's code; its version on sale is taken.", examples=["starter"])
-]
+PlanCode = Annotated[Code, Field(description="Its code; the version on sale is taken.", examples=["starter"])]
 AllowUnlisted = Annotated[bool, Field(strict=True, description="Permit hidden plans and plans sold by quote.")]
 At = Annotated[Literal["now", "period_end"], Field(description="`now`, or when the billing period ends.")]
 ChangeAt = Annotated[
@@ -160,11 +159,11 @@ async def list_subscriptions(account_id: AccountId, session: Database, now: Now)
 async def get_subscription(
     subscription_id: SubscriptionId, session: Database, now: Now
 ) -> SubscriptionDetailAnswer:
-    """Return one subscription, with the plan that would have fitted its last 30 days."""
+    """Return one subscription with its discounts, and the plan that would have fitted its last 30 days."""
     found = await one_answer(session, await queries.subscription(session, subscription_id), now)
-    return SubscriptionDetailAnswer(
-        **found.model_dump(), fitting_plan=await fitting_plan(session, subscription_id)
-    )
+    held = await list_discounts(subscription_id, session, now)
+    fitting = await fitting_plan(session, subscription_id)
+    return SubscriptionDetailAnswer(**found.model_dump(), fitting_plan=fitting, discounts=held.items)
 
 
 @router.post("/subscriptions/{subscription_id}/change")

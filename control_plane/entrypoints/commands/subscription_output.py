@@ -23,6 +23,7 @@ FIELDS = (
 )
 PHASE_COLUMNS = ("plan", "plan_version", "kind", "starts_at", "ends_at")
 ADD_ON_COLUMNS = ("add_on", "version", "quantity", "starts_at", "ends_at")
+DISCOUNT_COLUMNS = ("name", "percent", "amount.text", "source", "holds_from", "ends_at", "taken_off.text", "over")
 SubscriptionArgument = Annotated[str, typer.Argument(metavar="SUBSCRIPTION", help="The subscription's id.")]
 
 
@@ -37,3 +38,6 @@ def print_subscription(subscription: dict[str, Any], *, as_json: bool) -> None:
     if subscription["add_ons"]:
         typer.echo()
         print_rows(subscription["add_ons"], ADD_ON_COLUMNS)
+    if subscription.get("discounts"):
+        typer.echo()
+        print_rows(subscription["discounts"], DISCOUNT_COLUMNS)
