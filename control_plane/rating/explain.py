@@ -14,6 +14,7 @@ from control_plane.rating.words import TIMES, format_amount, format_share, forma
 
 _SHOWN_DECIMALS = 12
 _CUT = Decimal("0.000001")
+_UNNAMED = Unit(singular="unit", plural="units")
 
 
 def explain_line(line: RatedLine, *, used_units: int | None = None, unit: Unit | None = None) -> tuple[str, ...]:
@@ -52,15 +53,26 @@ def explain(
         were = "was" if used_units == 1 else "were"
         sentences.append(f"{format_units(used_units, unit)} {were} counted.")
     tiers = tuple(tiers)
-    if len(tiers) > 1 and unit is not None:
-        sentences += [_tier(tier, unit, currency) for tier in tiers]
+    if len(tiers) > 1:
+        sentences += [_tier(tier, unit or _UNNAMED, currency) for tier in tiers]
     return (*sentences, *notes)
 
 
 def kept_tiers(values: Iterable[Mapping[str, Any]]) -> tuple[TierUse, ...]:
     """Return the tiers that an invoice keeps of a line: the fields of `TierUse`, amounts as decimal strings."""
-    amounts = ("unit_amount", "flat_amount", "amount")
-    return tuple(TierUse(**{**value, **{name: Decimal(value[name]) for name in amounts}}) for value in values)
+    return tuple(_kept_tier(value) for value in values)
+
+
+def _kept_tier(value: Mapping[str, Any]) -> TierUse:
+    unit_amount, flat_amount = Decimal(value["unit_amount"]), Decimal(value.get("flat_amount", "0"))
+    return TierUse(
+        first_unit=value["first_unit"],
+        last_unit=value["last_unit"],
+        quantity=value["quantity"],
+        unit_amount=unit_amount,
+        flat_amount=flat_amount,
+        amount=EXACT.add(EXACT.multiply(unit_amount, Decimal(value["quantity"])), flat_amount),
+    )
 
 
 def allowance_notes(price: PriceModel, allowance: Allowance, unit: Unit) -> tuple[str, ...]:

@@ -103,9 +103,9 @@ class TestQuantityAndTiers:
 
     def test_tiers_are_read_back_as_an_invoice_keeps_them(self):
         numbers = {"first_unit": 1, "last_unit": None, "quantity": 5}
-        kept = {**numbers, "unit_amount": "0.01", "flat_amount": "0", "amount": "0.05"}
+        kept = {**numbers, "unit_amount": "0.01", "flat_amount": "2"}
         (tier,) = kept_tiers([kept])
-        assert (tier.quantity, tier.unit_amount, tier.amount) == (5, Decimal("0.01"), Decimal("0.05"))
+        assert (tier.quantity, tier.unit_amount, tier.amount) == (5, Decimal("0.01"), Decimal("2.05"))
 
 
 class TestAllowanceNotes:
