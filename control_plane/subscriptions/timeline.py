@@ -1,6 +1,6 @@
 """What ran when under a subscription: its phases and the add-ons in force in each. Pure values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
@@ -51,8 +51,16 @@ class TimelinePhase:
         starts_at, ends_at = max(self.starts_at, period.start), min(self.ends_at or period.end, period.end)
         if starts_at >= ends_at:
             return None
-        charged_from = max(self.charged_from, period.start)
-        return replace(self, starts_at=starts_at, ends_at=ends_at, charged_from=charged_from)
+        # named one by one: closing does this by the hundred thousand, and `replace` takes five times as long
+        return type(self)(
+            id=self.id,
+            plan_version_id=self.plan_version_id,
+            kind=self.kind,
+            starts_at=starts_at,
+            ends_at=ends_at,
+            charged_from=max(self.charged_from, period.start),
+            add_ons=self.add_ons,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -18,7 +19,7 @@ from control_plane.billing.taxes.applying import tax_terms
 from control_plane.billing.terms import Terms, VersionKey, read_terms
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.period import BillingPeriod
-from control_plane.subscriptions.timeline import TimelinePhase
+from control_plane.subscriptions.timeline import Timeline, TimelinePhase
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
 Units = Mapping[tuple[str, datetime], Mapping[str, int]]
@@ -38,9 +39,10 @@ async def compute(session: AsyncSession, works: Sequence[Work], *, seller_countr
     billed = await billed_charges(
         session, {(work.subscription_id, period.start) for work in works for period in _periods(work)}
     )
+    known: dict[Any, tuple[ChargeLine, ...]] = {}
     for work in works:
         own = {version_id: terms[version_id, work.currency] for version_id in work.timeline.version_ids}
-        work.lines = _lines(work, own, units, billed, now)
+        work.lines = _lines(work, own, units, billed, now=now, known=known)
         work.is_final = work.step.kind is not StepKind.DRAFT and not work.waits_for_usage
     made = [work for work in works if counts(work.lines)]
     for work in made:
@@ -99,23 +101,57 @@ def _periods(work: Work) -> list[BillingPeriod]:
 
 
 def _lines(
-    work: Work, terms: Mapping[str, Terms], units: Units, billed: BilledByPeriod, now: datetime
+    work: Work,
+    terms: Mapping[str, Terms],
+    units: Units,
+    billed: BilledByPeriod,
+    *,
+    now: datetime,
+    known: dict[Any, tuple[ChargeLine, ...]],
 ) -> list[ChargeLine]:
     timeline, lines = work.timeline, []
     for period in _periods(work):
         before = billed.get((work.subscription_id, period.start), {})
         if work.step.kind is StepKind.ADVANCE or period == work.step.next_period:
-            due = due_in_advance(timeline, period, terms=terms, begun_by=now)
+            due = _in_advance(timeline, period, terms, now, known)
             before = {key: one for key, one in before.items() if one.first.kind in IN_ADVANCE}
         else:
             of_period = {
-                phase.id: units.get((phase.id, period.start), {}) for phase in timeline.phases_within(period)
+                phase.id: units.get((phase.id, period.start), {})
+                for phase in timeline.phases
+                if (phase.id, period.start) in units
             }
             due = due_lines(timeline, period, terms=terms, units=of_period)
         lines += difference(due, before)
     if work.step.kind is StepKind.ADVANCE and sum(line.amount_minor for line in lines) <= 0:
         return []  # what lowers the bill waits for the next invoice
     return lines
+
+
+def _in_advance(
+    timeline: Timeline,
+    period: BillingPeriod,
+    terms: Mapping[str, Terms],
+    now: datetime,
+    known: dict[Any, tuple[ChargeLine, ...]],
+) -> tuple[ChargeLine, ...]:
+    """Return what is due before use; where one plan runs for a whole period, as it does for most, from `known`."""
+    last = timeline.phases[-1] if timeline.phases else None
+    if (
+        last is None
+        or last.ends_at is not None
+        or not last.costs
+        or last.add_ons
+        or last.charged_from > period.start
+    ):
+        return due_in_advance(timeline, period, terms=terms, begun_by=now)
+    sold = terms[last.plan_version_id]
+    if "setup_fee" in sold.rated.models:
+        return due_in_advance(timeline, period, terms=terms, begun_by=now)
+    key = last.plan_version_id, sold.rated.currency, period
+    if key not in known:
+        known[key] = due_in_advance(timeline, period, terms=terms, begun_by=now)
+    return known[key]
 
 
 def _reason(work: Work, billed: BilledByPeriod) -> Reason:
@@ -129,6 +165,21 @@ def _reason(work: Work, billed: BilledByPeriod) -> Reason:
 
 
 def lines_digest(lines: Sequence[ChargeLine]) -> str:
-    """Return a digest of everything that lines say: equal only where the lines are."""
-    said = repr(lines)
-    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
+    """Return a digest of what lines say: equal only where the lines are.
+
+    The formula tells quantities, prices and time apart, so that the tiers need not be in it.
+    """
+    said = [
+        (
+            line.charge_key,
+            line.period.start.isoformat(),
+            line.description,
+            line.formula,
+            line.used_units,
+            line.covered_ms,
+            str(line.exact_amount),
+            line.amount_minor,
+        )
+        for line in lines
+    ]
+    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
