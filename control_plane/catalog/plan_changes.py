@@ -168,7 +168,7 @@ def field_changes(before: Any, after: Any, path: str = "") -> tuple[FieldChange,
             for name in dict.fromkeys([*before, *after])
             for change in field_changes(before.get(name), after.get(name), f"{path}.{name}".removeprefix("."))
         )
-    if isinstance(before, list) and isinstance(after, list) and (len(before) == len(after) or _are_things(before)):
+    if _are_lists(before, after):
         return tuple(
             change
             for index, (one, other) in enumerate(zip_longest(before, after))
@@ -177,6 +177,8 @@ def field_changes(before: Any, after: Any, path: str = "") -> tuple[FieldChange,
     return () if before == after else (FieldChange(path, before, after),)
 
 
-def _are_things(values: list[Any]) -> bool:
-    """Of prices that were added the others need not be told again; of plain values the whole list says more."""
-    return all(isinstance(value, Mapping) for value in values)
+def _are_lists(before: Any, after: Any) -> bool:
+    """Say whether to compare one by one: where a price is added the others are left out."""
+    if not (isinstance(before, list) and isinstance(after, list)):
+        return False
+    return len(before) == len(after) or all(isinstance(value, Mapping) for value in (*before, *after))

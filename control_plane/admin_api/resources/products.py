@@ -19,7 +19,6 @@ from control_plane.catalog.model import MAX_ENDPOINTS, Endpoint, ProductFacts
 from control_plane.catalog.openapi import read_endpoints
 from control_plane.catalog.rules import MAX_PATH_LENGTH, MAX_REPORTED_UNITS, MAX_ROUTE_UNITS
 from control_plane.catalog.tables import ApiProduct
-from control_plane.catalog.yaml_text import MAX_LENGTH as MAX_DOCUMENT
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.subscriptions import plan_removal
 from gateway_contract.headers import DEFAULT_REPLAY_HEADERS
@@ -127,7 +126,7 @@ class ProductAnswer(Answer):
 
 
 class OpenApiForm(StrictBody):
-    document: str = Field(max_length=MAX_DOCUMENT, description="An OpenAPI 3 document, JSON or YAML.")
+    document: str = Field(description="An OpenAPI 3 document, JSON or YAML.")
 
 
 class OpenApiAnswer(BaseModel):

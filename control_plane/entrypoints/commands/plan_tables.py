@@ -61,21 +61,23 @@ def print_impact(impact: dict[str, Any]) -> None:
         typer.echo(f"  has version {one['version']}: {who}; {one['recurring']['text']} a month, {then}")
 
 
-def version_summary(version: dict[str, Any] | None) -> dict[str, str]:
+def version_summary(version: dict[str, Any] | None, *, kind: str = "plan") -> dict[str, str]:
     """Return a version's columns: what it includes, limits, and costs."""
     if version is None:
         return {"version": "-", "quota": "-", "limits": "-", "price": "not on sale"}
     return {
         "version": str(version["version"]),
-        "quota": _quota(version),
+        "quota": _quota(version, kind),
         "limits": _limits(version),
         "price": _prices(version),
     }
 
 
-def _quota(version: dict[str, Any]) -> str:
+def _quota(version: dict[str, Any], kind: str) -> str:
     if version["quota_units"] is None:
         return "none"
+    if kind == "add_on":
+        return f"{version['quota_units']:,} more"
     quota = f"{version['quota_units']:,}"
     quota += " then refused" if version["quota_hard"] else " then charged" if version["prices"] else ""
     if version["quota_cap_units"] is not None:

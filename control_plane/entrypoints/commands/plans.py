@@ -166,7 +166,7 @@ def list_(
     if as_json:
         print_json(plans)
         return
-    print_rows([plan | version_summary(plan["published"]) for plan in plans], COLUMNS)
+    print_rows([plan | version_summary(plan["published"], kind=plan["kind"]) for plan in plans], COLUMNS)
 
 
 @app.command("show")
@@ -178,7 +178,9 @@ def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
         return
     print_fields(plan, FIELDS)
     typer.echo()
-    print_rows([version | version_summary(version) for version in plan["versions"]], VERSION_COLUMNS)
+    print_rows(
+        [version | version_summary(version, kind=plan["kind"]) for version in plan["versions"]], VERSION_COLUMNS
+    )
 
 
 @app.command("archive")
