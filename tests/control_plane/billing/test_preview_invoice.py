@@ -261,10 +261,17 @@ class TestOtherPrices:
 
 class TestNothingToPreview:
     async def test_says_that_there_is_no_subscription(self, session: AsyncSession):
+        await on_plan(session)
+        other = await an_account(session, now=NOV_1)
+        with pytest.raises(NotSubscribedError, match="no subscription of account acc_"):
+            await preview_invoice(session, account_id=other.id, product_code="weather", now=NOV_1)
+
+    async def test_shows_the_last_period_of_a_subscription_that_is_over(self, session: AsyncSession):
         subscription = await on_plan(session)
         await cancel(session, subscription_id=subscription.id, at="now", actor="test", now=NOV_1 + DAY)
-        with pytest.raises(NotSubscribedError, match="no subscription of account acc_"):
-            await preview(session, subscription)
+        found = await preview(session, subscription, now=NOV_1 + 90 * DAY)
+        assert as_table(found)[0] == ("Starter plan", "$49.00", 4_900)
+        assert found.period.start == NOV_1
 
     async def test_names_the_account_or_the_product_that_is_not_there(self, session: AsyncSession):
         subscription = await on_plan(session)
