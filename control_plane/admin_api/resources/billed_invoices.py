@@ -69,7 +69,7 @@ async def list_account_invoices(
     return page_answer(page, lambda invoice: invoice_answer(invoice, now))
 
 
-@router.get("/invoices/{invoice_id}.html", response_class=HTMLResponse, responses=HTML_ANSWER)
+@router.get("/invoices/{invoice_id}.html", response_class=Response, responses=HTML_ANSWER)
 async def get_invoice_html(invoice_id: InvoiceId, session: Database, services: Given, now: Now) -> HTMLResponse:
     """Return an invoice as a page that prints on A4; drafts and void ones are marked."""
     document = await document_of_invoice(

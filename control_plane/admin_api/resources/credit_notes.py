@@ -82,7 +82,7 @@ async def list_credit_notes(
     return page_answer(page, credit_note_answer)
 
 
-@router.get("/credit-notes/{credit_note_id}.html", response_class=HTMLResponse, responses=HTML_ANSWER)
+@router.get("/credit-notes/{credit_note_id}.html", response_class=Response, responses=HTML_ANSWER)
 async def get_credit_note_html(credit_note_id: CreditNoteId, session: Database) -> HTMLResponse:
     """Return a credit note as a page that prints on A4."""
     return page_response(render_html(await document_of_credit_note(session, credit_note_id)))

@@ -146,8 +146,7 @@ class TestInvoiceDocument:
         assert any("2,345 × $0.005" in text for text in lines[0].explanation)
         # charged in advance: another period than that of the invoice
         assert lines[1].explanation == ("1 Dec 2026 – 31 Dec 2026",)
-        assert lines[2].explanation[0] == "12,345 requests above 50,000 × $0.0015"
-        assert any("$18.5175" in text for text in lines[2].explanation)
+        assert lines[2].explanation[0] == ("12,345 requests above 50,000 × $0.0015 = $18.5175, rounded to $18.52.")
 
     def test_says_when_and_how_to_pay_and_what_the_law_wants_said(self):
         assert document().notes == (
