@@ -1,7 +1,8 @@
 """From the phases of a subscription to the runs that a billing period is rated by.
 
-Phases of one version are put together, so cutting a phase in two never changes a bill. Time that costs nothing (a
-trial, a pause) is simply not among the phases.
+Phases of one version are put together, then each version is rated on its own usage, with amounts per period cut by
+the time it ran. So cutting a phase in two never changes a bill, and an upgrade never turns units that were
+included into overage. Time that costs nothing (a trial, a pause) is simply not among the phases.
 """
 
 from collections import Counter
