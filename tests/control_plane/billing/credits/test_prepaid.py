@@ -13,6 +13,7 @@ from control_plane.billing.credits.prepaid import prepaid_limits
 from control_plane.billing.credits.queries import invoice_credits
 from control_plane.billing.credits.reservations import NewReservation, reserve_credits, settle_reservation
 from control_plane.billing.credits.tables import PrepaidPeriod
+from control_plane.billing.payments.operations import void_invoice
 from control_plane.billing.prepaid.drawing import Drawn
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, draw_usage, run_prepaid_draws
 from control_plane.billing.spend_caps import read_spend_caps
@@ -243,6 +244,21 @@ class TestDrawing:
         await prepaid.close(FEB_1 + HOUR)
         (invoice,) = await prepaid.invoices(customer)
         assert (invoice.credits_applied_minor, invoice.amount_due_minor, invoice.status) == (1000, 200, "open")
+        assert await prepaid.left(grant) == [0]
+
+    async def test_voiding_the_invoice_gives_all_back_and_the_next_one_draws_it_again(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 1200, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        await prepaid.close(FEB_1 + HOUR)
+        (invoice,) = await prepaid.invoices(customer)
+        async with prepaid.sessions() as session, session.begin():
+            await void_invoice(session, invoice_id=invoice.id, reason="wrong buyer", actor=ACTOR, now=FEB_1 + DAY)
+        assert await prepaid.left(grant) == [1000]
+        assert await prepaid.limit(customer, FEB_1 + DAY) == 1000
+        await prepaid.close(FEB_1 + 28 * DAY + HOUR)
+        again = (await prepaid.invoices(customer))[-1]
+        assert (again.total_minor, again.credits_applied_minor, again.amount_due_minor) == (1200, 1000, 200)
         assert await prepaid.left(grant) == [0]
 
     async def test_credits_that_come_later_pay_what_is_missing(self, prepaid):
