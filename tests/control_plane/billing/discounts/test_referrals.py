@@ -172,10 +172,10 @@ class TestRewardAmounts:
         assert [row.currency for row in await rewards(session)] == ["USD"]
         assert [row.after for row in await audit_of(session, "JPY")] == [{"amount_minor": 3_000}, None]
 
-    @pytest.mark.parametrize(("currency", "amount"), [("XYZ", 100), ("USD", 0), ("USD", 10**13)])
-    async def test_refuses_what_is_no_amount(self, session, now, currency, amount):
-        with pytest.raises(ValidationFailedError):
-            await set_reward(session, currency=currency, amount_minor=amount, actor=ACTOR, now=now)
+    async def test_refuses_what_is_no_amount(self, session, now):
+        for currency, amount in (("XYZ", 100), ("USD", 0), ("USD", 10**13)):
+            with pytest.raises(ValidationFailedError):
+                await set_reward(session, currency=currency, amount_minor=amount, actor=ACTOR, now=now)
 
 
 class TestReports:

@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_plane.billing.discounts.stacking import amounts_left, discounts_after, discounts_on, spread
@@ -191,6 +191,7 @@ class TestStacking:
         assert taken([Line(amount_minor=500)], a_discount(100, id="a"), a_discount(50, id="b")) == [500]
 
 
+FEWER = settings(max_examples=40)
 PERCENTS = st.decimals(min_value="0.0001", max_value=100, places=4, allow_nan=False)
 PERIODS = st.sampled_from([JAN, FEB, MAR])
 
@@ -228,6 +229,7 @@ def histories(draw):
 
 class TestWhateverIsBilled:
     @given(invoices=histories(), held=st.lists(discounts(), min_size=1, max_size=3))
+    @FEWER
     def test_no_share_exceeds_its_line_and_shares_add_up(self, invoices, held):
         for lines in invoices:
             applied = discounts_on(lines, held, currency="USD")
@@ -242,6 +244,7 @@ class TestWhateverIsBilled:
             held = discounts_after(held, applied)
 
     @given(invoices=histories(), held=st.lists(discounts(), min_size=1, max_size=3))
+    @FEWER
     def test_all_invoices_together_are_never_below_zero(self, invoices, held):
         billed = given = roundings = 0
         for lines in invoices:
@@ -254,25 +257,26 @@ class TestWhateverIsBilled:
             assert -roundings <= given <= billed + roundings
 
     @given(invoices=histories(), amount=st.integers(1, 20_000))
+    @FEWER
     def test_an_amount_is_what_one_invoice_of_everything_would_take(self, invoices, amount):
         held = (a_discount(amount=amount),)
         everything = [line for lines in invoices for line in lines]
         assert sum(over(invoices, *held)) == sum(over([everything], *held))
 
     @given(invoices=histories(), percent=PERCENTS)
+    @FEWER
     def test_a_percentage_is_within_half_a_unit_for_each_invoice(self, invoices, percent):
         base = sum(line.amount_minor for lines in invoices for line in lines if line.kind != "manual")
         exact = Fraction(percent) * base / 100
         assert abs(sum(over(invoices, a_discount(percent))) - exact) <= Fraction(len(invoices), 2)
 
-    @given(invoices=histories(), held=st.lists(discounts(), min_size=1, max_size=3), seed=st.randoms())
-    def test_the_order_of_lines_changes_nothing_in_total(self, invoices, held, seed):
-        (lines, *_) = invoices
+    @given(lines=histories().map(lambda invoices: invoices[0]), held=discounts(), seed=st.randoms())
+    @FEWER
+    def test_the_order_of_lines_changes_nothing_in_total(self, lines, held, seed):
+        lines = list({(line.period_start, line.charge_key): line for line in lines}.values())
         mixed = list(lines)
         seed.shuffle(mixed)
-        if len({(line.period_start, line.charge_key) for line in lines}) == len(lines) and len(held) == 1:
-            assert taken(lines, *held) == taken(mixed, *held)
-        assert taken(lines, *held) == taken(lines, *held)
+        assert taken(lines, held) == taken(mixed, held)
 
 
 class TestSpread:
@@ -282,6 +286,7 @@ class TestSpread:
         ),
         up=st.booleans(),
     )
+    @FEWER
     def test_adds_up_and_no_part_is_a_whole_unit_off(self, parts, up):
         exact = dict(enumerate(parts))
         total = -(-sum(parts) // 1) if up else sum(parts) // 1

@@ -39,9 +39,8 @@ async def a_buyer(session, *, now, country="DE", **facts):
 
 
 class TestRates:
-    @pytest.mark.parametrize(
-        ("facts", "field"),
-        [
+    async def test_names_the_field_that_is_wrong(self, session, now):
+        for facts, field in (
             ({"percent": "0"}, "percent"),
             ({"percent": "100.1"}, "percent"),
             ({"percent": "1.00001"}, "percent"),
@@ -49,12 +48,10 @@ class TestRates:
             ({"country": "", "region": "QC"}, "region"),
             ({"region": "Q" * 101}, "region"),
             ({"name": ""}, "name"),
-        ],
-    )
-    async def test_names_the_field_that_is_wrong(self, session, now, facts, field):
-        with pytest.raises(ValidationFailedError) as refused:
-            await a_rate(session, now=now, **facts)
-        assert refused.value.field == field
+        ):
+            with pytest.raises(ValidationFailedError) as refused:
+                await a_rate(session, now=now, **facts)
+            assert refused.value.field == field
 
     async def test_ends_before_the_next_one_begins(self, session, now):
         first = await a_rate(session, now=now, percent="19")
@@ -130,8 +127,6 @@ class TestTerms:
             french.id: ["Reverse charge"],
             unknown.id: ["Default"],
         }
-
-    async def test_nobody_asks_for_nothing(self, session, now):
         assert await tax_terms(session, [], at=now) == {}
 
 
