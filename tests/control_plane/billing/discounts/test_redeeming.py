@@ -66,7 +66,7 @@ class TestFromWhen:
     async def test_the_first_period_that_is_billed_on_trial_whenever_that_ends(self, session, now):
         await a_published_plan(session, now=now, trial_days=14)
         subscription = await a_subscription(session, await an_account(session, now=now), now=now)
-        await a_coupon(session, now=now, duration=Duration.MONTHS, count=8)
+        await a_coupon(session, now=now, duration=Duration.MONTHS, count=12)
         await redeem(session, subscription.id, now=now + DAY)
         for ends_early in (False, True):
             first = floor_hour(now + 7 * DAY) if ends_early else subscription.trial_ends_at
@@ -78,7 +78,7 @@ class TestFromWhen:
             assert held.ends_at == discount.ends_at == first.replace(year=2027)
 
     async def test_for_its_months(self, session, subscription, now):
-        await a_coupon(session, now=now, duration=Duration.MONTHS, count=8)
+        await a_coupon(session, now=now, duration=Duration.MONTHS, count=12)
         row = await redeem(session, subscription.id, now=now)
         assert row.ends_at == floor_hour(now).replace(year=2027)
 
