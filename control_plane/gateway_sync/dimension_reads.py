@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, case, cast, func, select, true
+from sqlalchemy import BigInteger, case, cast, exists, func, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.model import REQUESTS_METER
-from control_plane.catalog.tables import Price
+from control_plane.catalog.tables import PlanVersion, Price
 from control_plane.foundation.db import is_any_of
-from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -30,18 +30,29 @@ class DimensionHour:
 
 
 async def capped_dimensions(session: AsyncSession, subscription_ids: Collection[str]) -> dict[str, frozenset[str]]:
-    """Return, for subscriptions with a spend cap, the dimensions that the prices of their plans count."""
-    statement = (
-        select(Subscription.id, Price.meter)
-        .distinct()
-        .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
-        .join(Price, Price.plan_version_id == SubscriptionPhase.plan_version_id)
-        .where(
-            is_any_of(Subscription.id, subscription_ids),
-            Subscription.spend_cap_minor.is_not(None),
-            Price.meter.is_not(None),
-            Price.meter != REQUESTS_METER,
+    """Return, for subscriptions with a spend cap or a prepaid plan, the dimensions that their prices count."""
+    prepaid = exists().where(
+        SubscriptionPhase.subscription_id == Subscription.id,
+        PlanVersion.id == SubscriptionPhase.plan_version_id,
+        PlanVersion.payment == "prepaid",
+    )
+    capped = (
+        select(Subscription.id)
+        .where(is_any_of(Subscription.id, subscription_ids), Subscription.spend_cap_minor.is_not(None) | prepaid)
+        .cte("capped")
+    )
+    held = union_all(
+        *(
+            select(of.subscription_id, of.plan_version_id).where(of.subscription_id.in_(select(capped.c.id)))
+            for of in (SubscriptionPhase, SubscriptionAddOn)
         )
+    ).subquery("held")
+    statement = (
+        select(capped.c.id, Price.meter)
+        .distinct()
+        .join(held, held.c.subscription_id == capped.c.id)
+        .join(Price, Price.plan_version_id == held.c.plan_version_id)
+        .where(Price.meter.is_not(None), Price.meter != REQUESTS_METER)
     )
     found: dict[str, set[str]] = defaultdict(set)
     for subscription_id, meter in await session.execute(statement):

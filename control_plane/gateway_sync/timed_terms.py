@@ -47,7 +47,6 @@ def with_timeline(
         then = timeline.ends_at, None
     for later in reversed(ahead):
         if snapshot.spend_cap is not None and later.kind is not PhaseKind.PAUSED:
-            then = None
             continue
         made = replace(snapshot, plan=plans[later.plan_version_id], fitting=None, paused=False, next=then)
         then = later.starts_at, _placed(made, timeline, later, plans, at=later.starts_at)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from control_plane.billing.invoices.due import due_lines
 from control_plane.billing.operations import (
     CapBelowFixedChargesError,
     MaximumMissingError,
@@ -15,16 +16,20 @@ from control_plane.billing.operations import (
 )
 from control_plane.billing.queries import preview_invoice
 from control_plane.billing.spend_caps import read_spend_caps
+from control_plane.billing.terms import read_terms
 from control_plane.catalog.model import PriceTerms, ProductFacts
 from control_plane.catalog.operations import create_api_product, update_api_product
 from control_plane.catalog.queries import api_product, facts_of_product
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.rating.cost_tables import MAX_CAP_MINOR, table_cost_minor
+from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.cap_renewal import EDGE
 from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.queries import phase_at
 from control_plane.subscriptions.queries import subscription as subscription_by_id
+from control_plane.subscriptions.timelines import timeline
+from control_plane.usage.rollups.phase_units import units_of_phases
 from control_plane.usage.tables import UsageHour
 from tests.control_plane.billing.test_preview_invoice import GROWTH, STARTER, add_usage, flat
 from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
@@ -127,6 +132,52 @@ class TestCompiledCap:
         capped = await put(session, subscription, "0")
         assert not capped.effective
         assert await compiled(session, subscription) is None
+
+
+class TestAllowances:
+    """The cap, and the invoice of a customer who calls on until refused, agree on what is included."""
+
+    async def invoiced_at_the_ceiling(self, session, subscription, *, before, now):
+        ceiling = (await compiled(session, subscription, now=now)).ceiling_units
+        await session.refresh(subscription, ["phases"])
+        await add_usage(session, subscription, hour=now, units=ceiling - before)
+        at_ceiling = await self.due(session, subscription)
+        await add_usage(session, subscription, hour=now + HOUR, units=1)
+        return at_ceiling, await self.due(session, subscription)
+
+    async def due(self, session, subscription):
+        found = await timeline(session, subscription.id)
+        terms = await read_terms(session, {(key, "USD") for key in found.version_ids})
+        period = found.period_at(NOV_1)
+        counted = await units_of_phases(session, {(phase.id, NOV_1, DEC_1) for phase in found.phases})
+        units = {phase.id: counted[phase.id, NOV_1].billable for phase in found.phases}
+        by_id = {key: value for (key, _), value in terms.items()}
+        return sum(line.amount_minor for line in due_lines(found, period, terms=by_id, units=units))
+
+    @pytest.mark.parametrize("on_change", ["carry", "prorated"])
+    async def test_of_a_plan_that_begins_within_a_period(self, session, subscription, on_change):
+        terms = {**GROWTH, "quota_on_change": on_change}
+        await a_published_plan(session, now=NOV_1, code=on_change, position=7, **terms)
+        await add_usage(session, subscription, hour=NOV_1 + DAY, units=30_000)
+        noon = NOV_1 + 15 * DAY
+        await move(session, subscription, on_change, now=noon)
+        await put(session, subscription, "300.00", now=noon)
+        at_ceiling, above = await self.invoiced_at_the_ceiling(session, subscription, before=30_000, now=noon)
+        assert (at_ceiling, above) == (300_00, 300_01)
+
+    async def test_that_an_add_on_brings_from_its_beginning_on(self, session, subscription):
+        more = {"prices": (flat("10.00"),), "quota_units": 5000}
+        await a_published_plan(session, now=NOV_1, code="more", position=7, kind="add_on", **more)
+        await put(session, subscription)
+        before = (await compiled(session, subscription)).ceiling_units
+        await add_on(
+            session, subscription_id=subscription.id, add_on_code="more", actor=ACTOR, now=NOV_1 + 15 * DAY
+        )
+        noon = NOV_1 + 15 * DAY
+        # half a period of $10.00 is $5.00: of 134,003 calls at $0.0015 130,669 are left
+        assert (await compiled(session, subscription, now=noon)).ceiling_units == before + 5000 - 134_003 + 130_669
+        at_ceiling, above = await self.invoiced_at_the_ceiling(session, subscription, before=0, now=noon)
+        assert (at_ceiling, above) == (250_00, 250_01)
 
 
 class TestPlanChangeWithinThePeriod:

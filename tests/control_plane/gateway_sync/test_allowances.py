@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from control_plane.catalog.model import PlanFacts, PlanTerms
+from control_plane.billing.operations import set_spend_cap
+from control_plane.catalog.model import PlanFacts, PlanTerms, PriceTerms
 from control_plane.catalog.operations import create_plan
 from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import floor_hour, to_ms
@@ -40,6 +41,7 @@ from tests.control_plane.builders import ACTOR
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MARCH, APRIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+PER_CALL = PriceTerms(model="per_unit", meter="requests", params={"unit_amount": "0.01"})
 PUBLIC_URL = "https://api.example.com"
 
 
@@ -195,6 +197,7 @@ async def shop(shop, now):
             {
                 "small": {"quota_units": 100, "quota_hard": True},
                 "large": {"quota_units": 500, "quota_hard": True},
+                "priced": {"prices": (PER_CALL,)},
                 "carrying": {"quota_units": 500, "quota_hard": True, "quota_on_change": "carry"},
                 "prorated": {"quota_units": 310, "quota_hard": True, "quota_on_change": "prorated"},
             }.items()
@@ -307,6 +310,15 @@ class TestProjectedGrant:
         assert (grant.plan, grant.allowance) == ("small", None)
         assert grant.next.grant.allowance.part == await part_of(shop, subscribed.customer)
         assert grant.next.grant.allowance.quota.units == 160
+
+    async def test_holds_no_change_ahead_under_a_cap_but_the_end(self, subscribed, now):
+        await subscribed.move("priced", now=now - DAY)
+        await subscribed.do(set_spend_cap, amount="10.00", now=now)
+        await subscribed.do(change_plan, plan_code="large", effective_at=now + DAY, now=now)
+        grant = await subscribed.grant(now)
+        assert (grant.spend_cap.amount_minor, grant.next) == (10_00, None)
+        await subscribed.do(cancel, at="period_end", now=now)
+        assert (await subscribed.grant(now)).next.grant is None
 
     async def test_holds_the_end_ahead(self, subscribed, now):
         await subscribed.do(cancel, at="period_end", now=now)
