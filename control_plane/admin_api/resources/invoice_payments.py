@@ -9,7 +9,7 @@ from control_plane.admin_api.invoice_answers import InvoiceDetailAnswer
 from control_plane.admin_api.invoice_forms import GiveReason, InvoiceId, NoteRefund, PayInvoice
 from control_plane.admin_api.resources.billed_invoices import detail
 from control_plane.admin_api.services import Now
-from control_plane.billing.credit_notes.operations import note_refund
+from control_plane.billing.credit_notes.refunds import note_refund
 from control_plane.billing.credits.model import read_amount
 from control_plane.billing.invoices import queries
 from control_plane.billing.payments import operations

@@ -5,17 +5,39 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Cast, Text, cast, func, insert, literal, select, tuple_, update
+from sqlalchemy import ARRAY, BigInteger, Cast, Text, cast, func, literal, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.billing.balance.tables import AccountBalance, BalanceEntry
+from control_plane.billing.balance.tables import AccountBalance
 from control_plane.foundation.errors import ConflictError
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.money import Money
 
 AccountCurrency = tuple[str, str]
-ROWS_AT_ONCE = 5_000  # parameters of one statement are limited
+
+_COLUMNS = (
+    "id",
+    "account_id",
+    "currency",
+    "kind",
+    "amount_minor",
+    "sum_minor",
+    "reason",
+    "invoice_id",
+    "credit_note_id",
+    "idempotency_key",
+    "author",
+)
+_ADD = text("""
+INSERT INTO balance_entries (id, account_id, currency, kind, amount_minor, sum_minor, reason, invoice_id,
+    credit_note_id, idempotency_key, author, created_at)
+SELECT made.*, :now
+FROM unnest(CAST(:id AS text[]), CAST(:account_id AS text[]), CAST(:currency AS text[]), CAST(:kind AS text[]),
+    CAST(:amount_minor AS bigint[]), CAST(:sum_minor AS bigint[]), CAST(:reason AS text[]),
+    CAST(:invoice_id AS text[]), CAST(:credit_note_id AS text[]), CAST(:idempotency_key AS text[]),
+    CAST(:author AS text[])) AS made
+""")
 
 
 class BalanceTooLowError(ConflictError):
@@ -108,11 +130,11 @@ async def add_entries(
                 "credit_note_id": entry.credit_note_id,
                 "idempotency_key": entry.idempotency_key,
                 "author": entry.author,
-                "created_at": now,
             }
         )
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        await session.execute(insert(BalanceEntry), rows[start : start + ROWS_AT_ONCE])
+    if rows:
+        arrays = {name: [row[name] for row in rows] for name in _COLUMNS}
+        await session.execute(_ADD, {**arrays, "now": now})
     changed = {of: amount for of, amount in sums.items() if amount != balances[of]}
     if changed:
         await _write_sums(session, changed)

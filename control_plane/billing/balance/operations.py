@@ -46,8 +46,8 @@ async def adjust_balance(
         raise ValidationFailedError("reason", f"must be 1 to {MAX_REASON} characters")
     if amount_minor == 0 or abs(amount_minor) > MAX_AMOUNT_MINOR:
         raise ValidationFailedError("amount_minor", "must not be 0, nor beyond any real amount")
-    await account(session, account_id)
     of = account_id, check_currency(currency)
+    await account(session, account_id)
     balances = await lock_balances(session, {of}, create={of})
     if idempotency_key is not None:
         wanted = BalanceEntry.account_id == account_id, BalanceEntry.idempotency_key == idempotency_key

@@ -1,4 +1,4 @@
-"""Issuing credit notes, and noting that they were paid out. Nothing here commits.
+"""Issuing credit notes. Nothing here commits.
 
 What was billed too much comes back by itself: the next invoice bills what is due less what was billed. A credit
 note that `lowers_billed` gives the same money sooner, and counts in that sum, so it is not given twice; one that
@@ -7,7 +7,7 @@ does not is given on top (see docs/invoice-documents.md).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import select, update
@@ -27,17 +27,17 @@ from control_plane.billing.credit_notes.model import (
     of_everything,
     of_lines,
 )
-from control_plane.billing.credit_notes.queries import billed_by, credit_note, notes_of_invoice, paid_out_minor
+from control_plane.billing.credit_notes.queries import billed_by, credit_note, notes_of_invoice
 from control_plane.billing.credit_notes.tables import CreditNote, CreditNoteLine
 from control_plane.billing.invoices.numbers import CREDIT_NOTES, take_numbers
+from control_plane.billing.invoices.queries import locked_invoice
 from control_plane.billing.invoices.tables import Invoice, InvoiceLine
 from control_plane.billing.payments.model import PAYABLE, InvoiceStepRefusedError, left_minor
-from control_plane.billing.payments.operations import catch_up_for, check_payment, noted_under
+from control_plane.billing.payments.operations import catch_up_for
 from control_plane.billing.payments.records import facts, lock_invoice, note_not_billed, record, settle
-from control_plane.billing.payments.tables import InvoicePayment
-from control_plane.foundation.errors import ConflictError, ValidationFailedError
+from control_plane.billing.prepaid.purchases import grant_paid_credits
+from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.ids import new_id
-from control_plane.foundation.money import Money
 
 CREDITABLE = PAYABLE | {"paid"}
 Way = Literal["balance", "outside"]
@@ -50,16 +50,6 @@ class CorrectionNeedsLinesError(ValidationFailedError):
         super().__init__(
             "amount_minor",
             "cannot correct a bill: name the lines that were billed too high, or the reason goodwill",
-        )
-
-
-class RefundExceedsCreditError(ConflictError):
-    """More would be paid out than credit notes said."""
-
-    def __init__(self, left_minor: int, currency: str) -> None:
-        super().__init__(
-            "refund_exceeds_credit",
-            f"Credit notes of this invoice leave {Money(left_minor, currency)} to be paid out: issue one first.",
         )
 
 
@@ -140,55 +130,10 @@ async def issue_credit_note(
     if note.to_balance_minor:
         await _to_balance(session, note, now=now)
     if paid:
+        if invoice.amount_paid_minor:
+            await grant_paid_credits(session, invoice=await locked_invoice(session, invoice_id), now=now)
         await catch_up_for(session, invoice, actor=actor, now=now)
     return await credit_note(session, note.id)
-
-
-async def note_refund(
-    session: AsyncSession,
-    *,
-    invoice_id: str,
-    amount_minor: int,
-    paid_on: date,
-    reference: str,
-    method: str = "",
-    actor: str,
-    now: datetime,
-) -> InvoicePayment:
-    """Note that money was paid back that credit notes of an invoice said would be. The same reference again: once.
-
-    Raises:
-        NotFoundError, ValidationFailedError. RefundExceedsCreditError: no credit note said so much.
-        PaymentReferenceTakenError: the reference stands for another refund.
-    """
-    check_payment(amount_minor=amount_minor, paid_on=paid_on, reference=reference, method=method, now=now)
-    invoice = await lock_invoice(session, invoice_id)
-    noted = await noted_under(session, invoice, kind="refund", reference=reference, amount_minor=amount_minor)
-    if noted is not None:
-        return noted
-    promised = sum(note.to_outside_minor for note in await notes_of_invoice(session, invoice_id))
-    left = promised - await paid_out_minor(session, invoice_id)
-    if amount_minor > left:
-        raise RefundExceedsCreditError(left, invoice.currency)
-    refund = InvoicePayment(
-        id=new_id("pay", now),
-        invoice_id=invoice.id,
-        account_id=invoice.account_id,
-        kind="refund",
-        currency=invoice.currency,
-        amount_minor=amount_minor,
-        surplus_minor=0,
-        paid_on=paid_on,
-        reference=reference,
-        method=method,
-        author=actor,
-        created_at=now,
-    )
-    session.add(refund)
-    details = {"payment_id": refund.id, "amount_minor": amount_minor, "reference": reference}
-    before = facts(invoice)
-    await record(session, invoice, action="invoice.refunded", before=before, details=details, actor=actor, now=now)
-    return refund
 
 
 def _check(request: CreditRequest, idempotency_key: str) -> None:
