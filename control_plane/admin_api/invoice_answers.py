@@ -11,6 +11,7 @@ from control_plane.admin_api.forms import Moment, MoneyAnswer
 from control_plane.admin_api.invoice_forms import Status
 from control_plane.billing.credit_notes.model import Reason
 from control_plane.billing.credit_notes.tables import CreditNote
+from control_plane.billing.invoices.explaining import explained
 from control_plane.billing.invoices.tables import Invoice, InvoiceLine
 from control_plane.billing.payments.model import left_minor
 from control_plane.billing.payments.tables import InvoicePayment
@@ -83,6 +84,7 @@ class InvoiceLineAnswer(BaseModel):
     exact_amount: str = Field(description="Decimal, major unit, before rounding half up.")
     amount: MoneyAnswer
     tiers: list[TierUseAnswer]
+    explanation: list[str] = Field(description="How the amount came about, in sentences.")
 
 
 class PaymentAnswer(BaseModel):
@@ -229,6 +231,7 @@ def _line(line: InvoiceLine, currency: str) -> InvoiceLineAnswer:
         exact_amount=_decimal(line.exact_amount),
         amount=MoneyAnswer.of(line.amount_minor, currency),
         tiers=[TierUseAnswer.model_validate(tier) for tier in line.tiers],
+        explanation=list(explained(line, currency)),
     )
 
 

@@ -9,7 +9,7 @@ from control_plane.billing.discounts.model import AppliedDiscount
 from control_plane.billing.invoices.model import ChargeLine
 from control_plane.billing.taxes.model import AppliedTax
 from control_plane.foundation.period import BillingPeriod
-from control_plane.rating.model import RatedLine
+from control_plane.rating.model import RatedLine, Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +22,7 @@ class InvoiceLine:
     plan_version: int
     meter: str | None
     used_units: int | None
+    unit: Unit | None
     line: RatedLine
 
 
@@ -81,6 +82,7 @@ def preview_lines(lines: Iterable[ChargeLine]) -> tuple[InvoiceLine, ...]:
             plan_version=line.plan_version,
             meter=line.meter,
             used_units=line.used_units,
+            unit=line.unit,
             line=RatedLine(
                 description=line.description,
                 formula=line.formula,
@@ -90,6 +92,7 @@ def preview_lines(lines: Iterable[ChargeLine]) -> tuple[InvoiceLine, ...]:
                 exact_amount=line.exact_amount,
                 amount_minor=line.amount_minor,
                 currency=line.currency,
+                notes=line.notes,
             ),
         )
         for line in lines

@@ -12,6 +12,7 @@ from control_plane.admin_api.resources.subscription_answers import PeriodAnswer
 from control_plane.admin_api.services import Given, Now
 from control_plane.billing.model import InvoiceLine, InvoicePreview
 from control_plane.billing.queries import preview_invoice
+from control_plane.rating.explain import explain_line
 from control_plane.rating.model import TierUse
 
 router = APIRouter(prefix="/accounts/{account_id}/invoices", tags=["invoices"])
@@ -40,6 +41,7 @@ class LineAnswer(BaseModel):
     exact_amount: str = Field(description="Decimal, major unit, before rounding half up.")
     amount: MoneyAnswer
     tiers: list[TierAnswer]
+    explanation: list[str] = Field(description="How the amount came about, in sentences.")
 
 
 class QuotaAnswer(BaseModel):
@@ -179,6 +181,7 @@ def _line(line: InvoiceLine) -> LineAnswer:
         exact_amount=_decimal(rated.exact_amount),
         amount=MoneyAnswer.of(rated.amount_minor, rated.currency),
         tiers=[_tier(tier) for tier in rated.tiers],
+        explanation=list(explain_line(rated, used_units=line.used_units, unit=line.unit)),
     )
 
 

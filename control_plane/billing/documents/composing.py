@@ -17,9 +17,8 @@ from control_plane.billing.documents.model import (
     seller_party,
     span,
 )
+from control_plane.billing.invoices.explaining import explained
 from control_plane.billing.invoices.tables import Invoice, InvoiceLine
-from control_plane.rating.explain import explain, kept_tiers
-from control_plane.rating.model import Unit
 
 _MARKS = {"draft": "Draft", "void": "Void"}
 _STATUS = {"open": "Open", "paid": "Paid", "void": "Void", "uncollectible": "Uncollectible", "draft": "Draft"}
@@ -107,19 +106,7 @@ def _line(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> DocumentLine:
 
 
 def _explanation(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> Iterable[str]:
-    if line.formula:
-        unit, corrects = line.details.get("unit"), line.details.get("corrects", {})
-        yield from explain(
-            formula=line.formula,
-            exact_amount=line.exact_amount,
-            amount_minor=line.amount_minor,
-            currency=invoice.currency,
-            used_units=line.used_units,
-            unit=Unit(*unit) if unit else None,
-            tiers=kept_tiers(line.tiers),
-            notes=line.details.get("notes", ()),
-            due_minor=corrects.get("due_minor"),
-        )
+    yield from explained(line, invoice.currency)
     of_line, of_invoice = (line.period_start, line.period_end), (invoice.period_start, invoice.period_end)
     if line.subscription_id is not None and of_line != of_invoice:
         yield span(*of_line, zone)
