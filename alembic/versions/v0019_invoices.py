@@ -172,7 +172,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_subscription_billing_look_at",
         "subscription_billing",
-        ["look_at"],
+        ["look_at", "subscription_id"],
         unique=False,
         postgresql_where=sa.text("look_at IS NOT NULL"),
     )

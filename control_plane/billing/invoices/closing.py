@@ -68,7 +68,7 @@ async def close_due(session: AsyncSession, *, config: ClosingConfig, now: dateti
     final = [work for work in works if work.invoice_id is not None and work.is_final]
     # progress before numbers: the lock of these is the last that is taken
     await note_progress(session, works, rules=config.rules, now=now)
-    await finalise(session, _ready(final), terms=config.terms, now=now)
+    await finalise(session, _ready(final, now), terms=config.terms, now=now)
     return ClosingResult(
         looked=len(works),
         drafts=made - len(final),
@@ -78,7 +78,7 @@ async def close_due(session: AsyncSession, *, config: ClosingConfig, now: dateti
     )
 
 
-def _ready(works: Sequence[Work]) -> list[ReadyInvoice]:
+def _ready(works: Sequence[Work], now: datetime) -> list[ReadyInvoice]:
     return [
         ReadyInvoice(
             invoice_id=work.invoice_id or "",
@@ -88,6 +88,7 @@ def _ready(works: Sequence[Work]) -> list[ReadyInvoice]:
             currency=work.currency,
             total_minor=work.amounts.total_minor,
             used_until=_used_until(work),
+            usage_as_of=now,
             discounts=work.amounts.discounts,
         )
         for work in works

@@ -1,6 +1,5 @@
 """The lines that each subscription of a round needs, and what they come to."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -67,7 +66,6 @@ async def _add_up(session: AsyncSession, made: Sequence[Work], *, seller_country
             taxes=taxes.get(work.account_id, ()),
             currency=work.currency,
         )
-        work.digest = lines_digest(work.lines)
 
 
 def _phase_periods(works: Sequence[Work], terms: Mapping[VersionKey, Terms]) -> list[PhasePeriod]:
@@ -162,24 +160,3 @@ def _reason(work: Work, billed: BilledByPeriod) -> Reason:
     first = begun and not billed.get((work.subscription_id, period.start))
     paid = {phase.plan_version_id for phase in timeline.phases_within(period) if phase.costs}
     return Reason.START if first and len(paid) == 1 else Reason.CHANGE
-
-
-def lines_digest(lines: Sequence[ChargeLine]) -> str:
-    """Return a digest of what lines say: equal only where the lines are.
-
-    The formula tells quantities, prices and time apart, so that the tiers need not be in it.
-    """
-    said = [
-        (
-            line.charge_key,
-            line.period.start.isoformat(),
-            line.description,
-            line.formula,
-            line.used_units,
-            line.covered_ms,
-            str(line.exact_amount),
-            line.amount_minor,
-        )
-        for line in lines
-    ]
-    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()

@@ -26,9 +26,10 @@ UPDATE invoices SET status = CASE WHEN made.due_minor = 0 THEN 'paid' ELSE 'open
     credits_applied_minor = made.credits_minor, balance_applied_minor = made.balance_minor,
     amount_due_minor = made.due_minor, seller = CAST(:seller AS jsonb), buyer = made.buyer,
     finalised_at = :now, due_at = :due_at, draft_digest = NULL,
+    usage_as_of = coalesce(made.usage_as_of, invoices.usage_as_of),
     paid_at = CASE WHEN made.due_minor = 0 THEN CAST(:now AS timestamptz) END
 FROM json_to_recordset(CAST(:rows AS json)) AS made (id text, number text, credits_minor bigint,
-    balance_minor bigint, due_minor bigint, buyer jsonb)
+    balance_minor bigint, due_minor bigint, buyer jsonb, usage_as_of timestamptz)
 WHERE invoices.id = made.id
 """)
 
@@ -45,7 +46,8 @@ class InvoiceTerms:
 class ReadyInvoice:
     """A draft, written down, that becomes final. `used_until`: it bills usage before this moment; None: none.
 
-    `buys_credits_minor` of the total buys prepaid credits, which no credits pay.
+    `usage_as_of`: by then its usage was known; None: as the draft says. `buys_credits_minor` of the total buys
+    prepaid credits, which no credits pay.
     """
 
     invoice_id: str
@@ -55,6 +57,7 @@ class ReadyInvoice:
     currency: str
     total_minor: int
     used_until: datetime | None = None
+    usage_as_of: datetime | None = None
     discounts: tuple[AppliedDiscount, ...] = ()
     buys_credits_minor: int = 0
 
@@ -102,6 +105,7 @@ async def finalise(
             "balance_minor": balances.get(one.invoice_id, 0),
             "due_minor": due[one.invoice_id],
             "buyer": bought_by[one.account_id],
+            "usage_as_of": one.usage_as_of,
         }
         for one, number in zip(ready, numbers, strict=True)
     ]

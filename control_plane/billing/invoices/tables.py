@@ -155,7 +155,13 @@ class SubscriptionBilling(Base):
 
     __tablename__ = "subscription_billing"
     __table_args__ = (
-        Index("ix_subscription_billing_look_at", "look_at", postgresql_where=text("look_at IS NOT NULL")),
+        # in the order in which they are claimed: where all are due at once, no batch sorts them all
+        Index(
+            "ix_subscription_billing_look_at",
+            "look_at",
+            "subscription_id",
+            postgresql_where=text("look_at IS NOT NULL"),
+        ),
     )
 
     subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)

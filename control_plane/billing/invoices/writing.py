@@ -1,5 +1,6 @@
 """Writing drafts and their lines, many in one statement."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -48,22 +49,53 @@ FROM json_to_recordset(CAST(:rows AS json)) AS made (invoice_id text, position i
 async def write_drafts(session: AsyncSession, works: Sequence[Work], *, rules: ClosingRules, now: datetime) -> int:
     """Make drafts what they should be; returns how many invoices stand then.
 
-    A draft of which nothing is left to charge is dropped; lines that have not changed stay as they are.
+    A draft of which nothing is left to charge is dropped; one that says what it said before stays as it is.
     """
     stale = [work.draft.invoice_id for work in works if work.draft and work.invoice_id is None]
     if stale:
         await session.execute(_DELETE_DRAFTS, {"ids": stale})
     made = [work for work in works if work.invoice_id is not None]
-    if not made:
-        return 0
-    await session.execute(_INVOICES, {"rows": as_json(_invoice_rows(made, rules)), "now": now})
+    for work in made:
+        work.digest = draft_digest(work)
     changed = [work for work in made if work.draft is None or work.draft.digest != work.digest]
+    if changed:
+        await session.execute(_INVOICES, {"rows": as_json(_invoice_rows(changed, rules)), "now": now})
     rewritten = [work.invoice_id for work in changed if work.draft]
     if rewritten:
         await session.execute(_DELETE_LINES, {"ids": rewritten})
     if changed:
         await session.execute(_LINES, {"rows": as_json(_line_rows(changed))})
     return len(made)
+
+
+def draft_digest(work: Work) -> str:
+    """Return a digest of what a draft says: where it is the same as before, nothing is written.
+
+    Formulas tell quantities, prices and time, so that unit amounts and tiers need not be in it.
+    """
+    said = [
+        (
+            line.charge_key,
+            line.period.start.isoformat(),
+            line.description,
+            line.formula,
+            line.used_units,
+            line.covered_ms,
+            str(line.exact_amount),
+            line.amount_minor,
+        )
+        for line in work.lines
+    ]
+    amounts = work.amounts
+    whole = (
+        said,
+        work.reason.value,
+        _period_end(work).isoformat(),
+        amounts.discounts_as_json(),
+        amounts.taxes_as_json(),
+        amounts.total_minor,
+    )
+    return hashlib.blake2b(repr(whole).encode(), digest_size=16).hexdigest()
 
 
 def _invoice_rows(works: Sequence[Work], rules: ClosingRules) -> Iterator[dict[str, Any]]:
