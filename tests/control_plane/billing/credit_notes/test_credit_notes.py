@@ -12,14 +12,18 @@ from control_plane.billing.credit_notes.model import CreditedLine, CreditExceeds
 from control_plane.billing.credit_notes.operations import (
     CorrectionNeedsLinesError,
     CreditRequest,
-    RefundExceedsCreditError,
+    _check,
     issue_credit_note,
-    note_refund,
 )
 from control_plane.billing.credit_notes.queries import notes_of_invoice
+from control_plane.billing.credit_notes.refunds import RefundExceedsCreditError, note_refund
+from control_plane.billing.credits.queries import credit_sums
+from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.invoices.queries import invoice as invoice_by_id
 from control_plane.billing.payments.model import InvoiceStepRefusedError
 from control_plane.billing.payments.operations import pay_invoice, void_invoice
+from control_plane.billing.prepaid.purchases import NewPurchase, sell_credits
+from control_plane.billing.profiles.model import Seller
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.usage.requests.disputes import operations as disputes
 from control_plane.usage.requests.disputes.model import Decision, DisputeFacts, Step
@@ -139,9 +143,9 @@ class TestIssueCreditNote:
             ({"note": "x" * 1_001}, "note"),
         ],
     )
-    async def test_refuses_what_does_not_go_together(self, session, invoice, wrong, field):
+    def test_refuses_what_does_not_go_together(self, wrong, field):
         with pytest.raises(ValidationFailedError) as refused:
-            await credit(session, invoice, CreditRequest(**{"reason": Reason.GOODWILL, **wrong}))
+            _check(CreditRequest(**{"reason": Reason.GOODWILL, **wrong}), "k1")
         assert refused.value.field == field
 
     async def test_a_correction_names_lines(self, session, invoice):
@@ -158,6 +162,19 @@ class TestIssueCreditNote:
         note.note = "another"
         with pytest.raises(IntegrityError, match="never changed"):
             await session.flush()
+
+    async def test_credits_that_were_bought_are_granted_when_the_rest_is_credited(self, session):
+        account = await an_account(session, now=DEC_1)
+        purchase = NewPurchase(amount_minor=10_000)
+        terms = InvoiceTerms(seller=Seller())
+        invoice = await sell_credits(
+            session, account_id=account.id, purchase=purchase, terms=terms, actor=ACTOR, now=DEC_1
+        )
+        await pay(session, invoice, 6_000)
+        lines = (CreditedLine(position=1, amount_minor=4_000),)
+        await credit(session, invoice, CreditRequest(reason=Reason.CORRECTION, lines=lines))
+        (sums,) = await credit_sums(session, account.id, now=DEC_1)
+        assert sums.available_minor == 6_000
 
 
 class TestNoteRefund:

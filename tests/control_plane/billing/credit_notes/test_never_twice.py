@@ -30,8 +30,7 @@ def billing(sessions) -> Billing:
     return Billing(sessions)
 
 
-@pytest.fixture
-async def customer(billing):
+async def a_customer(billing):
     """62,345 requests of Starter in January: 12,345 above the quota, $18.52; billed on 1 February."""
     await billing.plan()
     customer = await billing.customer()
@@ -70,49 +69,44 @@ async def of_january(billing, customer):
     return sum(line.amount_minor for one in later for line in one.lines if line.period_start == JAN_1)
 
 
+# what is credited (before, after) the requests are taken out, whether they are, and what comes later of January:
+# 2,345 requests fewer are $3.52 less
+CORRECTION, GOODWILL = Reason.CORRECTION, Reason.GOODWILL
+SCENARIOS = {
+    "without a note the next invoice gives it back": (None, None, True, -352),
+    "a correction gives it now, and the next invoice nothing": ((CORRECTION, 352), None, True, 0),
+    "it does not matter which comes first": (None, (CORRECTION, 352), True, 0),
+    "of a correction in part the next invoice gives the rest": ((CORRECTION, 100), None, True, -252),
+    "of one that is too high it takes the rest": (None, (CORRECTION, 400), True, 48),
+    "a correction of what was right is charged again": ((CORRECTION, 352), None, False, 352),
+    "goodwill is given on top": ((GOODWILL, 352), None, True, -352),
+    "goodwill alone is not charged again": (None, (GOODWILL, 352), False, 0),
+}
+
+
 class TestNeverTwice:
-    async def test_without_a_note_the_next_invoice_gives_it_back(self, billing, customer):
-        # 2,345 requests fewer: 10,000 above the quota are $15.00, and $18.52 were billed
-        await take_out(billing, customer, 2_345, known_at=FEB_1 + 2 * DAY)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == -352
-
-    async def test_a_correction_gives_it_now_and_the_next_invoice_gives_nothing(self, billing, customer):
-        await credit(billing, customer, Reason.CORRECTION, 352)
-        await take_out(billing, customer, 2_345, known_at=FEB_1 + 2 * DAY)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == 0
-
-    async def test_it_does_not_matter_which_comes_first(self, billing, customer):
-        await take_out(billing, customer, 2_345, known_at=FEB_1 + 2 * DAY)
+    async def test_whatever_comes_first_the_money_comes_back_once(self, billing):
+        await billing.plan()
+        customers = {name: await billing.customer() for name in SCENARIOS}
+        await billing.close(JAN_1)
+        for customer in customers.values():
+            await billing.use(customer, 62_345, at=USED_AT)
+        await billing.close(FEB_1 + HOUR)
+        for name, (before, _, taken_out, _) in SCENARIOS.items():
+            if before is not None:
+                await credit(billing, customers[name], *before)
+            if taken_out:
+                await take_out(billing, customers[name], 2_345, known_at=FEB_1 + 2 * DAY)
         await billing.close(FEB_1 + 3 * DAY)
-        await credit(billing, customer, Reason.CORRECTION, 352, now=FEB_1 + 4 * DAY)
+        for name, (_, after, _, _) in SCENARIOS.items():
+            if after is not None:
+                await credit(billing, customers[name], *after, now=FEB_1 + 4 * DAY)
         await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == 0
+        found = {name: await of_january(billing, customer) for name, customer in customers.items()}
+        assert found == {name: expected for name, (*_, expected) in SCENARIOS.items()}
 
-    async def test_of_a_correction_in_part_the_next_invoice_gives_the_rest(self, billing, customer):
-        await credit(billing, customer, Reason.CORRECTION, 100)
-        await take_out(billing, customer, 2_345, known_at=FEB_1 + 2 * DAY)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == -252
-
-    async def test_a_correction_of_what_was_right_is_charged_again(self, billing, customer):
-        await credit(billing, customer, Reason.CORRECTION, 352)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == 352
-
-    async def test_goodwill_is_given_on_top(self, billing, customer):
-        await credit(billing, customer, Reason.GOODWILL, 352)
-        await take_out(billing, customer, 2_345, known_at=FEB_1 + 2 * DAY)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == -352
-
-    async def test_goodwill_alone_is_not_charged_again(self, billing, customer):
-        await credit(billing, customer, Reason.GOODWILL, 352)
-        await billing.close(MAR_1 + HOUR)
-        assert await of_january(billing, customer) == 0
-
-    async def test_an_ended_subscription_gets_its_correction_by_itself_or_by_a_note(self, billing, customer):
+    async def test_an_ended_subscription_gets_its_correction_by_itself_or_by_a_note(self, billing):
+        customer = await a_customer(billing)
         await billing.cancel(customer, now=FEB_1 + DAY)
         await billing.close(FEB_1 + DAY)
         await credit(billing, customer, Reason.CORRECTION, 100, now=FEB_1 + DAY)
@@ -127,7 +121,8 @@ class TestNeverTwice:
 
 
 class TestVoid:
-    async def test_what_a_void_invoice_charged_is_charged_again_once(self, billing, customer):
+    async def test_what_a_void_invoice_charged_is_charged_again_once(self, billing):
+        customer = await a_customer(billing)
         start, period = await billing.invoices(customer)
         async with billing.sessions() as session, session.begin():
             await void_invoice(session, invoice_id=period.id, reason="wrong buyer", actor=ACTOR, now=FEB_1 + DAY)
