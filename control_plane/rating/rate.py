@@ -1,6 +1,7 @@
 """From prices and quantities to invoice lines: the one place where amounts are rounded."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 
 from control_plane.foundation.money import round_minor
@@ -13,6 +14,7 @@ from control_plane.rating.model import (
     RatedLine,
     RatingError,
     Share,
+    TierUse,
     Unit,
 )
 from control_plane.rating.words import unit_of
@@ -52,19 +54,27 @@ def rated_line(charge: Charge, *, description: str, currency: str) -> RatedLine:
     Thirds of an amount have no end: two of them and another must still be the whole, so what lies behind the 30th
     decimal, far beyond anything that prices and parts of a period can differ by, is rounded away first.
     """
-    cut = charge.amount.quantize(_LAST_DECIMAL, ROUND_HALF_UP, EXACT)
-    exact = charge.amount if charge.amount == cut else cut
+    exact = _cut(charge.amount)
     return RatedLine(
         description=description,
         formula=charge.formula,
         quantity=charge.quantity,
         unit_amount=charge.unit_amount,
-        tiers=charge.tiers,
+        tiers=tuple([_cut_tier(tier) if tier.flat_amount else tier for tier in charge.tiers]),
         exact_amount=exact,
         amount_minor=round_minor(exact, currency),
         currency=currency,
         notes=charge.notes,
     )
+
+
+def _cut(amount: Decimal) -> Decimal:
+    cut = amount.quantize(_LAST_DECIMAL, ROUND_HALF_UP, EXACT)
+    return amount if amount == cut else cut
+
+
+def _cut_tier(tier: TierUse) -> TierUse:
+    return replace(tier, flat_amount=_cut(tier.flat_amount), amount=_cut(tier.amount))
 
 
 def total_minor(lines: Iterable[RatedLine]) -> int:

@@ -395,3 +395,12 @@ class TestExplained:
         assert carried[1].line.notes == (
             "40,000 requests used earlier in the period count against what is included.",
         )
+
+    def test_keeps_no_more_than_thirty_decimals_of_what_has_no_end(self):
+        tiers = {"tiers": [{"up_to": None, "unit_amount": "0.01", "flat_amount": "2"}]}
+        plan = sold("a", flat("49.00"), ("graduated", "requests", tiers))
+        fixed, used = rated([phase("a", 0, 10, 5)], plan)
+        third = "0." + "6" * 29 + "7"
+        assert str(fixed.line.exact_amount) == "16." + "3" * 30
+        assert [str(tier.flat_amount) for tier in used.line.tiers] == [third]
+        assert str(used.line.exact_amount) == "0.71" + "6" * 27 + "7"
