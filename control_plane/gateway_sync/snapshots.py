@@ -299,4 +299,7 @@ def _subscription(
         offers=product.offers_in(currency),
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
     )
-    return made if timeline is None else with_timeline(made, timeline, row.phase_id, plans, now=now)
+    if timeline is None:
+        return made
+    capped = row.spend_cap_minor is not None or plan.prepaid
+    return with_timeline(made, timeline, row.phase_id, plans, capped=capped, now=now)

@@ -30,13 +30,16 @@ def with_timeline(
     snapshot: SubscriptionSnapshot,
     timeline: Timeline,
     phase_id: str,
-    plans: Mapping[str, PlanTerms],
+    plans: Plans,
+    *,
+    capped: bool,
     now: datetime,
 ) -> SubscriptionSnapshot:
     """Return the snapshot of the phase in force with what its timeline tells; `plans` by version.
 
     What comes later in the billing periods that a record holds is told ahead, so that it needs no push. A spend
-    cap is compiled when its moment has come, so with one only pauses and the end are told ahead.
+    cap, or what credits leave, is compiled when its moment has come: so of what is `capped`, or prepaid, only
+    pauses and the end are told ahead.
     """
     by_id = {phase.id: phase for phase in timeline.phases}
     phase = by_id[phase_id]
@@ -46,9 +49,10 @@ def with_timeline(
     if timeline.ends_at is not None and timeline.ends_at < horizon:
         then = timeline.ends_at, None
     for later in reversed(ahead):
-        if snapshot.spend_cap is not None and later.kind is not PhaseKind.PAUSED:
+        plan = plans[later.plan_version_id]
+        if (capped or plan.prepaid) and later.kind is not PhaseKind.PAUSED:
             continue
-        made = replace(snapshot, plan=plans[later.plan_version_id], fitting=None, paused=False, next=then)
+        made = replace(snapshot, plan=plan, spend_cap=None, fitting=None, paused=False, next=then)
         then = later.starts_at, _placed(made, timeline, later, plans, at=later.starts_at)
     return _placed(replace(snapshot, next=then), timeline, phase, plans, at=now)
 

@@ -36,7 +36,7 @@ from gateway_contract.counters import (
 )
 from gateway_contract.modes import Mode
 from gateway_contract.records import Allowance, Quota
-from gateway_contract.redis_names import key_counters, period_counters
+from gateway_contract.redis_names import account_record, key_counters, period_counters
 from tests.control_plane.builders import ACTOR
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -388,6 +388,6 @@ class TestCounters:
         moved = now - 2 * DAY
         await subscribed.move("large", now=moved)
         await shop.add_usage(ada, floor_hour(moved) + HOUR, units=70, sealed=True)
-        await gateway.client.delete(subscribed.counters[Mode.LIVE], f"km:1:{{{ada.account_id}}}:record")
+        await gateway.client.delete(subscribed.counters[Mode.LIVE], account_record(ada.account_id))
         await sweep(shop.sessions, gateway.client, public_url=PUBLIC_URL, now=now, restore=False)
         assert await subscribed.counted(await part_of(shop, ada)) == 70
