@@ -77,11 +77,11 @@ class TestCredits:
         assert (sold["number"], sold["status"], sold["due"]["text"]) == ("INV-000001", "open", "$50.00")
         assert ok(await client.get(f"{ADMIN}/accounts/{account['id']}/credits"))["items"] == []
 
-    @pytest.mark.parametrize("amount", ["0.001", "-1", "0", "1e3", "ten"])
-    async def test_an_amount_that_is_none_is_refused(self, client: httpx.AsyncClient, account: dict, amount: str):
+    async def test_an_amount_that_is_none_is_refused(self, client: httpx.AsyncClient, account: dict):
         path = f"{ADMIN}/accounts/{account['id']}/credits/grants"
-        refused = await client.post(path, json={"amount": amount})
-        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "amount")
+        for amount in ("0.001", "-1", "0", "1e3", "ten"):
+            refused = await client.post(path, json={"amount": amount})
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "amount"), amount
 
     async def test_finance_may_change_them_and_support_may_look(self, client_of, account: dict):
         assert (await grant(client_of("finance"), account, "1.00"))["amount"]["text"] == "$1.00"

@@ -73,19 +73,16 @@ class TestReserve:
             await held(session, account.id, 10)
         assert (await held(session, account.id, 10, api_product="weather")).held_minor == 10
 
-    @pytest.mark.parametrize(
-        ("wrong", "field"),
-        [
+    async def test_refuses_what_cannot_be(self, session, account):
+        for wrong, field in (
             ({"amount_minor": 0}, "amount"),
             ({"ttl": timedelta(0)}, "ttl_seconds"),
             ({"ttl": timedelta(days=32)}, "ttl_seconds"),
             ({"reference": ""}, "reference"),
-        ],
-    )
-    async def test_refuses_what_cannot_be(self, session, account, wrong, field):
-        with pytest.raises(ValidationFailedError) as refused:
-            await held(session, account.id, **{"amount_minor": 10, **wrong})
-        assert refused.value.field == field
+        ):
+            with pytest.raises(ValidationFailedError) as refused:
+                await held(session, account.id, **{"amount_minor": 10, **wrong})
+            assert refused.value.field == field, wrong
 
     async def test_fifty_at_once_never_hold_more_than_there_is(self, sessions):
         async with sessions() as session, session.begin():

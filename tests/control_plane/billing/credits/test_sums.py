@@ -116,7 +116,7 @@ class Books:
 
 
 class TestSumsOfCredits:
-    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(steps=st.lists(STEPS, min_size=4, max_size=14))
     async def test_agree_whatever_is_done(self, sessions, steps):
         async with sessions() as session:
