@@ -110,6 +110,10 @@ class TestHowLong:
         fixed = a_discount(20, periods=1, scope=LineScope.FIXED)
         assert over([nothing, [Line(amount_minor=4_900, period_start=FEB)]], fixed) == [0, 980]
 
+    def test_a_period_with_nothing_but_credits_that_were_never_discounted_is_not_counted(self):
+        lines = [Line(amount_minor=-2_450), Line(amount_minor=4_900, period_start=FEB)]
+        assert taken(lines, a_discount(20, periods=1)) == [980]
+
     def test_of_several_periods_on_an_invoice_the_earlier_come_first(self):
         lines = [Line(amount_minor=500, period_start=FEB), Line(amount_minor=300, period_start=JAN)]
         assert taken(lines, a_discount(100, periods=1)) == [300]
