@@ -74,6 +74,26 @@ class ServerProcess:
             return self.process.wait(timeout=60)
 
 
+def a_base_config(path: Path) -> Path:
+    """The shipped kong.yml with the services and routes of the API products that tests make."""
+    sold = {"maps": ["maps"], "tiles": ["tiles"], "metered": ["metered"], "caps": ["caps-chat", "caps-status"]}
+    services = "".join(
+        f"  - {{name: {service}, url: 'http://127.0.0.1:9001', routes: [{', '.join(map(a_route, routes))}]}}\n"
+        for service, routes in sold.items()
+    )
+    shipped = (REPOSITORY / "kong.yml").read_text()
+    path.write_text(
+        shipped.replace("\nservices:\n", f"\nservices:\n{services}").replace(
+            "\nplugins:\n", "\nroutes:\n  - {name: forecasts, service: weather, paths: [/forecasts]}\n\nplugins:\n"
+        )
+    )
+    return path
+
+
+def a_route(name: str) -> str:
+    return f"{{name: {name}, paths: [/{name}]}}"
+
+
 @pytest.fixture(scope="module")
 def server_env(
     postgres_server: EmbeddedPostgres,
@@ -92,7 +112,7 @@ def server_env(
         "KM_REDIS_URL": valkey_server.url,
         "KM_CLICKHOUSE_DSN": event_store_dsn(directory / "events"),
         "KM_GATEWAY_SECRET": "for-tests-only-for-tests-only-for-tests",
-        "KM_KONG_CONFIG": str(REPOSITORY / "kong.yml"),
+        "KM_KONG_CONFIG": str(a_base_config(directory / "kong.yml")),
         "KM_USAGE_SPOOL_PATH": "/var/spool/kong-monetize/usage.log",
     }
     created = run_km("db", "create-token", env=env)

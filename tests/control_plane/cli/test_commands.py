@@ -107,7 +107,7 @@ class TestPlans:
             "    openapi: maps.json  # beside this file\n"
             "plans: []\n"
         )
-        assert "api_product tiles: create" in km("plans", "diff", str(plan_file)).stdout
+        assert "api-product tiles: create" in km("plans", "diff", str(plan_file)).stdout
         (tmp_path / "maps.json").unlink()
         result = km("plans", "diff", str(plan_file))
         assert result.exit_code == 1
