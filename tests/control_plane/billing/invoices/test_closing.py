@@ -6,6 +6,7 @@ from dataclasses import replace
 from sqlalchemy import select, update
 
 from control_plane.billing.invoices.tables import BilledPeriod
+from control_plane.billing.payments.operations import void_invoice
 from control_plane.subscriptions.tables import Subscription
 from tests.control_plane.billing.invoices.billing_kit import (
     DAY,
@@ -208,6 +209,24 @@ class TestPayingOtherwise:
         assert [(one.status, one.balance_applied_minor, one.amount_due_minor) for one in found] == [
             ("paid", 4_900, 0),
             ("open", 1_100, 3_800),
+        ]
+
+
+class TestVoidInvoice:
+    async def test_counts_as_never_made(self, billing: Billing):
+        await billing.plan()
+        customer = await billing.customer()
+        await billing.close(JAN_1)
+        await billing.use(customer, 51_000, at=JAN_1 + DAY)
+        await billing.close(FEB_1 + HOUR)
+        period = (await billing.invoices(customer))[1]
+        async with billing.sessions() as session, session.begin():
+            await void_invoice(session, invoice_id=period.id, reason="wrong", actor="test", now=FEB_1 + DAY)
+        await billing.close(FEB_1 + DAY)
+        await billing.close(MAR_1 + HOUR)
+        assert as_table(await billing.invoices(customer))[2:] == [
+            ("change", [("Starter plan", 4_900)]),
+            ("period", [("Requests", 150), ("Requests", 0), ("Starter plan", 4_900)]),
         ]
 
 
