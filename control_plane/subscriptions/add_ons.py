@@ -56,7 +56,8 @@ async def add_on(
 
     Raises:
         NotFoundError, SubscriptionOverError, AddOnsClosedError, AddOnHeldError, NotAnAddOnError,
-        PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError, ProductDiffersError, IntervalDiffersError.
+        PlanNotOnSaleError, PlanUnlistedError, CurrencyDiffersError, ProductDiffersError, IntervalDiffersError,
+        BillingDiffersError.
         ValidationFailedError: the quantity.
     """
     now = floor_ms(now)

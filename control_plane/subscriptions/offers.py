@@ -56,10 +56,24 @@ class IntervalDiffersError(ConflictError):
 
     def __init__(self, plan_interval: str, interval: str, *, add_on: bool = False) -> None:
         what = "add-on" if add_on else "plan"
-        instead = f"choose one by the {interval}" if add_on else "cancel at period end and subscribe anew"
+        instead = f"choose one by the {interval}"
+        if not add_on:
+            instead = "cancel at period end, or now with its unused time credited, and subscribe anew"
         super().__init__(
             "interval_differs",
             f"The {what} is billed by the {plan_interval}, the subscription by the {interval}: {instead}.",
+        )
+
+
+class BillingDiffersError(ConflictError):
+    """One subscription has invoices of ours or of Stripe's, not both."""
+
+    def __init__(self, code: str, billed_by: str, subscription_billed_by: str) -> None:
+        words = {"own": "by invoices of our own", "stripe": "by Stripe"}
+        super().__init__(
+            "billing_differs",
+            f"{code} is billed {words[billed_by]}, the subscription {words[subscription_billed_by]}: cancel at "
+            "period end and subscribe anew, or choose another.",
         )
 
 
@@ -107,16 +121,27 @@ async def version_on_sale(
 
 
 def require_change(subscription: Subscription, version: PlanVersion) -> None:
-    """Raise where a subscription cannot move to a version: ProductDiffersError, IntervalDiffersError."""
+    """Raise where a subscription cannot move to a version: ProductDiffersError, IntervalDiffersError,
+    BillingDiffersError.
+    """
     if version.plan.api_product_id != subscription.api_product_id:
         raise ProductDiffersError(version.plan.code)
     if version.interval != subscription.interval:
         raise IntervalDiffersError(version.interval, subscription.interval)
+    _require_billing(subscription, version)
 
 
 def require_addition(subscription: Subscription, version: PlanVersion) -> None:
-    """Raise where an add-on's version cannot stand beside the plan: ProductDiffersError, IntervalDiffersError."""
+    """Raise where an add-on's version cannot stand beside the plan: ProductDiffersError, IntervalDiffersError,
+    BillingDiffersError.
+    """
     if version.plan.api_product_id != subscription.api_product_id:
         raise ProductDiffersError(version.plan.code, add_on=True)
     if version.interval != subscription.interval:
         raise IntervalDiffersError(version.interval, subscription.interval, add_on=True)
+    _require_billing(subscription, version)
+
+
+def _require_billing(subscription: Subscription, version: PlanVersion) -> None:
+    if version.billed_by != subscription.billed_by:
+        raise BillingDiffersError(version.plan.code, version.billed_by, subscription.billed_by)

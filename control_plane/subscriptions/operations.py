@@ -118,7 +118,8 @@ async def change_plan(
 
     Raises:
         NotFoundError, SubscriptionOverError, PlanIsAddOnError, PlanNotOnSaleError, PlanUnlistedError,
-        CurrencyDiffersError, ProductDiffersError, IntervalDiffersError. ValidationFailedError: `effective_at` is
+        CurrencyDiffersError, ProductDiffersError, IntervalDiffersError,
+        BillingDiffersError. ValidationFailedError: `effective_at` is
         past, or not before the subscription's end.
     """
     now = floor_ms(now)

@@ -63,7 +63,8 @@ async def change(
 
     Raises:
         NotFoundError, SubscriptionOverError, SubscriptionEndingError, PlanIsAddOnError, PlanNotOnSaleError,
-        PlanUnlistedError, CurrencyDiffersError, ProductDiffersError, IntervalDiffersError.
+        PlanUnlistedError, CurrencyDiffersError, ProductDiffersError, IntervalDiffersError,
+        BillingDiffersError.
     """
     now = floor_ms(now)
     account, subscription = await bumped_subscription(session, subscription_id, now)

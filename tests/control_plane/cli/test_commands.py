@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 import typer
+import yaml
 
 from control_plane.entrypoints import cli
 from gateway_contract.api_keys import hash_api_key
@@ -114,6 +115,14 @@ class TestPlans:
         assert "api_products[1].openapi" in result.stderr
 
 
+TRIED = [
+    {"code": "tried", "name": "Tried", "api_product": "weather", "trial": {"days": 14}, "position": 8},
+    {"code": "tried-pro", "name": "Pro", "api_product": "weather", "position": 9},
+]
+EXTRA = {"code": "extra", "name": "Extra", "api_product": "weather", "position": 10}
+LONG_AGO = "2026-01-01T00:00:00Z"
+
+
 class TestSubscriptionsAndKeys:
     def test_from_account_to_invoice(self, km: Km, catalog: None):
         account = an_account(km)
@@ -140,6 +149,38 @@ class TestSubscriptionsAndKeys:
         back = answer(km("subscriptions", "override", subscription, "--plan-limits", "--json"))
         assert (back["windows_override"], back["quota_units_override"]) == (None, 70_000)
         assert km("subscriptions", "override", subscription).exit_code == 2
+
+    def test_trials_changes_pauses_and_add_ons(self, km: Km, tmp_path: Path):
+        plan_file = tmp_path / "plans.yml"
+        sold = yaml.safe_load((REPOSITORY / "plans.yml").read_text())
+        for plan, amount in zip(TRIED, (9, 99), strict=True):
+            sold["plans"].append({**plan, "prices": [{"model": "flat", "amount": amount}]})
+        sold["add_ons"] = [{**EXTRA, "prices": [{"model": "flat", "amount": 5}]}]
+        plan_file.write_text(yaml.safe_dump(sold))
+        applied = km("plans", "apply", str(plan_file))
+        assert applied.exit_code == 0, applied.stderr
+        began = km("subscriptions", "create", an_account(km), "tried")
+        assert re.search(r"tried\t1\ttrial\t", began.stdout), began.stdout
+        subscription = re.search(r"sub_\w+", began.stdout)[0]
+        assert "status                trialing" in km("subscriptions", "show", subscription).stdout
+        assert (
+            "must be after the trial's end" in km("subscriptions", "extend-trial", subscription, LONG_AGO).stderr
+        )
+        assert answer(km("subscriptions", "end-trial", subscription, "--json"))["status"] == "active"
+        assert km("subscriptions", "change", subscription, "tried-pro").stderr == "The change: now.\n"
+        assert "planned for 20" in km("subscriptions", "change", subscription, "tried").stderr
+        assert len(answer(km("subscriptions", "discard-change", subscription, "--json"))["phases"]) == 3
+        added = km("subscriptions", "add-on", "add", subscription, "extra", "--quantity", "2")
+        assert "extra\t1\t2\t" in added.stdout
+        assert "extra\t1\t5\t" in km("subscriptions", "add-on", "quantity", subscription, "extra", "5").stdout
+        planned = answer(km("subscriptions", "add-on", "remove", subscription, "extra", "--json"))
+        assert planned["add_ons"][0]["ends_at"] == planned["current_period"]["end"]
+        km("subscriptions", "add-on", "keep", subscription, "extra")
+        assert answer(km("subscriptions", "add-on", "list", subscription, "--json"))[0]["ends_at"] is None
+        for command, status in (("pause", "paused"), ("resume", "active")):
+            assert answer(km("subscriptions", command, subscription, "--json"))["status"] == status
+        ended = answer(km("subscriptions", "cancel", subscription, "--at", "now", "--credit-unused", "--json"))
+        assert (ended["status"], ended["unused_time"]) == ("canceled", "credited")
 
     def test_a_key_is_shown_once(self, km: Km):
         account = an_account(km)

@@ -18,6 +18,7 @@ from control_plane.subscriptions.add_ons import (
 )
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.offers import (
+    BillingDiffersError,
     IntervalDiffersError,
     NotAnAddOnError,
     PlanNotOnSaleError,
@@ -121,6 +122,7 @@ class TestAddOn:
             ({"interval": "year"}, (IntervalDiffersError, "interval_differs")),
             ({"currency": "EUR"}, (CurrencyDiffersError, "currency_differs")),
             ({"visibility": "hidden"}, (PlanUnlistedError, "plan_unlisted")),
+            ({"billed_by": "stripe"}, (BillingDiffersError, "billing_differs")),
             ({"kind": "plan"}, (NotAnAddOnError, "not_an_add_on")),
         ],
     )

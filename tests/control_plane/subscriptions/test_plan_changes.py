@@ -7,7 +7,7 @@ import pytest
 from control_plane.catalog.tables import PlanVersion, Price
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.subscriptions.advance import advance
-from control_plane.subscriptions.offers import PlanIsAddOnError
+from control_plane.subscriptions.offers import BillingDiffersError, PlanIsAddOnError
 from control_plane.subscriptions.operations import cancel, change_plan, withdraw_cancellation
 from control_plane.subscriptions.plan_changes import SubscriptionEndingError, change, discard_change, gives_more
 from control_plane.subscriptions.statuses import pause, resume
@@ -112,6 +112,12 @@ class TestChange:
             with pytest.raises(PlanIsAddOnError) as refused:
                 await attempt
             assert refused.value.code == "plan_is_add_on"
+
+    async def test_from_our_invoices_to_stripes_is_refused(self, session, subscription, now):
+        await a_published_plan(session, now=now, code="by-stripe", position=3, billed_by="stripe")
+        with pytest.raises(BillingDiffersError, match="billed by Stripe") as refused:
+            await change(session, plan_code="by-stripe", **of(subscription, now))
+        assert refused.value.code == "billing_differs"
 
 
 class TestDiscardChange:
