@@ -36,7 +36,7 @@ class TestSpendCap:
     def test_is_set_shown_and_taken_away(self, km: Km, subscription: str):
         assert "$250.00" in km("subscriptions", "spend-cap", subscription, "250.00").stdout
         shown = km("subscriptions", "show", subscription).stdout
-        assert "spend_cap.text        $250.00" in shown
+        assert "spend_cap             $250.00" in shown
         found = answer(km("subscriptions", "show", subscription, "--json"))
         lines = km("invoices", "preview", found["account_id"], "caps").stdout
         assert "Spend cap: $250.00, $201.00 left" in lines

@@ -170,7 +170,7 @@ async def catalogue(sessions: async_sessionmaker[AsyncSession], now: datetime) -
 
 class TestAnyHistory:
     @settings(
-        max_examples=8,
+        max_examples=5,
         deadline=None,
         # shrinking replays hundreds of histories; the actions of a failing one are short enough to read
         phases=[Phase.explicit, Phase.reuse, Phase.generate],
