@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -127,6 +127,7 @@ class TestCounting:
         changed = timeline(phase(1, "a", after(-40), MARCH), phase(2, "b", MARCH, None))
         assert self.counted(changed).allowance is None
 
+    @settings(max_examples=50, deadline=None)
     @given(
         data=st.data(),
         on_change=st.sampled_from([FULL, CARRY, PRORATED]),
