@@ -36,6 +36,12 @@ WHERE id = ANY (CAST(:ids AS text[]))
 ORDER BY id
 ON CONFLICT (subscription_id) DO UPDATE SET look_at = least(subscription_billing.look_at, excluded.look_at)
 """)
+_PUT_OFF = text("""
+UPDATE subscription_billing SET look_at = :until WHERE subscription_id = (
+    SELECT subscription_id FROM subscription_billing WHERE look_at IS NOT NULL
+    ORDER BY look_at, subscription_id LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING subscription_id
+""")
 _UNKNOWN = text("""
 SELECT id FROM subscriptions
 WHERE NOT EXISTS (SELECT 1 FROM subscription_billing WHERE subscription_id = subscriptions.id)
@@ -62,6 +68,12 @@ async def look_at_unknown(session: AsyncSession, *, now: datetime, limit: int = 
     ids = list((await session.execute(_UNKNOWN, {"limit": limit})).scalars())
     await look_at(session, ids, now=now)
     return len(ids)
+
+
+async def put_off_next(session: AsyncSession, *, until: datetime) -> str | None:
+    """Look at the subscription that is due first, of those that nobody holds, only at a later moment."""
+    found: str | None = (await session.execute(_PUT_OFF, {"until": until})).scalar()
+    return found
 
 
 async def note_progress(

@@ -2,20 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.billing.invoices import metrics
 from control_plane.billing.invoices.closing import ClosingConfig, ClosingResult, close_due
 from control_plane.billing.invoices.late_usage import find_late_usage
-from control_plane.billing.invoices.progress import look_at_changed, look_at_unknown
+from control_plane.billing.invoices.progress import look_at_changed, look_at_unknown, put_off_next
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.errors import KmError
 from control_plane.usage.loops import Pauses, sleep_unless
 
 log = structlog.get_logger(__name__)
+# what is wrong with one subscription must not keep the others from being billed
+OF_ONE = (KmError, ValueError, KeyError, IntegrityError, DataError)
+PUT_OFF = timedelta(hours=1)
 T = TypeVar("T")
 
 
@@ -60,7 +66,11 @@ async def close_round(
     """Take news and close one batch, each in its own transaction; None where there was neither."""
     told = await _in_transaction(sessions, lambda session: look_at_changed(session, now=now))
     with metrics.ROUND_SECONDS.time():
-        result = await _in_transaction(sessions, lambda session: close_due(session, config=config, now=now))
+        try:
+            result = await _in_transaction(sessions, lambda session: close_due(session, config=config, now=now))
+        except OF_ONE as error:
+            log.warning("a batch cannot be billed: its subscriptions are tried one by one", error=repr(error))
+            result = await _one_by_one(sessions, config=config, now=now)
     metrics.INVOICES_FINALISED.inc(result.finalised)
     metrics.PERIODS_BILLED.inc(result.closed)
     metrics.WAITING.set(result.waiting)
@@ -74,6 +84,26 @@ async def close_all(
     await sweep(sessions, now=now)
     total = ClosingResult()
     while (result := await close_round(sessions, config=config, now=now)) is not None:
+        total = total + result
+    return total
+
+
+async def _one_by_one(
+    sessions: async_sessionmaker[AsyncSession], *, config: ClosingConfig, now: datetime
+) -> ClosingResult:
+    """Close as many subscriptions as a batch has, each by itself; put off the one that cannot be billed."""
+    alone, total = replace(config, batch=1), ClosingResult()
+    for _ in range(config.batch):
+        try:
+            result = await _in_transaction(sessions, lambda session: close_due(session, config=alone, now=now))
+        except OF_ONE as error:
+            put_off = await _in_transaction(sessions, lambda session: put_off_next(session, until=now + PUT_OFF))
+            metrics.FAILURES.labels("subscription").inc()
+            log.warning("a subscription cannot be billed", subscription_id=put_off, error=repr(error))
+            total = total + ClosingResult(looked=1)
+            continue
+        if not result.looked:
+            break
         total = total + result
     return total
 

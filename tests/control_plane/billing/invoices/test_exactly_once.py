@@ -100,6 +100,19 @@ class TestWorkersSideBySide:
             customer.id: 9_800 + 150 * number for number, customer in enumerate(customers)
         }
 
+    async def test_bill_the_others_where_one_subscription_cannot_be_billed(self, billing: Billing):
+        await billing.plan()
+        broken, *others = [await billing.customer() for _ in range(3)]
+        async with billing.sessions() as session, session.begin():
+            statement = text("UPDATE accounts SET currency = 'EUR' WHERE id = :id")
+            await session.execute(statement, {"id": broken.account_id})
+        await billing.close(JAN_1)
+        assert await charged(billing.sessions) == {other.id: 4_900 for other in others}
+        async with billing.sessions() as session, session.begin():
+            await session.execute(text("UPDATE accounts SET currency = 'USD'"))
+        await billing.close(JAN_1 + HOUR)
+        assert len(await charged(billing.sessions)) == 3
+
     async def test_do_nothing_where_nothing_is_due(self, billing: Billing):
         await billing.plan()
         customer = await billing.customer()
