@@ -13,6 +13,7 @@ from control_plane.rating.phases import PhaseUsage
 from control_plane.rating.runs import period_runs
 from control_plane.rating.versions import RatedVersion, SoldPrice, read_version
 from tests.control_plane.rating.oracle import DIGITS, Phase, Plan, bill, rounded
+from tests.control_plane.rating.unhurried import UNHURRIED
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 METERS = ("requests", "tokens")
@@ -163,6 +164,7 @@ FOURTEENTHS = {
 
 
 class TestEveryBill:
+    @settings(UNHURRIED, max_examples=60)
     @given(case=cases)
     @example(case=FOURTEENTHS)
     def test_is_what_counting_call_by_call_gives(self, case):
@@ -176,14 +178,14 @@ class TestEveryBill:
         last = [one.kind == "commitment" for one in rated]
         assert last == sorted(last)
 
-    @settings(max_examples=30)
+    @settings(UNHURRIED, max_examples=30)
     @given(case=cases, data=st.data())
     def test_is_the_same_whatever_order_its_phases_come_in(self, case, data):
         once = rate(**case)
         assert rate(**{**case, "phases": data.draw(st.permutations(case["phases"]))}) == once
         assert rate(**case) == once
 
-    @settings(max_examples=50)
+    @settings(UNHURRIED, max_examples=50)
     @given(case=cases, data=st.data())
     def test_is_the_same_when_a_phase_is_cut_in_two(self, case, data):
         whole = [phase for phase in case["phases"] if phase.end - phase.start > 1]
@@ -214,7 +216,7 @@ class TestCarry:
     """What was used before counts: for the same prices, any number of cuts comes to what no cut does."""
 
     @pytest.mark.parametrize("model", CARRIED)
-    @settings(max_examples=40)
+    @settings(UNHURRIED, max_examples=40)
     @given(data=st.data(), used=st.lists(st.tuples(st.sampled_from("ABC"), small), min_size=2, max_size=6))
     def test_over_any_cuts_costs_what_no_cut_does(self, model, data, used):
         sold = (model, "requests", data.draw(CARRIED[model]))
@@ -230,6 +232,7 @@ class TestCarry:
         )
         assert by_parts == at_once
 
+    @UNHURRIED
     @given(sold=tiers(), used=st.lists(st.tuples(st.sampled_from("ABC"), small), min_size=1, max_size=6))
     def test_never_makes_the_flat_amounts_of_tiers_dearer(self, sold, used):
         same = {code: Plan(prices=[("graduated", "requests", sold)], on_change="carry") for code in "ABC"}
@@ -246,6 +249,7 @@ class TestCarry:
 
 
 class TestProrated:
+    @UNHURRIED
     @given(start=st.integers(0, 39), end=st.integers(1, 40), included=st.integers(0, 50), used=st.integers(0, 60))
     def test_allowance_is_that_of_the_time_left_however_early_the_version_ends(self, start, end, included, used):
         if end <= start:
@@ -262,6 +266,7 @@ class TestProrated:
         left = -(-included * (40 - start) // 40)
         assert one.line.quantity == max(0, used - left)
 
+    @UNHURRIED
     @given(cuts=st.sets(st.integers(1, 39), max_size=4), price_amount=money)
     def test_fixed_amounts_over_any_cuts_add_up_to_the_whole(self, cuts, price_amount):
         edges = [0, *sorted(cuts), 40]

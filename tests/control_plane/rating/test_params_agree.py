@@ -11,6 +11,7 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.rating import params as rating
 from control_plane.rating.model import RatingError
 from control_plane.rating.models import MODELS, read_price
+from tests.control_plane.rating.unhurried import UNHURRIED
 
 texts = st.sampled_from(
     ["0", "1", "49.00", "0.0015", "7.5", "100", "100.01", "999999999999.999999999999", "1000000000000",
@@ -61,6 +62,7 @@ class TestCatalogueAndRating:
     def test_have_the_same_bounds(self, name):
         assert getattr(catalog, name) == getattr(rating, name)
 
+    @UNHURRIED
     @given(price=priced, currency=st.sampled_from(["USD", "JPY", "KWD"]))
     @example(price=("volume", {"tiers": [{"up_to": None}]}), currency="USD")
     @example(price=("overage", {"included": 2**53, "unit_amount": "1"}), currency="USD")
@@ -76,6 +78,7 @@ class TestCatalogueAndRating:
         if understood is not None:
             assert read(model, accepted, currency) == understood
 
+    @UNHURRIED
     @given(amount=st.decimals(0, 10**6, places=4))
     def test_numbers_are_read_by_rating_in_their_canonical_form(self, amount: Decimal):
         (kept,) = (canonical("per_unit", {"unit_amount": amount}, "USD"),)

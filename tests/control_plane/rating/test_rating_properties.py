@@ -11,6 +11,7 @@ from control_plane.rating.models import read_price
 from control_plane.rating.rate import rate, rated_line, total_minor
 from control_plane.rating.words import unit_of
 from tests.control_plane.rating.oracle import cost_of, rounded
+from tests.control_plane.rating.unhurried import UNHURRIED
 
 amounts = st.decimals(min_value=0, max_value=100_000, places=12, allow_nan=False).map(lambda d: f"{d:f}")
 # amounts have 17 digits, and their products must have no more than decimals hold (28)
@@ -63,6 +64,7 @@ def exact(price: tuple[str, dict], quantity: int) -> Decimal:
 
 
 class TestEveryPrice:
+    @UNHURRIED
     @given(price=any_price, quantity=units, currency=currencies, share=shares())
     def test_is_exact_and_rounded_once_half_up(self, price, quantity, currency, share):
         model, params = price
@@ -76,12 +78,14 @@ class TestEveryPrice:
         assert line.formula
         assert [line] == rated(price, quantity, currency=currency, share=share)
 
+    @UNHURRIED
     @given(price=st.one_of(overages, graduateds, volumes), quantity=units)
     def test_tiers_hold_every_unit_and_add_up(self, price, quantity):
         for line in rated(price, quantity):
             assert sum(tier.quantity for tier in line.tiers) == quantity
             assert sum(Fraction(tier.amount) for tier in line.tiers) == Fraction(line.exact_amount)
 
+    @UNHURRIED
     @given(price=any_price, quantity=units, share=shares(), before=units, left=shares())
     def test_steps_say_what_it_charges_whatever_its_allowance(self, price, quantity, share, before, left):
         made = read_price(*price, "USD").under(Allowance(units_before=before, share=left))
@@ -96,6 +100,7 @@ class TestEveryPrice:
 
 
 class TestCommitment:
+    @UNHURRIED
     @given(minimum=cents, used=cents, share=shares())
     def test_with_what_it_counts_costs_the_larger_of_both(self, minimum, used, share):
         price = read_price("commitment", {"amount": f"{Decimal(minimum) / 100:.2f}", "counts": "usage"}, "USD")
@@ -112,10 +117,12 @@ class TestCommitment:
 
 
 class TestMonotonic:
+    @UNHURRIED
     @given(price=monotonic_price, quantity=units, more=units)
     def test_more_usage_never_costs_less(self, price, quantity, more):
         assert exact(price, quantity) <= exact(price, quantity + more)
 
+    @UNHURRIED
     @given(price=flats, share=shares())
     def test_a_longer_part_never_costs_less(self, price, share):
         (part,) = rated(price, 0, share=share)
@@ -124,14 +131,17 @@ class TestMonotonic:
 
 
 class TestAdditive:
+    @UNHURRIED
     @given(price=st.one_of(per_units, percentages), first=units, second=units)
     def test_prices_without_allowance_add_up_exactly(self, price, first, second):
         assert exact(price, first) + exact(price, second) == exact(price, first + second)
 
+    @UNHURRIED
     @given(price=overages, first=units, second=units)
     def test_two_allowances_never_cost_more_than_one(self, price, first, second):
         assert exact(price, first) + exact(price, second) <= exact(price, first + second)
 
+    @UNHURRIED
     @given(price=flats, period_ms=st.integers(min_value=1, max_value=10**10), cut=st.fractions(0, 1))
     def test_flat_parts_add_up_to_the_whole_within_a_minor_unit(self, price, period_ms, cut):
         first_ms = int(period_ms * cut)
@@ -139,6 +149,7 @@ class TestAdditive:
         split = sum(line.amount_minor for share in parts for line in rated(price, 0, share=share))
         assert abs(split - total_minor(rated(price, 0))) <= 1
 
+    @UNHURRIED
     @given(included=units, amount=amounts, quantity=units)
     def test_overage_is_a_graduated_price_with_a_free_first_tier(self, included, amount, quantity):
         free = [{"up_to": included, "unit_amount": "0"}] if included else []

@@ -13,6 +13,7 @@ from control_plane.rating.phases import PhaseUsage
 from control_plane.rating.rate import total_minor
 from control_plane.rating.runs import Run, period_runs
 from control_plane.rating.versions import SoldPrice, read_version
+from tests.control_plane.rating.unhurried import UNHURRIED
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = datetime(2026, 12, 1, tzinfo=UTC)
@@ -101,7 +102,7 @@ class TestPeriodRuns:
         }
         assert before == {"s": [0, 30], "g": [10]}
 
-    @settings(max_examples=30)
+    @settings(UNHURRIED, max_examples=30)
     @given(cuts=st.lists(st.integers(min_value=0, max_value=PERIOD_MS), max_size=6))
     def test_parts_of_a_period_always_make_the_whole(self, cuts):
         edges = [0, *sorted(cuts), PERIOD_MS]
