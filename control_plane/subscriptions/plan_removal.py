@@ -4,8 +4,8 @@ Nothing here commits. Archiving a plan alone is the catalogue's (`catalog.operat
 keeps it.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import delete, select, text
 from sqlalchemy.exc import IntegrityError
@@ -173,8 +173,8 @@ async def _product_changed(
     session: AsyncSession,
     product_id: str,
     action: str,
-    before: Mapping[str, object],
-    after: Mapping[str, object] | None,
+    before: dict[str, Any],
+    after: dict[str, Any] | None,
     *,
     actor: str,
     now: datetime,

@@ -61,10 +61,17 @@ class TestPlanFile:
             " {model: overage, included: 5, unit_amount: {USD: 0.001, EUR: 0.0009, JPY: 0.1}}]"
         ).plans[0].terms  # fmt: skip
         assert terms.other_currencies == ("EUR", "JPY")
-        assert [price.params["amount"] for price in terms.prices if price.model == "flat"] == ["49.00", "45.00", "7000"]
+        assert [price.params["amount"] for price in terms.prices if price.model == "flat"] == [
+            "49.00",
+            "45.00",
+            "7000",
+        ]
         yen = terms.in_currency("JPY")
         assert (yen.currency, yen.other_currencies) == ("JPY", ())
-        assert [price.params for price in yen.prices] == [{"amount": "7000"}, {"included": 5, "unit_amount": "0.1"}]
+        assert [price.params for price in yen.prices] == [
+            {"amount": "7000"},
+            {"included": 5, "unit_amount": "0.1"},
+        ]
         assert terms.in_currency("USD").prices[1].params["unit_amount"] == "0.001"
         assert (terms.is_sold_in("EUR"), terms.is_sold_in("CHF")) == (True, False)
 
