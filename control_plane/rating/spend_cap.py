@@ -76,7 +76,8 @@ def compile_spend_cap(
     `amount_minor` bounds all that is due in the period, None for no such cap; `prepaid_minor` what its use may
     cost, but for use of versions that are `invoiced`. The stricter of both holds. `reserves` gives by route the
     most units of each dimension that a call can report. A cap that is used up, by what is fixed or by earlier
-    versions, leaves calls that cost nothing. Of a commitment nothing comes off: use pays towards it.
+    versions, leaves calls that cost nothing. Of a commitment nothing comes off, since use pays towards it; but where
+    an add-on in force charges by use, which does not, all of it does.
     """
     # in an order that does not depend on when each began: caps of two periods are compared price by price
     runs = sorted(period.runs, key=lambda run: (run.version.is_add_on, run.version.version_id))
@@ -140,6 +141,7 @@ def _left_for_use(
 ) -> tuple[int, int, bool] | None:
     """Return the amount of the cap that holds, what it leaves for use, and whether credits set it."""
     used, minimums = _closed_minor(period, currency)
+    minimums += _beside_add_ons_minor(period, currency)
     left: list[tuple[int, bool, int]] = []
     if amount_minor is not None:
         fixed = sum(rated.line.amount_minor for rated in rate_period(period.runs) if rated.kind in _FIXED)
@@ -161,13 +163,35 @@ def _closed_minor(period: CappedPeriod, currency: str, *, without: Collection[st
             continue
         units = _most_used(period, run.version.version_id)
         cost = sum(round_minor(cost_of(steps, units.get(meter, 0)), currency) for meter, steps in _tables_of(run))
-        fixed = sum(rated.line.amount_minor for rated in rate_period([run]) if rated.kind in _FIXED)
         used += cost
-        for price in run.version.prices:
-            if isinstance(price.price, Commitment):
-                due = round_minor(run.share.of(price.price.amount), currency)
-                minimums += max(0, due - cost - (0 if price.price.counts == USAGE else fixed))
+        minimums += _minimum_minor(run, cost, currency)
     return used, minimums
+
+
+def _beside_add_ons_minor(period: CappedPeriod, currency: str) -> int:
+    """Return what minimums in force add to the use of add-ons in force, which does not pay towards them.
+
+    The gateway adds up all use, so it comes off whole: use of the plan up to its minimum takes from the cap then.
+    """
+    in_force = [run for run in period.runs if run.version.version_id in period.in_force]
+    if not any(run.version.is_add_on and _tables_of(run) for run in in_force):
+        return 0
+    return sum(_minimum_minor(run, 0, currency) for run in in_force)
+
+
+def _minimum_minor(run: Run, cost_minor: int, currency: str) -> int:
+    """Return what the minimums of a run add to `cost_minor` of its use."""
+    fixed = sum(rated.line.amount_minor for rated in rate_period([run]) if rated.kind in _FIXED)
+    return sum(
+        max(
+            0,
+            round_minor(run.share.of(price.price.amount), currency)
+            - cost_minor
+            - (0 if price.price.counts == USAGE else fixed),
+        )
+        for price in run.version.prices
+        if isinstance(price.price, Commitment)
+    )
 
 
 def _most_used(period: CappedPeriod, version_id: str) -> dict[str, int]:

@@ -133,3 +133,18 @@ class TestEveryPath:
             without = bill(runs_of(sold, played[:number], [*used, 0]))
             used.append(made)
             assert bill(runs_of(sold, played[:number], used)) <= max(cap_minor, without)
+
+    def test_use_of_an_add_on_does_not_pay_towards_the_plans_minimum(self):
+        minimum = SoldPrice(
+            position=0, model="commitment", meter=None, params={"amount": "1.00", "counts": "usage"}
+        )
+        per_call = SoldPrice(position=1, model="per_unit", meter="requests", params={"unit_amount": "0.01"})
+        plan = read_version(version_id="a", name="a", currency="USD", prices=[minimum, per_call])
+        add_on = read_version(version_id="add_on", name="x", currency="USD", prices=[per_call], is_add_on=True)
+        sold = {"a": plan, "add_on": add_on}
+        # alone, the first hundred calls cost nothing more
+        assert cap_now(sold, [Stage("a", False, 0, 0)], [0], 1_00).ceiling_units == 100
+        # beside the add-on three calls cost three cents, and up to three more of the plan's
+        cap = cap_now(sold, [Stage("a", True, 0, 0)], [0], 1_06)
+        assert cap.ceiling_units == 3
+        assert bill(runs_of(sold, [Stage("a", True, 0, 0)], [3])) == 1_03
