@@ -414,7 +414,7 @@ class TestProgram:
         for command in app.registered_commands:
             assert f"`km {command.name}" in text, command.name
         for group in app.registered_groups:
-            (row,) = [line for line in text.splitlines() if f"`km {group.name} " in line]
+            row = "\n".join(line for line in text.splitlines() if f"`km {group.name} " in line)
             for command in group.typer_instance.registered_commands:
                 assert f"{command.name}`" in row or f"{command.name} " in row, (group.name, command.name)
 
