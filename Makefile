@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check fmt lock docs bench bench-gateway bench-pipeline soak clean install install-demo
+.PHONY: help demo dev test check fmt lock docs bench bench-gateway bench-pipeline bench-billing soak clean install install-demo
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ bench-gateway: $(VENV)/.dev ## the gateway's part of it: plugin server, events, 
 
 bench-pipeline: $(VENV)/.dev ## the way of an event: shipper, collector, store, rollups, freshness, charts
 	@$(BIN)/python benchmarks/run.py pipeline
+
+bench-billing: $(VENV)/.dev ## closing billing periods: 100,000 subscriptions, drafts and final invoices
+	@$(BIN)/python benchmarks/run.py billing
 
 SOAK_MINUTES ?= 30
 SOAK_SEED ?= 1

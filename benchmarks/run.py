@@ -2,7 +2,7 @@
 
 Each `bench_*.py` prints a table and writes JSON to `benchmarks/results/`. Figures are ratios within one run:
 compare nothing across machines. Name some to run only those: `python benchmarks/run.py limit shipper`; `gateway`
-names all of the gateway's, `pipeline` those of an event's way.
+names all of the gateway's, `pipeline` those of an event's way, `billing` those of invoices.
 """
 
 import subprocess
@@ -21,6 +21,7 @@ GROUPS = {
         "million_keys",
     ],
     "pipeline": ["shipper", "collector", "ingest", "pipeline", "freshness", "chart", "pipeline_memory"],
+    "billing": ["closing"],
 }
 
 
