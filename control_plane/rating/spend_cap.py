@@ -76,8 +76,8 @@ def compile_spend_cap(
     `amount_minor` bounds all that is due in the period, None for no such cap; `prepaid_minor` what its use may
     cost, but for use of versions that are `invoiced`. The stricter of both holds. `reserves` gives by route the
     most units of each dimension that a call can report. A cap that is used up, by what is fixed or by earlier
-    versions, leaves calls that cost nothing. Of a commitment nothing comes off, since use pays towards it; but where
-    an add-on in force charges by use, which does not, all of it does.
+    versions, leaves calls that cost nothing. Of a commitment nothing comes off, since use pays towards it; but
+    where an add-on in force charges by use, which does not, all of it does.
     """
     # in an order that does not depend on when each began: caps of two periods are compared price by price
     runs = sorted(period.runs, key=lambda run: (run.version.is_add_on, run.version.version_id))
