@@ -1,6 +1,6 @@
 """Setting spend caps, and refusing what would break one. Nothing here commits."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -9,68 +9,29 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
+from control_plane.billing.call_bounds import prepaid_on_sale, require_bounds, require_maximums
 from control_plane.billing.invoices.due import due_lines, runs_of
 from control_plane.billing.invoices.model import ChargeLine
-from control_plane.billing.terms import Terms, read_terms, terms_of
-from control_plane.catalog.meter_queries import meters_of_versions
-from control_plane.catalog.meters import Aggregation, MeteredEvents
-from control_plane.catalog.model import MEASURED_METERS, unit_maximum
+from control_plane.billing.terms import Terms, read_terms
 from control_plane.catalog.prices import canonical_amount
 from control_plane.catalog.queries import api_product, plan_versions
-from control_plane.catalog.tables import Meter
+from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.foundation.money import Money, minor_units
 from control_plane.foundation.period import BillingPeriod
 from control_plane.rating.cost_tables import MAX_CAP_MINOR
 from control_plane.rating.period import ChargeKind, rate_period
-from control_plane.rating.spend_cap import charges_by_use, reported_dimensions
+from control_plane.rating.spend_cap import charges_by_use
 from control_plane.rating.words import format_amount
 from control_plane.subscriptions import own_terms
 from control_plane.subscriptions.model import OVER
-from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.subscriptions.timeline import Timeline, TimelinePhase
 from control_plane.subscriptions.timelines import timeline, timelines
 from control_plane.usage.rollups.phase_units import units_of_phases
 
 FIELD = "amount"
-
-
-class MaximumMissingError(ConflictError):
-    """A spend cap needs to know how much one call can cost, and for this route nobody said."""
-
-    def __init__(self, *, plan: str, product: str, route: str, dimension: str) -> None:
-        why = (
-            "how many of them a call comes to is known only afterwards."
-            if dimension in MEASURED_METERS
-            else f"API product {product} does not declare how many of them one call to route {route} can report "
-            "at most (unit_maximums)."
-        )
-        super().__init__(
-            "unit_maximum_missing",
-            f"No spend cap can be kept on plan {plan}: it charges for {dimension}, and {why}",
-        )
-
-
-class MeterUncappedError(ConflictError):
-    """A spend cap is kept by the gateway, call by call; what this meter counts, it cannot bound."""
-
-    def __init__(self, *, plan: str, meter: Meter) -> None:
-        super().__init__(
-            "meter_uncapped",
-            f"No spend cap can be kept on plan {plan}: it charges for {meter.name} ({meter.code}), and "
-            f"{_why_unbounded(meter)}",
-        )
-
-
-def _why_unbounded(meter: Meter) -> str:
-    if meter.events != MeteredEvents.CALLS:
-        return "what applications report never passes the gateway."
-    if meter.aggregation == Aggregation.UNIQUE:
-        return "how many different values a period comes to is known only afterwards."
-    if meter.aggregation in {Aggregation.MAX, Aggregation.LATEST}:
-        return "what it comes to can change with every event until the period is over."
-    return "the gateway counts requests and reported units only, not what a meter makes of them."
 
 
 class CapBelowFixedChargesError(ConflictError):
@@ -111,7 +72,7 @@ async def set_spend_cap(
     amount_minor = _amount_minor(amount, currency)
     terms = await _terms(session, found, currency)
     _check_fixed_charges(found, terms, Money(amount_minor, currency), now)
-    await _check_bounds(session, _versions_ahead(found, now))
+    await require_bounds(session, _versions_ahead(found, now))
     current = found.phase_at(now) or found.phases[-1]
     effective = charges_by_use(terms[key].rated for key in _versions_of(current))
     await own_terms.set_spend_cap(
@@ -136,17 +97,18 @@ async def remove_spend_cap(
 async def require_cap_kept(session: AsyncSession, subscription: Subscription, *, now: datetime) -> None:
     """Refuse a change of plan or add-ons, just made, under which the subscription's spend cap could not be kept.
 
-    Without a cap nothing is refused.
+    Or, where credits pay for its use, could not bound it. Without either nothing is refused.
     Of this billing period counts what is known of its use by now: the gateway's calls of the last seconds are not.
 
     Raises:
         MaximumMissingError, MeterUncappedError, CapBelowFixedChargesError.
     """
-    if subscription.spend_cap_minor is None:
-        return
     await session.flush()
     found = await timeline(session, subscription.id)
-    await _check_bounds(session, _versions_ahead(found, now))
+    await require_bounds(session, await _paid_ahead(session, [found], now), prepaid=True)
+    if subscription.spend_cap_minor is None:
+        return
+    await require_bounds(session, _versions_ahead(found, now))
     currency = (await account(session, found.account_id)).currency
     terms = await _terms(session, found, currency)
     cap = Money(subscription.spend_cap_minor, currency)
@@ -162,17 +124,41 @@ async def require_cap_kept(session: AsyncSession, subscription: Subscription, *,
 async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
     """Refuse a change of an API product, just made, under which a customer's spend cap could not be kept.
 
+    Nor may it leave out what bounds the use that credits pay for: of prepaid plans on sale, and of those in use.
+
     Raises:
         MaximumMissingError, MeterUncappedError: for the first of them.
     """
     product = await api_product(session, product_code)
-    statement = select(Subscription.id).where(
-        Subscription.api_product_id == product.id,
-        Subscription.spend_cap_minor.is_not(None),
-        Subscription.status.not_in(sorted(OVER)),
+    on_sale = await prepaid_on_sale(session, product.id)
+    live = Subscription.api_product_id == product.id, Subscription.status.not_in(sorted(OVER))
+    prepaid = (
+        select(SubscriptionPhase.subscription_id)
+        .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
+        .where(PlanVersion.payment == "prepaid")
     )
-    capped = await timelines(session, (await session.scalars(statement)).all())
-    await _check_bounds(session, set().union(*(_versions_ahead(found, now) for found in capped.values())))
+    concerned = await session.execute(
+        select(Subscription.id, Subscription.spend_cap_minor).where(
+            *live, Subscription.spend_cap_minor.is_not(None) | Subscription.id.in_(prepaid)
+        )
+    )
+    caps: dict[str, int | None] = dict(concerned.all())
+    found = await timelines(session, caps)
+    capped = [one for key, one in found.items() if caps[key] is not None]
+    await require_bounds(session, set().union(*(_versions_ahead(one, now) for one in capped)))
+    await require_maximums(session, on_sale | await _paid_ahead(session, found.values(), now))
+
+
+async def _paid_ahead(session: AsyncSession, found: Iterable[Timeline], now: datetime) -> set[str]:
+    """Return the versions in force now or later whose use credits pay: prepaid plans, and add-ons beside them."""
+    phases = [phase for one in found for phase in _ahead(one, now)]
+    versions = await plan_versions(session, {phase.plan_version_id for phase in phases})
+    return {
+        version_id
+        for phase in phases
+        if versions[phase.plan_version_id].payment == "prepaid"
+        for version_id in _versions_of(phase)
+    }
 
 
 async def _terms(session: AsyncSession, found: Timeline, currency: str) -> dict[str, Terms]:
@@ -266,24 +252,6 @@ def _periods(found: Timeline, now: datetime) -> tuple[BillingPeriod, ...]:
 
 def _total_minor(lines: Iterable[ChargeLine]) -> int:
     return sum(line.amount_minor for line in lines)
-
-
-async def _check_bounds(session: AsyncSession, version_ids: Collection[str]) -> None:
-    versions = await plan_versions(session, version_ids)
-    declared = await meters_of_versions(session, list(versions))
-    for version_id in sorted(versions):
-        version, priced = versions[version_id], declared.get(version_id, {})
-        # in every currency the same is counted
-        reported = reported_dimensions([terms_of(version, priced, currency=version.currency).rated])
-        for code in sorted(reported & priced.keys()):
-            raise MeterUncappedError(plan=version.plan.code, meter=priced[code])
-        product = version.plan.api_product
-        for route in product.routes:
-            for dimension in sorted(reported):
-                if unit_maximum(product.unit_maximums, route=route, dimension=dimension) is None:
-                    raise MaximumMissingError(
-                        plan=version.plan.code, product=product.code, route=route, dimension=dimension
-                    )
 
 
 def _text(amount_minor: int, currency: str) -> str:

@@ -20,7 +20,7 @@ from control_plane.catalog.plan_schema import (
 )
 from control_plane.catalog.plan_terms import read_terms
 from control_plane.catalog.rules import check_code, check_description, check_product
-from control_plane.catalog.sale_rules import Sale
+from control_plane.catalog.sale_rules import Sale, unbounded_meters
 from control_plane.catalog.terms_rules import check_terms, names_in_file
 from control_plane.catalog.yaml_text import load_yaml
 from control_plane.foundation.errors import Problem, ValidationFailedError
@@ -168,7 +168,8 @@ class _Reader:
         declared = [meter for meter in self._meters if meter.api_product == product.code]
         monthly = frozenset(meter.code for meter in declared if meter.aggregation is Aggregation.UNIQUE)
         meters = product.meters.union(meter.code for meter in declared) - monthly
-        return Sale(kind=kind, meters=meters, monthly_meters=monthly)
+        unbounded = unbounded_meters(product, [meter.code for meter in declared])
+        return Sale(kind=kind, meters=meters, monthly_meters=monthly, unbounded=unbounded)
 
     def _refuse_shared_routes(self, shape: FileShape) -> None:
         owners: dict[str, str] = {}

@@ -11,7 +11,7 @@ from control_plane.catalog.meter_queries import codes_for_prices
 from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import ADD_ON, PlanTerms
 from control_plane.catalog.queries import facts_of_product, plans, published_versions, terms_of_version
-from control_plane.catalog.sale_rules import Sale
+from control_plane.catalog.sale_rules import Sale, unbounded_meters
 from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.catalog.terms_rules import OF_TERMS, Names, check_terms, names_in_file, reasons_not_to_sell
 from control_plane.catalog.version_rows import add_draft, draft_row, remove_version
@@ -88,8 +88,13 @@ async def sale_of(session: AsyncSession, plan: Plan) -> Sale:
     """Return what the plan, loaded with its product, is, and what its prices can count."""
     declared = await codes_for_prices(session, plan.api_product_id)
     monthly = frozenset(code for code, aggregation in declared.items() if aggregation is Aggregation.UNIQUE)
-    meters = facts_of_product(plan.api_product).meters.union(declared) - monthly
-    return Sale(kind=plan.kind, meters=meters, monthly_meters=monthly)
+    product = facts_of_product(plan.api_product)
+    return Sale(
+        kind=plan.kind,
+        meters=product.meters.union(declared) - monthly,
+        monthly_meters=monthly,
+        unbounded=unbounded_meters(product, declared),
+    )
 
 
 async def _reasons_beside(session: AsyncSession, plan: Plan, terms: PlanTerms, names: Names) -> list[Problem]:

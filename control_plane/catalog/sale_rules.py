@@ -1,15 +1,18 @@
 """What keeps terms, each field of which is right by itself, from being sold. Pure."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from control_plane.catalog.model import (
     ADD_ON,
     BUILT_IN_METERS,
     FIXED_MODELS,
+    MEASURED_METERS,
     REQUESTS_METER,
     PlanTerms,
     PriceTerms,
+    ProductFacts,
+    unit_maximum,
 )
 from control_plane.foundation.errors import Problem
 
@@ -31,11 +34,37 @@ _OF_PLANS_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """What is sold, a plan or an add-on, and what its prices can count; `monthly_meters` on monthly plans only."""
+    """What is sold, a plan or an add-on, and what its prices can count; `monthly_meters` on monthly plans only.
+
+    `unbounded`: meters of which nobody knows beforehand how much one call comes to, each with the reason.
+    """
 
     kind: str
     meters: Collection[str]
     monthly_meters: Collection[str]
+    unbounded: Mapping[str, str] = field(default_factory=dict)
+
+
+def unbounded_meters(product: ProductFacts, declared: Collection[str] = ()) -> dict[str, str]:
+    """Return what a gateway cannot bound call by call, each with the reason: credits cannot pay for it ahead."""
+    reasons = dict.fromkeys(declared, "gateways count requests and reported units, not what a meter makes of them")
+    for dimension in product.meters - {REQUESTS_METER}:
+        reason = _why_unbounded(product, dimension)
+        if reason:
+            reasons[dimension] = reason
+    return reasons
+
+
+def _why_unbounded(product: ProductFacts, dimension: str) -> str:
+    if dimension in MEASURED_METERS:
+        return "how many of them a call comes to is known only afterwards"
+    for route in product.routes:
+        if unit_maximum(product.unit_maximums, route=route, dimension=dimension) is None:
+            return (
+                f"API product {product.code} does not declare how many of them one call to route {route} can "
+                "report at most (unit_maximums)"
+            )
+    return ""
 
 
 def reasons_against(
@@ -84,13 +113,17 @@ def _of_price(price: PriceTerms, terms: PlanTerms, sale: Sale, path: str) -> Ite
             f"{path}.meter",
             f"{price.meter} is no amount of money: a percentage needs a meter that counts minor units (cents)",
         )
+    elif terms.payment == "prepaid" and price.meter in sale.unbounded:
+        yield Problem(
+            f"{path}.meter", f"prepaid credits cannot pay for {price.meter}: {sale.unbounded[price.meter]}"
+        )
 
 
 def _of_add_on(terms: PlanTerms, name: Callable[[str], str]) -> Iterator[Problem]:
     standard = PlanTerms(interval=terms.interval, currency=terms.currency)
-    for field in _OF_PLANS_ONLY:
-        if getattr(terms, field) != getattr(standard, field):
-            yield Problem(name(field), "is a plan's matter: an add-on adds quota, entitlements and prices to it")
+    for own in _OF_PLANS_ONLY:
+        if getattr(terms, own) != getattr(standard, own):
+            yield Problem(name(own), "is a plan's matter: an add-on adds quota, entitlements and prices to it")
 
 
 def _of_billing(terms: PlanTerms, name: Callable[[str], str]) -> Iterator[Problem]:

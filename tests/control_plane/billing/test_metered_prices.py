@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.call_bounds import MeterUncappedError
 from control_plane.billing.model import InvoicePreview
-from control_plane.billing.operations import MeterUncappedError, require_cap_kept, set_spend_cap
+from control_plane.billing.operations import require_cap_kept, set_spend_cap
 from control_plane.billing.queries import preview_invoice
 from control_plane.catalog.meter_operations import create_meter
 from control_plane.catalog.meters import Aggregation, MeteredEvents, MeterFacts

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from control_plane.billing.call_bounds import MaximumMissingError
 from control_plane.billing.invoices.due import due_lines
 from control_plane.billing.operations import (
     CapBelowFixedChargesError,
-    MaximumMissingError,
     remove_spend_cap,
     require_cap_kept,
     require_caps_kept,

@@ -3,7 +3,15 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_plane.catalog.model import ADD_ON, PLAN, PlanFacts, PlanTerms, PriceTerms, ProductFacts
+from control_plane.catalog.model import (
+    ADD_ON,
+    MEASURED_METERS,
+    PLAN,
+    PlanFacts,
+    PlanTerms,
+    PriceTerms,
+    ProductFacts,
+)
 from control_plane.catalog.plan_changes import apply_plan_file, diff_plan_file
 from control_plane.catalog.plan_export import export_plan_file, read_catalog
 from control_plane.catalog.plan_file import PlanFile, PlanOffer, parse_plan_file
@@ -18,6 +26,7 @@ PRODUCT = ProductFacts(
     service="weather",
     routes=("weather",),
     unit_headers={"cents": "x-cents", "tokens": "x-tokens"},
+    unit_maximums={"*": {"cents": 100}, "weather": {"tokens": 8000}},
 )
 METERS = sorted(PRODUCT.meters)
 TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=12)
@@ -98,7 +107,8 @@ def offers(draw, code: str, position: int, kind: str) -> PlanOffer:
     of_plan = {}
     if kind == PLAN:
         trial = draw(st.none() | st.integers(1, 365))
-        commits = any(price.model == "commitment" for price in common["prices"])
+        # neither can be paid ahead
+        invoiced = any(price.model == "commitment" or price.meter in MEASURED_METERS for price in common["prices"])
         of_plan = {
             "quota_hard": hard,
             "quota_cap_units": None
@@ -113,7 +123,7 @@ def offers(draw, code: str, position: int, kind: str) -> PlanOffer:
             "trial_days": trial,
             "after_trial": "continue" if trial is None else draw(st.sampled_from(["continue", "cancel"])),
             "quota_on_change": draw(st.sampled_from(["full", "carry", "prorated"])),
-            "payment": "invoice" if commits else draw(st.sampled_from(["invoice", "prepaid"])),
+            "payment": "invoice" if invoiced else draw(st.sampled_from(["invoice", "prepaid"])),
         }
     sale = Sale(kind=kind, meters=PRODUCT.meters, monthly_meters=())
     terms = check_terms(PlanTerms(**common, **of_plan), sale=sale)
