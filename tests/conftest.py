@@ -8,6 +8,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import clickhouse_connect
 import psutil
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from devstack.stores.event_store import event_store_dsn
 from devstack.stores.kafka import EmbeddedKafka
@@ -27,6 +29,10 @@ TEMPLATE = "km_template"
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 2 << 30
 DESCRIPTORS = 16_384
+# a loaded machine must break no property
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
+
 LONG_WORD = re.compile(r"[A-Za-z0-9]{12,}")
 
 
@@ -244,20 +250,69 @@ def empty_clickhouse_dsn(event_store_directory: Path) -> Iterator[str]:
     client.close()
 
 
+@dataclass
+class _SharedTables:
+    """A database of the event store with its tables, made once and emptied between tests."""
+
+    directory: Path
+    client: Any
+    name: str = ""
+    shape: list[Any] = field(default_factory=list)
+
+    def dsn(self) -> str:
+        return event_store_dsn(self.directory, database=self.name)
+
+    def make(self) -> None:
+        # imported here: only tests that want tables pay for what makes them
+        store = importlib.import_module("control_plane.usage.store")
+        self.name = f"test_{secrets.token_hex(6)}"
+        self.client.command(f"CREATE DATABASE {self.name}")
+        client = clickhouse_connect.get_client(dsn=self.dsn())
+        store.migrate(client)
+        client.close()
+        self.shape = self._shape()
+
+    def empty(self) -> None:
+        """Make it as it was; one whose tables a test has changed is made anew."""
+        if self.shape != self._shape():
+            self.client.command(f"DROP DATABASE {self.name}")
+            self.make()
+            return
+        self.client.command(f"SYSTEM START MERGES {self.name}.usage_events")  # tests of parts stop them
+        for name, rows, _ in self._tables():
+            if rows and name != "usage_store_migrations":
+                self.client.command(f"TRUNCATE TABLE {self.name}.{name}")
+
+    def _shape(self) -> list[Any]:
+        return [(name, form) for name, _, form in self._tables()]
+
+    def _tables(self) -> list[Any]:
+        statement = (
+            "SELECT name, total_rows, create_table_query FROM system.tables "
+            f"WHERE database = '{self.name}' ORDER BY name"
+        )
+        return list(self.client.query(statement).result_rows)
+
+
+@pytest.fixture(scope="session")
+def shared_event_tables(event_store_directory: Path) -> Iterator[_SharedTables]:
+    client = clickhouse_connect.get_client(dsn=event_store_dsn(event_store_directory))
+    tables = _SharedTables(event_store_directory, client)
+    tables.make()
+    yield tables
+    client.close()
+
+
 @pytest.fixture
-def clickhouse_dsn(empty_clickhouse_dsn: str) -> str:
-    """DSN like `empty_clickhouse_dsn`, with tables that keep events of any age.
+def clickhouse_dsn(shared_event_tables: _SharedTables) -> Iterator[str]:
+    """DSN like `empty_clickhouse_dsn`, with empty tables that keep events of any age.
 
     Tests choose their time, but ClickHouse has its own clock, by which their events may have expired.
     """
-    # imported here: only tests that want tables pay for what makes them
-    store = importlib.import_module("control_plane.usage.store")
-    client = clickhouse_connect.get_client(dsn=empty_clickhouse_dsn)
-    store.migrate(client)
-    client.command("SYSTEM STOP TTL MERGES usage_events")
-    client.command("SYSTEM STOP TTL MERGES usage_dead_letters")
-    client.close()
-    return empty_clickhouse_dsn
+    for table in ("usage_events", "usage_dead_letters"):
+        shared_event_tables.client.command(f"SYSTEM STOP TTL MERGES {shared_event_tables.name}.{table}")
+    yield shared_event_tables.dsn()
+    shared_event_tables.empty()
 
 
 @pytest.fixture
