@@ -58,10 +58,11 @@ def counting_in(
     ran = [other for other in _ran(timeline) if other.starts_at <= phase.starts_at]
     begun = begun_within(ran, period)
     share = _share(timeline, phase, period, quota_on_change)
-    first, *later = begun
+    # none ran where all of the period was paused so far
+    first, *later = begun or [phase.plan_version_id]
+    if not later:
+        return Counting(None, share, {})
     parts = {plan_part(version): begun[version] for version in later}
-    if len(begun) == 1:
-        return Counting(None, share, parts)
     own = plan_part(phase.plan_version_id)
     allowance = Allowance(
         period_start_ms=to_ms(period.start),

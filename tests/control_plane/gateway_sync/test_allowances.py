@@ -21,7 +21,7 @@ from control_plane.rating.runs import period_runs
 from control_plane.rating.versions import CARRY, FULL, PRORATED, read_version
 from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.operations import cancel, change_plan
-from control_plane.subscriptions.statuses import pause
+from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.subscriptions.timeline import AddOnInForce, PhaseKind, Timeline, TimelinePhase
 from gateway_contract.counters import (
@@ -329,6 +329,22 @@ class TestProjectedGrant:
     async def test_of_a_paused_subscription_says_so(self, subscribed, now):
         await subscribed.do(pause, now=now)
         assert (await subscribed.grant(now)).paused
+
+    @pytest.mark.parametrize("then", ["end", "change", "add-on", "resume"])
+    async def test_of_a_subscription_paused_for_a_whole_period_is_written(self, subscribed, now, then):
+        if then == "add-on":
+            await subscribed.do(add_on, add_on_code="more", quantity=2, now=now - DAY)
+        await subscribed.do(pause, now=now)
+        later = now + 31 * DAY
+        if then == "end":
+            await subscribed.do(cancel, at="period_end", now=later)
+        elif then == "change":
+            await subscribed.do(change_plan, plan_code="large", effective_at=later + DAY, now=later)
+        elif then == "resume":
+            await subscribed.do(resume, now=later)
+        grant = await subscribed.grant(later)
+        assert grant.paused is (then != "resume")
+        assert grant.periods[0].start_ms == to_ms(floor_hour(now) - 14 * DAY + 31 * DAY)
 
 
 class TestCounters:
