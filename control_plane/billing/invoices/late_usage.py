@@ -35,25 +35,34 @@ WHERE period.subscription_id = phase.subscription_id
     AND late.sealed_at > period.usage_as_of AND period.changed_at IS NULL
 RETURNING period.subscription_id
 """)
-# whatever still runs has a next invoice; what is over and billed is looked at once more
 _OVER = text("""
-SELECT subscription_id FROM subscription_billing
-WHERE look_at IS NULL AND subscription_id = ANY (CAST(:ids AS text[]))
+SELECT DISTINCT subscription_id FROM billed_periods
+JOIN subscription_billing USING (subscription_id)
+JOIN subscriptions ON subscriptions.id = subscription_id
+WHERE changed_at IS NOT NULL AND look_at IS NULL AND billed_by = 'own'
 """)
 
 
 async def find_late_usage(session: AsyncSession, *, now: datetime) -> int:
     """Mark billed periods of which usage was sealed since; returns how many. Idempotent.
 
-    The difference goes to the subscription's next invoice; of one that is over, to an invoice of its own.
+    The difference goes to the subscription's next invoice; for one that is over, see `look_at_over`.
     """
     seen_until = (await session.execute(_SEEN, {"name": WATERMARK})).scalar()
     if seen_until is None:
         await session.execute(_BEGIN, {"name": WATERMARK, "now": now})
         seen_until = (await session.execute(_SEEN, {"name": WATERMARK})).scalar_one()
     marked = list((await session.execute(_MARK, {"since": seen_until - READ_AGAIN, "now": now})).scalars())
-    if marked:
-        over = list((await session.execute(_OVER, {"ids": sorted(set(marked))})).scalars())
-        await look_at(session, over, now=now)
     await session.execute(_SET, {"name": WATERMARK, "now": now})
     return len(marked)
+
+
+async def look_at_over(session: AsyncSession, *, now: datetime) -> int:
+    """Have billing look again at subscriptions that are over and billed, but changed since; returns how many.
+
+    To be called each time, not only after periods were marked: a round that closes a last period at that moment may
+    hide that the subscription is over.
+    """
+    over = list((await session.execute(_OVER)).scalars())
+    await look_at(session, over, now=now)
+    return len(over)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.billing.invoices import metrics
 from control_plane.billing.invoices.closing import ClosingConfig, ClosingResult, close_due
-from control_plane.billing.invoices.late_usage import find_late_usage
+from control_plane.billing.invoices.late_usage import find_late_usage, look_at_over
 from control_plane.billing.invoices.progress import look_at_changed, look_at_unknown, put_off_next
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.errors import KmError
@@ -56,6 +56,8 @@ async def sweep(sessions: async_sessionmaker[AsyncSession], *, now: datetime) ->
     """Find what nobody tells of: usage sealed late, and subscriptions that billing does not know."""
     async with sessions() as session, session.begin():
         metrics.PERIODS_CHANGED.inc(await find_late_usage(session, now=now))
+    async with sessions() as session, session.begin():
+        await look_at_over(session, now=now)
     async with sessions() as session, session.begin():
         await look_at_unknown(session, now=now)
 
