@@ -23,7 +23,7 @@ async def accounts_by_external_id(session: AsyncSession, external_ids: Collectio
         select(Account)
         .where(is_any_of(Account.external_id, external_ids))
         .order_by(Account.id)  # everybody locks in this order, so nobody waits in a circle
-        .with_for_update()
+        .with_for_update(key_share=True)
         .execution_options(populate_existing=True)
     )
     return {str(found.external_id): found for found in await session.scalars(statement)}

@@ -144,7 +144,8 @@ async def bump_gateway_versions(session: AsyncSession, account_ids: Collection[s
 
 
 async def _locked(session: AsyncSession, account_id: str) -> Account:
-    account = await session.get(Account, account_id, with_for_update=True, populate_existing=True)
+    # rows that only refer to an account hold nobody up, nor keep us from changing it
+    account = await session.get(Account, account_id, with_for_update={"key_share": True}, populate_existing=True)
     if account is None:
         raise NotFoundError("account", account_id)
     if account.status == AccountStatus.DELETED:

@@ -33,7 +33,8 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     due = await _due_accounts(session, now, limit)
     # accounts are locked before anything of theirs, as in every operation, and all at once in one order; what
     # another worker has done while we waited is no longer due when we look again
-    locked = select(Account.id).where(is_any_of(Account.id, told | due)).order_by(Account.id).with_for_update()
+    accounts = select(Account.id).where(is_any_of(Account.id, told | due)).order_by(Account.id)
+    locked = accounts.with_for_update(key_share=True)
     await session.execute(locked)
     subscriptions = await _due_subscriptions(session, due, now) if due else []
     begun = ended = renewed = 0

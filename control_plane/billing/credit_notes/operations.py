@@ -29,6 +29,7 @@ from control_plane.billing.credit_notes.model import (
 )
 from control_plane.billing.credit_notes.queries import billed_by, credit_note, notes_of_invoice
 from control_plane.billing.credit_notes.tables import CreditNote, CreditNoteLine
+from control_plane.billing.discounts.referrals import reward_first_payment
 from control_plane.billing.invoices.numbers import CREDIT_NOTES, take_numbers
 from control_plane.billing.invoices.queries import locked_invoice
 from control_plane.billing.invoices.tables import Invoice, InvoiceLine
@@ -100,7 +101,7 @@ async def issue_credit_note(
         DisputeNotDecidedError. IdempotencyKeyTakenError: it stands for another request.
     """
     _check(request, idempotency_key)
-    invoice = await lock_invoice(session, invoice_id)
+    invoice = await lock_invoice(session, invoice_id, for_money=True)
     before = await _under_key(session, invoice_id, idempotency_key)
     if before is not None:
         if before.request != request.as_dict():
@@ -132,6 +133,7 @@ async def issue_credit_note(
     if paid:
         if invoice.amount_paid_minor:
             await grant_paid_credits(session, invoice=await locked_invoice(session, invoice_id), now=now)
+            await reward_first_payment(session, invoice=invoice, now=now)
         await catch_up_for(session, invoice, actor=actor, now=now)
     return await credit_note(session, note.id)
 

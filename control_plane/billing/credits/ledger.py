@@ -50,10 +50,17 @@ async def lock_account(session: AsyncSession, account_id: str) -> Account:
 
 
 async def lock_accounts(session: AsyncSession, account_ids: Collection[str]) -> None:
-    """Lock accounts until the transaction ends, in the order in which everybody does."""
+    """Lock accounts until the transaction ends, in the order in which everybody does.
+
+    Rows that only refer to an account, such as others' drafts, hold nobody up: two who wrote some would wait for
+    each other.
+    """
     if account_ids:
         await session.execute(
-            select(Account.id).where(is_any_of(Account.id, account_ids)).order_by(Account.id).with_for_update()
+            select(Account.id)
+            .where(is_any_of(Account.id, account_ids))
+            .order_by(Account.id)
+            .with_for_update(key_share=True)
         )
 
 

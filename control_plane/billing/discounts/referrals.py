@@ -150,11 +150,24 @@ async def assign_referrer(
     return referral
 
 
+async def rewarded_with(session: AsyncSession, account_id: str) -> set[str]:
+    """Return the account, and who is rewarded if it pays now for the first time: both are to be locked together.
+
+    Whoever that is stays so until the transaction ends. To be asked before anything is locked.
+    """
+    await _lock(session, _about(account_id))
+    referrers = await session.scalars(
+        select(Referral.referrer_id).where(Referral.account_id == account_id, Referral.state == "pending")
+    )
+    return {account_id, *referrers}
+
+
 async def reward_first_payment(session: AsyncSession, *, invoice: PaidInvoice, now: datetime) -> Referral | None:
     """Note an account's first payment, and reward whoever brought it; returns the referral that was settled.
 
-    To be called with every invoice that was paid, in the transaction that notes it. Only the first one for which
-    there was something to pay in money counts, once for ever: what credits or the balance paid brings no reward.
+    To be called with every invoice that was paid, in the transaction that notes it, which has locked the accounts
+    of `rewarded_with`. Only the first one for which there was something to pay in money counts, once for ever:
+    what credits or the balance paid brings no reward.
     """
     if invoice.amount_due_minor <= 0:
         return None

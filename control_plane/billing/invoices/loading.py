@@ -23,7 +23,14 @@ ORDER BY look_at, subscription_id
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
-_CURRENCIES = text("SELECT id, currency FROM accounts WHERE id = ANY (CAST(:ids AS text[]))")
+# Locked before anything of theirs, in the order in which everybody locks them: so whoever changes a subscription,
+# pays, voids or credits an invoice, uses credits or a balance, waits for this round or is waited for, never both.
+_LOCK_ACCOUNTS = text("""
+SELECT id, currency FROM accounts
+WHERE id IN (SELECT account_id FROM subscriptions WHERE id = ANY (CAST(:ids AS text[])))
+ORDER BY id
+FOR NO KEY UPDATE
+""")
 # locked: what is found to have changed while this round runs is noted after it, and not lost
 _CHANGED = text("""
 SELECT subscription_id, period_start, period_end, changed_at FROM billed_periods
@@ -41,8 +48,8 @@ _STOP = text("UPDATE subscription_billing SET look_at = NULL WHERE subscription_
 async def claim_work(session: AsyncSession, *, rules: ClosingRules, now: datetime, limit: int) -> list[Work]:
     """Return up to `limit` subscriptions that are due for a look, each with what is to be done.
 
-    They are locked until the transaction ends; those that another worker holds are passed over. What Stripe bills
-    is left alone from here on.
+    They and their accounts are locked until the transaction ends; those that another worker holds are passed over,
+    their accounts are waited for. What Stripe bills is left alone from here on.
     """
     claimed = {
         row.subscription_id: as_utc(row.usage_billed_until)
@@ -50,15 +57,14 @@ async def claim_work(session: AsyncSession, *, rules: ClosingRules, now: datetim
     }
     if not claimed:
         return []
+    rows = await session.execute(_LOCK_ACCOUNTS, {"ids": sorted(claimed)})
+    currencies: dict[str, str] = {row.id: row.currency for row in rows}
     found = await timelines(session, claimed)
     ours = {key: timeline for key, timeline in found.items() if timeline.billed_by == OWN}
     if len(ours) < len(claimed):
         await session.execute(_STOP, {"ids": sorted(claimed.keys() - ours.keys())})
     changed = await _changed_periods(session, ours)
     drafts = await _drafts(session, ours)
-    accounts = {timeline.account_id for timeline in ours.values()}
-    rows = await session.execute(_CURRENCIES, {"ids": sorted(accounts)})
-    currencies: dict[str, str] = {row.id: row.currency for row in rows}
     works = []
     for subscription_id, timeline in sorted(ours.items()):
         periods, since = changed.get(subscription_id, ((), None))

@@ -57,7 +57,7 @@ async def pay_invoice(
         PaymentExceedsDueError. PaymentReferenceTakenError: the reference stands for another amount.
     """
     check_payment(amount_minor=amount_minor, paid_on=paid_on, reference=reference, method=method, now=now)
-    invoice = await lock_invoice(session, invoice_id)
+    invoice = await lock_invoice(session, invoice_id, for_money=True)
     noted = await noted_under(session, invoice, kind="payment", reference=reference, amount_minor=amount_minor)
     if noted is not None:
         return noted

@@ -39,7 +39,7 @@ async def fall_behind(
     session: AsyncSession, *, subscription_id: str, account_id: str, config: OverdueConfig, now: datetime
 ) -> bool:
     """Make a subscription past due if an open invoice of it is unpaid beyond the grace; says whether it did."""
-    await session.execute(select(Account.id).where(Account.id == account_id).with_for_update())
+    await session.execute(select(Account.id).where(Account.id == account_id).with_for_update(key_share=True))
     # under the account's lock: a payment that came in between counts
     if not await session.scalar(
         select(exists(_overdue(config, now).where(Subscription.id == subscription_id).subquery()))

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.accounts.tables import Account
+from control_plane.billing.credits.ledger import lock_accounts
+from control_plane.billing.discounts.referrals import rewarded_with
 from control_plane.billing.invoices.queries import locked_invoice
 from control_plane.billing.invoices.tables import BilledPeriod, Invoice
 from control_plane.billing.payments.model import PAYABLE, left_minor
@@ -16,10 +17,11 @@ from control_plane.foundation.errors import NotFoundError
 from control_plane.foundation.outbox import Topic, enqueue
 
 
-async def lock_invoice(session: AsyncSession, invoice_id: str) -> Invoice:
+async def lock_invoice(session: AsyncSession, invoice_id: str, *, for_money: bool = False) -> Invoice:
     """Lock an invoice's account, then the invoice, until the transaction ends; returns it with its lines.
 
-    The account comes first, as in every operation: what follows may change a subscription of it.
+    The account comes first, as in every operation: what follows may change a subscription of it. `for_money`: it
+    may become paid with money, so whoever brought the account may be rewarded, and is locked with it.
 
     Raises:
         NotFoundError: there is no such invoice.
@@ -27,7 +29,7 @@ async def lock_invoice(session: AsyncSession, invoice_id: str) -> Invoice:
     account_id = await session.scalar(select(Invoice.account_id).where(Invoice.id == invoice_id))
     if account_id is None:
         raise NotFoundError("invoice", invoice_id)
-    await session.execute(select(Account.id).where(Account.id == account_id).with_for_update())
+    await lock_accounts(session, await rewarded_with(session, account_id) if for_money else {account_id})
     return await locked_invoice(session, invoice_id)
 
 

@@ -79,7 +79,5 @@ class TestPrepaidPlan:
         for subscription in (paid_ahead, invoiced):
             await add_on(session, subscription_id=subscription.id, add_on_code="pictures", actor=ACTOR, now=now)
         await require_cap_kept(session, invoiced, now=now)
-        with pytest.raises(
-            MaximumMissingError, match="credits cannot pay for plan pictures: .* images"
-        ):
+        with pytest.raises(MaximumMissingError, match=r"credits cannot pay for plan pictures: .* images"):
             await require_cap_kept(session, paid_ahead, now=now)
