@@ -2,8 +2,14 @@
 
 import typer
 
-from control_plane.entrypoints.commands import invoice_drafts, invoice_payments, invoice_reading, invoices
+from control_plane.entrypoints.commands import (
+    forecasts,
+    invoice_drafts,
+    invoice_payments,
+    invoice_reading,
+    invoices,
+)
 
 app = typer.Typer(help="Invoices: previews, drafts, documents, payments, credit notes.", no_args_is_help=True)
-for part in (invoice_reading.app, invoices.app, invoice_drafts.app, invoice_payments.app):
+for part in (invoice_reading.app, invoices.app, forecasts.app, invoice_drafts.app, invoice_payments.app):
     app.add_typer(part)
