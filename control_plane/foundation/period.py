@@ -57,14 +57,16 @@ def period_containing(
     """
     moment, clock = as_utc(moment), _wall_clock(anchor, time_zone)
     step = MONTHS[interval]
-    # by the UTC month of the moment, so the guess may be one step off either way
+    # by the UTC month of the moment: one step off either way, two where the clock's day is another than UTC's
     number = ((moment.year - clock.year) * 12 + moment.month - clock.month) // step
     start = _start(clock, number * step)
     if start > moment:
-        return BillingPeriod(_start(clock, (number - 1) * step), start)
+        while start > moment:
+            number, end, start = number - 1, start, _start(clock, (number - 1) * step)
+        return BillingPeriod(start, end)
     end = _start(clock, (number + 1) * step)
-    if end <= moment:
-        return BillingPeriod(end, _start(clock, (number + 2) * step))
+    while end <= moment:
+        number, start, end = number + 1, end, _start(clock, (number + 2) * step)
     return BillingPeriod(start, end)
 
 

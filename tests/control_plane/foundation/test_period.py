@@ -146,6 +146,28 @@ class TestPeriodsOfAZone:
             assert period.end == at(start)
             period = next_period(period, at(anchor), interval, zone)
 
+    @pytest.mark.parametrize(
+        ("zone", "anchor"),
+        [
+            ("America/Los_Angeles", "2025-09-01T01:00"),  # the evening of 31 August
+            ("America/New_York", "2026-01-30T04:00"),
+            ("Pacific/Pago_Pago", "2025-02-01T10:00"),
+            ("Pacific/Kiritimati", "2025-01-30T12:00"),
+            ("Asia/Tokyo", "2025-02-28T16:00"),
+        ],
+    )
+    @pytest.mark.parametrize("interval", ["month", "year"])
+    def test_hold_each_of_their_hours_where_the_local_day_is_another_than_that_of_utc(
+        self, zone, anchor, interval
+    ):
+        period = period_containing(at(anchor), at(anchor), interval, zone)
+        for _ in range(13):
+            hours = range(-40, 40)
+            for moment in (period.end + timedelta(hours=hour) for hour in hours):
+                expected = period.end if moment >= period.end else period.start
+                assert period_containing(moment, at(anchor), interval, zone).start == expected
+            period = next_period(period, at(anchor), interval, zone)
+
 
 class TestAnchorOnDay:
     @pytest.mark.parametrize(
