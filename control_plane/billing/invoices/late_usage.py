@@ -60,8 +60,8 @@ async def find_late_usage(session: AsyncSession, *, now: datetime) -> int:
 async def look_at_over(session: AsyncSession, *, now: datetime) -> int:
     """Have billing look again at subscriptions that are over and billed, but changed since; returns how many.
 
-    To be called each time, not only after periods were marked: a round that closes a last period at that moment may
-    hide that the subscription is over.
+    To be called each time, not only after periods were marked: a round that closes a last period at that moment
+    may hide that the subscription is over.
     """
     over = list((await session.execute(_OVER)).scalars())
     await look_at(session, over, now=now)

@@ -1,4 +1,4 @@
-"""What people and other workers do at the moment at which a period is closed: nothing is lost, nobody in a circle."""
+"""What people and other workers do at the moment at which a period is closed: nothing is lost."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -47,7 +47,7 @@ class Beside:
                 working = asyncio.create_task(round_of_billing())
                 await started.wait()
                 other = asyncio.ensure_future(meanwhile)
-                while not other.done() and not await self.somebody_waits():
+                while not other.done() and not await self.somebody_waits():  # noqa: ASYNC110 - it tells nobody
                     await asyncio.sleep(0.01)
                 go_on.set()
                 await asyncio.gather(working, other)
