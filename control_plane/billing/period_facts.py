@@ -116,7 +116,8 @@ def quota_progress(facts: PeriodFacts, *, at: datetime) -> QuotaProgress | None:
         return None
     rated = terms[in_force.plan_version_id].rated
     own = [phase for phase in facts.phases if phase.plan_version_id == in_force.plan_version_id]
-    quota_units = rated.quota_units if timeline.quota_override is None else timeline.quota_override
+    override = timeline.own_quota_in(period)
+    quota_units = rated.quota_units if override is None else override
     if quota_units is None or not own:
         return None
     if rated.quota_on_change == PRORATED:

@@ -14,7 +14,8 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.unset import UNSET, Unset
 from control_plane.foundation.windows import check_windows, windows_to_json
 from control_plane.subscriptions.cap_renewal import renew_cap
-from control_plane.subscriptions.queries import phase_at
+from control_plane.subscriptions.earlier_quotas import EARLIER_QUOTAS, with_earlier_quota
+from control_plane.subscriptions.queries import period_at, phase_at
 from control_plane.subscriptions.records import bumped_subscription, facts, record
 from control_plane.subscriptions.tables import Subscription
 from gateway_contract.records import Window
@@ -32,6 +33,9 @@ async def override_limits(
     now: datetime,
 ) -> Subscription:
     """Give one subscription limits of its own in place of its plan's; None goes back to the plan's.
+
+    A quota is that of the whole billing period in which it is given, and of those after it; periods that are over
+    stay as they were.
 
     A quota's cap needs a quota that charges, and a limit of calls at a time a plan that has one: under a plan
     without, later on, they rest.
@@ -51,6 +55,13 @@ async def override_limits(
         overrides["concurrency_limit"] = concurrency_limit
     _, subscription = await bumped_subscription(session, subscription_id, now)
     before = facts(subscription)
+    if "quota_units" in overrides and overrides["quota_units"] != subscription.overrides.get("quota_units"):
+        overrides[EARLIER_QUOTAS] = with_earlier_quota(
+            subscription.overrides,
+            quota_units=subscription.overrides.get("quota_units"),
+            period=period_at(subscription, now),
+            started_at=subscription.started_at,
+        )
     merged = {**subscription.overrides, **overrides}
     subscription.overrides = {name: value for name, value in merged.items() if value is not None}
     if subscription.overrides != before["overrides"]:

@@ -19,8 +19,8 @@ class Subscription(Base):
 
     `anchor_at` sets where billing periods begin: always a full hour, so that no hour of usage straddles two
     periods. `ends_at` may lie ahead (cancelled at period end). `overrides`: {"windows"?, "quota_units"?,
-    "quota_cap_units"?, "concurrency_limit"?}. `spend_cap_minor`: the most to pay for a billing period, before tax;
-    at `spend_cap_due_at` the gateway must be told of it anew (see `cap_renewal`).
+    "quota_cap_units"?, "concurrency_limit"?, "earlier_quotas"?}. `spend_cap_minor`: the most to pay for a billing
+    period, before tax; at `spend_cap_due_at` the gateway must be told of it anew (see `cap_renewal`).
 
     Periods follow the wall clock of `time_zone`, the account's when it subscribed. `trial_ends_at`: a trial ends
     where the first billed period begins, at the anchor. `unused_time` says whether what was paid in advance for

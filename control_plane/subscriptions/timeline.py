@@ -7,6 +7,7 @@ from typing import Self
 
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.period import BillingPeriod, period_containing
+from control_plane.subscriptions.earlier_quotas import EarlierQuota, own_quota_in
 
 
 class PhaseKind(StrEnum):
@@ -68,7 +69,8 @@ class Timeline:
     """A subscription with its phases, first to last, without gaps; planned ones are there too.
 
     `ends_at` may lie ahead. Billed periods begin at `anchor_at` (see foundation.period). `unused_time`: whether
-    what was paid in advance for the time after an early end is `kept` or `credited`.
+    what was paid in advance for the time after an early end is `kept` or `credited`. `quota_override` is in force
+    now; what a billing period is rated by is `own_quota_in`.
     """
 
     subscription_id: str
@@ -85,6 +87,7 @@ class Timeline:
     billed_by: str
     quota_override: int | None
     phases: tuple[TimelinePhase, ...]
+    earlier_quotas: tuple[EarlierQuota, ...] = ()
 
     def period_at(self, moment: datetime) -> BillingPeriod:
         """Return the whole billing period that holds a moment, also before the start or after the end."""
@@ -100,6 +103,10 @@ class Timeline:
     def phases_within(self, period: BillingPeriod) -> list[TimelinePhase]:
         """Return the phases that have a moment in the period, cut to it, in order."""
         return [part for phase in self.phases if (part := phase.within(period)) is not None]
+
+    def own_quota_in(self, period: BillingPeriod) -> int | None:
+        """Return the quota of its own that a billing period is, or was, rated by."""
+        return own_quota_in(period, self.earlier_quotas, self.quota_override)
 
     @property
     def version_ids(self) -> set[str]:

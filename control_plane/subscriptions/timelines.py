@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError
+from control_plane.subscriptions.earlier_quotas import earlier_quotas
 from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
 from control_plane.subscriptions.timeline import (
     AddOnInForce,
@@ -129,5 +130,6 @@ def _timeline(row: Row[Any], phases: Sequence[Row[Any]], add_ons: Sequence[Row[A
         unused_time=row.unused_time,
         billed_by=row.billed_by,
         quota_override=row.overrides.get("quota_units"),
+        earlier_quotas=earlier_quotas(row.overrides),
         phases=tuple(made),
     )

@@ -89,7 +89,7 @@ def runs_of(
         {key: terms[key].in_advance if in_advance else terms[key].rated for key in ids},
         period_start=period.start,
         period_end=period.end,
-        own_quota_units=timeline.quota_override,
+        own_quota_units=timeline.own_quota_in(period),
         setup_fees_due=_setup_fees_due(timeline, period, terms, ids),
         not_carried=frozenset().union(*(terms[key].not_carried for key in ids)),
     )

@@ -258,6 +258,21 @@ class TestOtherPrices:
         assert as_table(found)[1] == ("Requests", "100 requests above 60,000 × $0.0015", 15)
         assert found.quota.quota_units == 60_000
 
+    async def test_a_quota_override_taken_away_stays_that_of_the_period_before(self, session: AsyncSession):
+        subscription = await on_plan(session)
+        of = {"subscription_id": subscription.id, "actor": "test"}
+        await override_limits(session, quota_units=60_000, **of, now=NOV_1)
+        await add_usage(session, subscription, hour=NOV_1, units=60_100)
+        await override_limits(session, quota_units=None, **of, now=NOV_1 + 31 * DAY)
+        found = await preview_invoice(
+            session,
+            account_id=subscription.account_id,
+            product_code="weather",
+            now=NOV_1 + 31 * DAY,
+            period_start=NOV_1,
+        )
+        assert as_table(found)[1] == ("Requests", "100 requests above 60,000 × $0.0015", 15)
+
 
 class TestNothingToPreview:
     async def test_says_that_there_is_no_subscription(self, session: AsyncSession):

@@ -13,6 +13,7 @@ from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits, set_spend_cap
 from control_plane.subscriptions.records import SubscriptionOverError
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timelines import timeline
 from gateway_contract.records import Concurrency
 from tests.control_plane.builders import (
     ACTOR,
@@ -43,6 +44,20 @@ async def subscription(session, now, account):
 
 
 class TestOverrides:
+    async def test_a_quota_leaves_periods_that_are_over_as_they_were(self, session, subscription, now):
+        async def give(quota_units, at):
+            of = {"subscription_id": subscription.id, "actor": ACTOR, "now": at}
+            await override_limits(session, quota_units=quota_units, **of)
+
+        await give(700, now)
+        await give(None, now + 40 * DAY)
+        await give(800, now + 41 * DAY)
+        await give(750, now + 100 * DAY)
+        await give(750, now + 140 * DAY)
+        found = await timeline(session, subscription.id)
+        periods = [found.period_at(now + days * DAY) for days in (0, 40, 75, 100, 400)]
+        assert [found.own_quota_in(period) for period in periods] == [700, 800, 800, 750, 750]
+
     async def test_replace_cap_and_concurrency_and_go_back(self, session, subscription, now):
         options = {"subscription_id": subscription.id, "actor": ACTOR, "now": now}
         await override_limits(session, quota_cap_units=1000, concurrency_limit=5, **options)
