@@ -5,7 +5,7 @@ note that `lowers_billed` gives the same money sooner, and counts in that sum, s
 does not is given on top (see docs/invoice-documents.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from control_plane.billing.credit_notes.model import (
 )
 from control_plane.billing.credit_notes.queries import billed_by, credit_note, notes_of_invoice
 from control_plane.billing.credit_notes.tables import CreditNote, CreditNoteLine
+from control_plane.billing.discounts.giving_back import CorrectedLine, give_room_back
 from control_plane.billing.discounts.referrals import reward_first_payment
 from control_plane.billing.invoices.numbers import CREDIT_NOTES, take_numbers
 from control_plane.billing.invoices.queries import locked_invoice
@@ -238,6 +239,8 @@ def _credit_note(
 
 async def _lower_billed(session: AsyncSession, invoice: Invoice, amounts: NoteAmounts, *, now: datetime) -> None:
     taken: Sequence[tuple[int | None, int]] = [(line.position, line.amount_minor) for line in amounts.lines]
+    corrected = _corrected(invoice, dict(taken))
+    await give_room_back(session, invoice_id=invoice.id, lines=corrected, discount_minor=amounts.discount_minor)
     for position, amount_minor in taken:
         await session.execute(
             update(InvoiceLine)
@@ -245,6 +248,18 @@ async def _lower_billed(session: AsyncSession, invoice: Invoice, amounts: NoteAm
             .values(corrected_minor=InvoiceLine.corrected_minor + amount_minor)
         )
     await note_not_billed(session, invoice, positions={position for position, _ in taken}, now=now)
+
+
+def _corrected(invoice: Invoice, taken: Mapping[int | None, int]) -> list[CorrectedLine]:
+    return [
+        CorrectedLine(
+            charge=(line.period_start, line.charge_key),
+            billed_minor=line.amount_minor - line.corrected_minor,
+            taken_back_minor=taken[line.position],
+        )
+        for line in invoice.lines
+        if line.position in taken
+    ]
 
 
 async def _to_balance(session: AsyncSession, note: CreditNote, *, now: datetime) -> None:

@@ -128,7 +128,10 @@ class DiscountRow(Base):
 
 
 class DiscountUse(Base):
-    """What a discount took off one charge of a billing period on one final invoice; see `model.DiscountShare`."""
+    """What a discount took off one charge of a billing period on one final invoice; see `model.DiscountShare`.
+
+    Less what correcting credit notes of the invoice took back of it.
+    """
 
     __tablename__ = "discount_uses"
     __table_args__ = (Index(None, "invoice_id"),)

@@ -4,6 +4,8 @@ from datetime import date, timedelta
 
 import pytest
 
+from control_plane.billing.credit_notes.model import CreditedLine, Reason
+from control_plane.billing.credit_notes.operations import CreditRequest, issue_credit_note
 from control_plane.billing.discounts.model import Duration
 from control_plane.billing.discounts.queries import discounts_of, taken_off
 from control_plane.billing.discounts.redeeming import remove_discount
@@ -122,6 +124,29 @@ class TestDiscountOnInvoices:
             await void_invoice(session, invoice_id=start.id, reason="wrong", actor=ACTOR, now=JAN_1 + DAY)
         await billing.close(JAN_1 + DAY + HOUR)
         assert await amounts(billing, customer) == [(4_900, 2_000), (4_900, 2_000)]
+
+    @pytest.mark.parametrize("terms", [{"amount_minor": 2_000, "currency": "USD"}, {"percent": 50}])
+    async def test_of_what_was_corrected_though_it_was_due_it_is_given_again(self, billing, customer, terms):
+        await give(billing, customer, **terms)
+        await billing.close(JAN_1 + HOUR)
+        (start,) = await billing.invoices(customer)
+        async with billing.sessions() as session, session.begin():
+            note = await issue_credit_note(
+                session,
+                invoice_id=start.id,
+                request=CreditRequest(
+                    reason=Reason.CORRECTION, lines=(CreditedLine(position=1, amount_minor=2_450),)
+                ),
+                idempotency_key="k",
+                actor=ACTOR,
+                now=JAN_1 + DAY,
+            )
+        assert (note.subtotal_minor, note.discount_minor) == (2_450, start.discount_minor // 2)
+        await billing.close(JAN_1 + DAY + HOUR)
+        assert await amounts(billing, customer) == [
+            (4_900, start.discount_minor),
+            (2_450, note.discount_minor),
+        ]
 
     async def test_is_off_before_a_payment_is_asked_for(self, billing, customer):
         await give(billing, customer, percent=50)
