@@ -169,11 +169,17 @@ async def _capped(session: AsyncSession, in_force: Mapping[str, str], now: datet
         .where(is_any_of(Subscription.id, in_force))
     )
     found = await timelines(session, in_force)
-    limits = await prepaid_limits(session, in_force, now=now)
+    phases = {
+        key: next(phase for phase in found[key].phases if phase.id == phase_id)
+        for key, phase_id in in_force.items()
+    }
+    # begun by the clock of whoever changed it, which may be ahead of ours: credits limit it all the same
+    at = max([now, *(phase.starts_at for phase in phases.values())])
+    limits = await prepaid_limits(session, in_force, now=at)
     return {
         key: _Capped(
             timeline=found[key],
-            phase=next(phase for phase in found[key].phases if phase.id == in_force[key]),
+            phase=phases[key],
             currency=currency,
             cap_minor=cap_minor,
             prepaid_minor=limits.get(key),

@@ -145,6 +145,16 @@ class TestWhatGatewaysAreGiven:
         assert cap.ceiling_units in {1000, 1100}
         assert await prepaid.limit(customer, JAN_1 + 3 * DAY) == 1000
 
+    async def test_holds_for_a_plan_begun_by_a_clock_that_is_ahead_of_ours(self, prepaid):
+        await prepaid.plan("invoiced", prices=(per_unit("0.02"),))
+        customer, _ = await prepaid.credited(1000, plan="invoiced")
+        changed = JAN_1 + 2 * DAY
+        await prepaid.change_plan(customer, "payg", now=changed)
+        async with prepaid.sessions() as session:
+            phase = await phase_in_force(session, customer.id, changed)
+            caps = await read_spend_caps(session, {customer.id: phase}, now=changed - timedelta(milliseconds=20))
+        assert caps.compiled(customer.id).ceiling_units == 1000
+
 
 class TestGatewaysAreTold:
     async def test_of_grants_that_are_made_begin_or_expire(self, prepaid):
