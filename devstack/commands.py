@@ -1,4 +1,4 @@
-"""`km dev` and `km demo`: the whole stack on this machine."""
+"""`km dev`, `km demo` and `km year`: the whole product on this machine."""
 
 import signal
 import sys
@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add this package's commands to `km`."""
     app.command("dev")(dev)
     app.command("demo")(demo)
+    app.command("year")(year)
 
 
 def dev(
@@ -60,5 +61,22 @@ def demo(
         passed = run_demo(console, plans_path=plans, page_path=page, keep=keep)
     except (ChildFailedError, ControlError, OSError) as error:
         console.print(f"[red]km demo:[/red] {error}", highlight=False)
+        raise typer.Exit(1) from error
+    raise typer.Exit(0 if passed else 1)
+
+
+def year(
+    *,
+    page: Annotated[Path | None, typer.Option(help="Write the year as a page, too.")] = None,
+) -> None:
+    """Play a year of customers in minutes; compare each bill with one made by hand; fail if one differs."""
+    from devstack.year.command import play_year
+
+    console = Console()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        passed = play_year(console, page=page)
+    except (ChildFailedError, OSError) as error:
+        console.print(f"[red]km year:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     raise typer.Exit(0 if passed else 1)
