@@ -15,7 +15,9 @@ _WORDS = {
     "bytes_out": Unit(singular="byte sent", plural="bytes sent"),
     "upstream_ms": Unit(singular="millisecond of processing time", plural="milliseconds of processing time"),
 }
-_SPANS = (("days", 86_400_000), ("hours", 3_600_000), ("minutes", 60_000), ("seconds", 1_000), ("ms", 1))
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_SPANS = (("days", _DAY_MS), ("hours", _HOUR_MS))
 
 
 @lru_cache(maxsize=4096)  # the same prices stand on every invoice
@@ -58,8 +60,23 @@ def format_units(count: int, unit: Unit) -> str:
 
 
 def format_share(share: Share) -> str:
-    """Return "12 of 30 days" in the largest unit that states both numbers exactly."""
+    """Return "12 of 30 days", "151 of 720 hours", or exactly: "6 days 6 h 58 min 48.566 s of 30 days"."""
     for name, size_ms in _SPANS:
         if share.covered_ms % size_ms == 0 and share.period_ms % size_ms == 0:
             return f"{share.covered_ms // size_ms:,} of {share.period_ms // size_ms:,} {name}"
-    raise AssertionError  # 1 ms divides every whole number of ms
+    return f"{_span(share.covered_ms)} of {_span(share.period_ms)}"
+
+
+def _span(length_ms: int) -> str:
+    """Return a length of time to the millisecond, without the parts that are nothing."""
+    days, within_day_ms = divmod(length_ms, _DAY_MS)
+    hours, within_hour_ms = divmod(within_day_ms, _HOUR_MS)
+    minutes, within_minute_ms = divmod(within_hour_ms, 60_000)
+    seconds = f"{Decimal(within_minute_ms).scaleb(-3).normalize():f} s"
+    parts = (
+        (days, f"{days:,} day{'' if days == 1 else 's'}"),
+        (hours, f"{hours} h"),
+        (minutes, f"{minutes} min"),
+        (within_minute_ms, seconds),
+    )
+    return " ".join(text for size, text in parts if size) or seconds

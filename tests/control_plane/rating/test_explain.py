@@ -119,7 +119,7 @@ class TestAllowanceNotes:
                 Allowance(own_units=200, share=TWO_THIRDS, extra_units=1, units_before=30),
                 (
                     "200 requests included by agreement, in place of 100.",
-                    "Included for 20 of 30 ms: 134 of 200 requests.",
+                    "Included for 0.02 s of 0.03 s: 134 of 200 requests.",
                     "1 request more included by add-ons.",
                     "30 requests used earlier in the period count against what is included.",
                 ),
@@ -135,7 +135,7 @@ class TestAllowanceNotes:
                 {"tiers": [{"up_to": 10, "unit_amount": "1"}, {"up_to": None, "unit_amount": "2"}]},
                 Allowance(share=TWO_THIRDS, units_before=1),
                 (
-                    "Tiers for 20 of 30 ms end at 7 requests, in place of 10.",
+                    "Tiers for 0.02 s of 0.03 s end at 7 requests, in place of 10.",
                     "1 request used earlier in the period count towards the tiers.",
                 ),
             ),
