@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
+from control_plane.accounts.tables import Account
 from control_plane.billing.call_bounds import prepaid_on_sale, require_bounds, require_maximums
 from control_plane.billing.invoices.due import due_lines, runs_of
 from control_plane.billing.invoices.model import ChargeLine
@@ -68,7 +69,10 @@ async def set_spend_cap(
         a period. MaximumMissingError, MeterUncappedError: a call can cost any amount.
     """
     found = await timeline(session, subscription_id)
-    currency = (await account(session, found.account_id)).currency
+    # nobody changes the plan between the look at what it costs and the cap
+    held = select(Account.currency).where(Account.id == found.account_id).with_for_update(key_share=True)
+    currency = (await session.scalars(held)).one()
+    found = await timeline(session, subscription_id)
     amount_minor = _amount_minor(amount, currency)
     terms = await _terms(session, found, currency)
     _check_fixed_charges(found, terms, Money(amount_minor, currency), now)
@@ -119,6 +123,30 @@ async def require_cap_kept(session: AsyncSession, subscription: Subscription, *,
             what = f"Plan {plans} costs {_text(fixed, currency)} a billing period before any use"
             raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, currency))
     await _check_periods(session, found, terms, cap, now)
+
+
+async def require_cap_kept_by_quota(
+    session: AsyncSession, subscription: Subscription, *, quota_before: int | None, now: datetime
+) -> None:
+    """Refuse another quota of the subscription's own, just given, that makes the use so far dearer than its cap.
+
+    Raises:
+        CapBelowFixedChargesError.
+    """
+    if subscription.spend_cap_minor is None or subscription.overrides.get("quota_units") == quota_before:
+        return
+    await session.flush()
+    found = await timeline(session, subscription.id)
+    currency = (await account(session, found.account_id)).currency
+    terms, period = await _terms(session, found, currency), found.period_at(now)
+    units = await _units(session, found, period)
+    before = replace(found, quota_override=quota_before)
+    total = _total_minor(due_lines(found, period, terms=terms, units=units))
+    if total > max(
+        subscription.spend_cap_minor, _total_minor(due_lines(before, period, terms=terms, units=units))
+    ):
+        what = f"With this quota the use so far would cost {_text(total, currency)}"
+        raise CapBelowFixedChargesError(what=what, cap=_text(subscription.spend_cap_minor, currency))
 
 
 async def require_caps_kept(session: AsyncSession, *, product_code: str, now: datetime) -> None:
@@ -209,9 +237,7 @@ async def _check_periods(
     """
     before = unchanged(found, now)
     for period in _periods(found, now):
-        phases = found.phases_within(period)
-        counted = await units_of_phases(session, {(phase.id, period.start, period.end) for phase in phases})
-        units = {phase.id: counted[phase.id, period.start].billable for phase in phases}
+        units = await _units(session, found, period)
         lines = due_lines(found, period, terms=terms, units=units)
         fixed, total = _total_minor(due_lines(found, period, terms=terms, units={})), _total_minor(lines)
         if total > cap.amount_minor and fixed > _total_minor(due_lines(before, period, terms=terms, units={})):
@@ -221,6 +247,12 @@ async def _check_periods(
                 f"({plans}; {_text(fixed, cap.currency)} before any use)"
             )
             raise CapBelowFixedChargesError(what=what, cap=_text(cap.amount_minor, cap.currency))
+
+
+async def _units(session: AsyncSession, found: Timeline, period: BillingPeriod) -> dict[str, Mapping[str, int]]:
+    phases = found.phases_within(period)
+    counted = await units_of_phases(session, {(phase.id, period.start, period.end) for phase in phases})
+    return {phase.id: counted[phase.id, period.start].billable for phase in phases}
 
 
 def unchanged(found: Timeline, now: datetime) -> Timeline:
@@ -242,12 +274,17 @@ def _whole_period_minor(
     return sum(rated.line.amount_minor for rated in rate_period(runs) if rated.kind is not ChargeKind.SETUP_FEE)
 
 
-def _periods(found: Timeline, now: datetime) -> tuple[BillingPeriod, ...]:
-    """Return the billing period that holds `now` and the one after it, unless the subscription ends before."""
-    current = found.period_at(now)
-    if found.ends_at is not None and found.ends_at <= current.end:
-        return (current,)
-    return current, found.period_at(current.end)
+def _periods(found: Timeline, now: datetime) -> list[BillingPeriod]:
+    """Return the billing periods that hold `now`, or the start of something planned, and those after them, unless
+    the subscription ends before.
+    """
+    periods = {}
+    for moment in (now, *(phase.starts_at for phase in _ahead(found, now) if phase.starts_at > now)):
+        period = found.period_at(moment)
+        periods[period.start] = period
+        if found.ends_at is None or period.end < found.ends_at:
+            periods[period.end] = found.period_at(period.end)
+    return [periods[start] for start in sorted(periods)]
 
 
 def _total_minor(lines: Iterable[ChargeLine]) -> int:

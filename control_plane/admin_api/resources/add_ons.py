@@ -111,4 +111,5 @@ async def keep_add_on(
     row = await add_ons.keep_add_on(
         session, subscription_id=subscription_id, add_on_code=code, actor=caller.actor, now=now
     )
+    await require_cap_kept(session, row, now=now)
     return await one_answer(session, row, now)

@@ -1,23 +1,14 @@
 """Subscriptions: which plan an account is on, for each API product."""
 
-from typing import Annotated, Literal
+from datetime import datetime
 
 from fastapi import APIRouter
-from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts import queries as account_queries
 from control_plane.admin_api.access import Authenticated
 from control_plane.admin_api.database import Database
-from control_plane.admin_api.discount_forms import WithPromotionCode
-from control_plane.admin_api.forms import (
-    AccountId,
-    Code,
-    Moment,
-    StrictBody,
-    SubscriptionId,
-    Units,
-    WindowForm,
-)
+from control_plane.admin_api.forms import AccountId, SubscriptionId
 from control_plane.admin_api.resources.discounts import list_discounts
 from control_plane.admin_api.resources.fitting_plans import fitting_plan
 from control_plane.admin_api.resources.subscription_answers import (
@@ -28,100 +19,30 @@ from control_plane.admin_api.resources.subscription_answers import (
     answers,
     one_answer,
 )
+from control_plane.admin_api.resources.subscription_forms import (
+    CancelSubscription,
+    ChangePlan,
+    ChangeStatus,
+    CreateSubscription,
+    ExtendTrial,
+    OverrideLimits,
+)
 from control_plane.admin_api.services import Now
 from control_plane.billing.discounts.new_plans import discount_new_plan
-from control_plane.billing.operations import require_cap_kept
-from control_plane.catalog.rules import MAX_CONCURRENCY
+from control_plane.billing.operations import require_cap_kept, require_cap_kept_by_quota
 from control_plane.foundation.unset import UNSET
-from control_plane.foundation.windows import MAX_WINDOWS
 from control_plane.subscriptions import operations, own_terms, plan_changes, queries, statuses, trials
+from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timelines import timeline
 from gateway_contract.records import Window
 
 router = APIRouter(tags=["subscriptions"])
 
-PlanCode = Annotated[Code, Field(description="Its code; the version on sale is taken.", examples=["starter"])]
-AllowUnlisted = Annotated[bool, Field(strict=True, description="Permit hidden plans and plans sold by quote.")]
-At = Annotated[Literal["now", "period_end"], Field(description="`now`, or when the billing period ends.")]
-ChangeAt = Annotated[
-    Literal["auto", "now", "period_end"],
-    Field(
-        description="`auto`: now where the plan costs more before any use, or the same with a larger quota, and "
-        "in a trial; else when the billing period ends."
-    ),
-]
 
-
-class CreateSubscription(StrictBody):
-    plan: PlanCode
-    anchor_at: Annotated[
-        Moment | None,
-        Field(description="Where billing periods begin: a full hour. By default the hour that holds now."),
-    ] = None
-    anchor_day: Annotated[
-        int | None,
-        Field(
-            strict=True,
-            ge=1,
-            le=31,
-            description="In place of `anchor_at`: billing periods begin at midnight of this day, or of the "
-            "month's last, in the account's time zone. The first one is cut short.",
-        ),
-    ] = None
-    trial: Annotated[
-        bool | None,
-        Field(
-            strict=True,
-            description="`true`: the plan's trial, again if need be; `false`: none. By default the plan's, if the "
-            "account never had a subscription to the API product. Billing periods begin where a trial ends.",
-        ),
-    ] = None
-    promotion_code: WithPromotionCode = None
-    allow_unlisted: AllowUnlisted = False
-
-
-class ChangePlan(StrictBody):
-    plan: PlanCode
-    at: ChangeAt = "auto"
-    promotion_code: WithPromotionCode = None
-    allow_unlisted: AllowUnlisted = False
-
-
-class CancelSubscription(StrictBody):
-    at: At
-    unused_time: Annotated[
-        Literal["kept", "credited"],
-        Field(description="What was paid for the time after a cancellation now: `kept`, or `credited`."),
-    ] = "kept"
-
-
-class ExtendTrial(StrictBody):
-    ends_at: Annotated[Moment, Field(description="The trial's new end: a full hour, later than the present one.")]
-
-
-class OverrideLimits(StrictBody):
-    """What is left out stays as it is; null goes back to the plan's."""
-
-    windows: Annotated[list[WindowForm] | None, Field(max_length=MAX_WINDOWS)] = None
-    quota_units: Units | None = None
-    quota_cap_units: Annotated[
-        Units | None, Field(description="Where a quota that charges refuses after all; more than the quota.")
-    ] = None
-    concurrency_limit: Annotated[
-        int | None,
-        Field(
-            strict=True, ge=1, le=MAX_CONCURRENCY, description="Calls at a time, where the plan has such a limit."
-        ),
-    ] = None
-
-
-class ChangeStatus(StrictBody):
-    status: Annotated[
-        Literal["active", "past_due", "paused"],
-        Field(
-            description="`past_due`: a payment is overdue; `paused`: no calls until it is `active` again. "
-            "`active` ends a trial, too."
-        ),
-    ]
+async def _kept_answer(session: AsyncSession, row: Subscription, now: datetime) -> SubscriptionAnswer:
+    """Return the answer to a change that made the subscription dearer, unless its spend cap forbids it."""
+    await require_cap_kept(session, row, now=now)
+    return await one_answer(session, row, now)
 
 
 @router.post("/accounts/{account_id}/subscriptions", status_code=201)
@@ -196,8 +117,7 @@ async def discard_change(
 ) -> SubscriptionAnswer:
     """Take a change of plan back that is planned for later. Without one nothing changes."""
     row = await plan_changes.discard_change(session, subscription_id=subscription_id, actor=caller.actor, now=now)
-    await require_cap_kept(session, row, now=now)
-    return await one_answer(session, row, now)
+    return await _kept_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/cancel")
@@ -224,7 +144,7 @@ async def keep_subscription(
     row = await operations.withdraw_cancellation(
         session, subscription_id=subscription_id, actor=caller.actor, now=now
     )
-    return await one_answer(session, row, now)
+    return await _kept_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/status")
@@ -235,7 +155,7 @@ async def change_status(
     row = await statuses.change_status(
         session, subscription_id=subscription_id, status=body.status, actor=caller.actor, now=now
     )
-    return await one_answer(session, row, now)
+    return await (_kept_answer if body.status == "active" else one_answer)(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/pause")
@@ -253,7 +173,7 @@ async def resume_subscription(
 ) -> SubscriptionAnswer:
     """Let a paused one go on, with the billing periods that it had. Not paused: nothing changes."""
     row = await statuses.resume(session, subscription_id=subscription_id, actor=caller.actor, now=now)
-    return await one_answer(session, row, now)
+    return await _kept_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/end-trial")
@@ -262,7 +182,7 @@ async def end_trial(
 ) -> SubscriptionAnswer:
     """End a trial now and go on as a paying subscription; billing periods begin in this hour."""
     row = await trials.end_trial(session, subscription_id=subscription_id, actor=caller.actor, now=now)
-    return await one_answer(session, row, now)
+    return await _kept_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/extend-trial")
@@ -285,6 +205,7 @@ async def override_limits(
     windows = (
         None if body.windows is None else [Window(limit=w.limit, window_ms=w.window_ms) for w in body.windows]
     )
+    quota_before = (await timeline(session, subscription_id)).quota_override
     row = await own_terms.override_limits(
         session,
         subscription_id=subscription_id,
@@ -295,4 +216,5 @@ async def override_limits(
         actor=caller.actor,
         now=now,
     )
+    await require_cap_kept_by_quota(session, row, quota_before=quota_before, now=now)
     return await one_answer(session, row, now)

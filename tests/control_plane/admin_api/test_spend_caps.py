@@ -21,6 +21,12 @@ api_products:
 plans:
   - {code: chat, name: Chat, api_product: weather, prices: [{model: per_unit, meter: tokens, unit_amount: 0.001}]}
 """
+TRIED = """
+api_products: [{code: weather, name: Weather, service: weather, routes: [weather]}]
+plans:
+  - {code: tried, name: Tried, api_product: weather, trial: {days: 60, after: cancel},
+     prices: [{model: flat, amount: "49.00"}]}
+"""
 METER = """
 plugins:
   - name: km-usage-meter
@@ -81,6 +87,25 @@ class TestSpendCap:
         refused = ok(await client.post(f"{path_of(subscribed)}/change", json={"plan": "growth"}), 409)
         assert refused["code"] == "spend_cap_below_fixed_charges"
         assert ok(await client.get(path_of(subscribed)))["plan"] == "starter"
+
+    async def test_refuses_to_go_on_where_it_could_not_be_kept(self, client: httpx.AsyncClient):
+        ok(await apply(client, TRIED))
+        account = ok(await client.post("/admin/v1/accounts", json={"name": "Acme"}), 201)
+        path = f"/admin/v1/accounts/{account['id']}/subscriptions"
+        held = path_of(ok(await client.post(path, json={"plan": "tried"}), 201))
+        ok(await client.put(f"{held}/spend-cap", json={"amount": "1"}))  # it ends with its trial
+        active = {"status": "active"}
+        for step, body in (("keep", None), ("end-trial", None), ("status", active)):
+            refused = ok(await client.post(f"{held}/{step}", json=body), 409)
+            assert refused["code"] == "spend_cap_below_fixed_charges", step
+        ok(await client.put(f"{held}/spend-cap", json={"amount": "100"}))
+        ok(await client.post(f"{held}/end-trial"))
+        ok(await client.post(f"{held}/pause"))
+        ok(await client.put(f"{held}/spend-cap", json={"amount": "5"}))
+        for step, body in (("resume", None), ("status", active)):
+            refused = ok(await client.post(f"{held}/{step}", json=body), 409)
+            assert refused["code"] == "spend_cap_below_fixed_charges", step
+        assert ok(await client.get(held))["status"] == "paused"
 
 
 class TestUnitMaximums:

@@ -1,9 +1,11 @@
 """Spend caps from rows in a real database: what the gateway is given, and what is refused."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from control_plane.billing.call_bounds import MaximumMissingError
 from control_plane.billing.invoices.due import due_lines
@@ -11,6 +13,7 @@ from control_plane.billing.operations import (
     CapBelowFixedChargesError,
     remove_spend_cap,
     require_cap_kept,
+    require_cap_kept_by_quota,
     require_caps_kept,
     set_spend_cap,
 )
@@ -28,6 +31,7 @@ from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.queries import phase_at
 from control_plane.subscriptions.queries import subscription as subscription_by_id
+from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.timelines import timeline
 from control_plane.usage.rollups.phase_units import units_of_phases
 from control_plane.usage.tables import UsageHour
@@ -36,6 +40,7 @@ from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription
 
 NOV_1, DEC_1 = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 PER_TOKEN = PriceTerms(model="per_unit", meter="tokens", params={"unit_amount": "0.00002"})
 
 
@@ -280,6 +285,49 @@ class TestRefusals:
         with pytest.raises(ValidationFailedError, match=r"\$199.00: what Growth costs .* from 2026-12-01"):
             await put(session, subscription, "150.00")
 
+    async def test_a_cap_that_the_first_paid_period_after_a_trial_cannot_keep(self, session, subscription):
+        await a_published_plan(session, now=NOV_1, code="tried", position=4, trial_days=90, prices=(flat("9.00"),))
+        account = await an_account(session, now=NOV_1)
+        trialing = await a_subscription(session, account, plan="tried", now=NOV_1)
+        with pytest.raises(ValidationFailedError, match=r"\$9.00: what Tried costs .* from 2027-01-30"):
+            await put(session, trialing, "8.99")
+        await put(session, trialing, "9.00")
+
+    async def test_going_on_from_a_pause_in_which_a_lower_cap_was_set(self, session, subscription):
+        of = {"subscription_id": subscription.id, "actor": ACTOR}
+        await pause(session, **of, now=NOV_1 + 15 * DAY)
+        await put(session, subscription, "30.00", now=NOV_1 + 16 * DAY)
+        await resume(session, **of, now=NOV_1 + 17 * DAY)
+        with pytest.raises(CapBelowFixedChargesError, match=r"starter costs \$49.00 a billing period"):
+            await require_cap_kept(session, subscription, now=NOV_1 + 17 * DAY)
+
+    async def test_a_lower_quota_that_makes_the_use_so_far_dearer_than_the_cap(self, session, subscription):
+        of = {"subscription_id": subscription.id, "actor": ACTOR, "now": NOV_1 + 2 * DAY}
+        await override_limits(session, quota_units=100_000, **of)
+        await put(session, subscription, "60.00")
+        await add_usage(session, subscription, hour=NOV_1 + DAY, units=100_000)
+        for quota_units in (95_000, 150_000):
+            await override_limits(session, quota_units=quota_units, **of)
+            await require_cap_kept_by_quota(session, subscription, quota_before=100_000, now=of["now"])
+        await override_limits(session, quota_units=None, **of)
+        with pytest.raises(CapBelowFixedChargesError, match=r"use so far would cost \$124.00, .* cap of \$60.00"):
+            await require_cap_kept_by_quota(session, subscription, quota_before=100_000, now=of["now"])
+
+    async def test_a_cap_that_is_set_while_the_plan_changes(self, session, sessions, subscription):
+        await session.commit()
+        await move(session, subscription, "growth", now=NOV_1 + DAY)
+
+        async def cap():
+            async with sessions() as other, other.begin():
+                await put(other, subscription, "100.00", now=NOV_1 + DAY)
+
+        waiting = asyncio.create_task(cap())
+        await lock_waited_for(sessions)
+        await require_cap_kept(session, subscription, now=NOV_1 + DAY)
+        await session.commit()
+        with pytest.raises(ValidationFailedError, match=r"what Growth, Starter costs"):
+            await waiting
+
     async def test_a_route_whose_calls_can_cost_anything(self, session, subscription, product):
         facts = replace(facts_of_product(product), unit_maximums={"chat": {"tokens": 8000}})
         await update_api_product(session, product=facts, actor=ACTOR, now=NOV_1)
@@ -342,6 +390,12 @@ class TestRefusals:
 
     async def test_a_changed_plan_without_a_cap_is_no_matter(self, session, subscription):
         await move_and_check(session, subscription, "growth")
+
+
+async def lock_waited_for(sessions):
+    async with asyncio.timeout(30), sessions() as watching:
+        while not await watching.scalar(text(LOCKED)):  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.02)
 
 
 async def move_and_check(session, subscription, plan, *, now=NOV_1 + DAY, effective_at=None):
