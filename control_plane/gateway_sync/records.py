@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from urllib.parse import quote
 
+from control_plane.catalog.plan_sizes import is_larger, plan_size, quota_size, rate_per_ms
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.period import Interval, next_period, period_containing
 from control_plane.gateway_sync.allowances import Counting
@@ -26,7 +27,6 @@ from gateway_contract.records import (
     Window,
 )
 
-UNLIMITED = float("inf")
 CLOCKS_DIFFER_MS = 60_000
 
 
@@ -277,21 +277,4 @@ def _current_and_next(
 
 
 def _size(plan: PlanTerms) -> tuple[float, float]:
-    if plan.by_quote:
-        return UNLIMITED, UNLIMITED
-    return quota_size(plan.quota_units), rate_per_ms(plan.windows)
-
-
-def is_larger(size: tuple[float, float], *, than: tuple[float, float]) -> bool:
-    """Say whether a plan allows more of quota or rate than another, and no less of either."""
-    return size[0] >= than[0] and size[1] >= than[1] and size != than
-
-
-def quota_size(units: int | None) -> float:
-    """Return the quota as a measure; none is without end."""
-    return UNLIMITED if units is None else units
-
-
-def rate_per_ms(windows: tuple[Window, ...]) -> float:
-    """Return the calls a ms that the tightest window sustains: a common measure of unlike windows."""
-    return min((window.limit / window.window_ms for window in windows), default=UNLIMITED)
+    return plan_size(quota_units=plan.quota_units, windows=plan.windows, by_quote=plan.by_quote)

@@ -16,14 +16,14 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
+from control_plane.billing.comparisons.demand import demand_from, demands
+from control_plane.billing.comparisons.fitting_plans import Demand, Held, Offer, choose_fitting_plan
 from control_plane.catalog.model import PLAN
 from control_plane.catalog.queries import plan_versions, plans, published_versions, terms_of_version
 from control_plane.catalog.tables import ApiProduct, PlanVersion
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.outbox import Topic, claim, enqueue_many, finish
 from control_plane.gateway_sync import metrics
-from control_plane.gateway_sync.demand import demand_from, demands
-from control_plane.gateway_sync.fitting_plans import Demand, Held, Offer, choose_fitting_plan
 from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase

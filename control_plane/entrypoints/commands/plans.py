@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from control_plane.entrypoints.commands import comparisons
 from control_plane.entrypoints.commands.client import (
     another_server,
     delete,
@@ -20,6 +21,7 @@ from control_plane.entrypoints.commands.plan_tables import print_changes, versio
 
 app = typer.Typer(help="Plans and add-ons: what is sold, and plans as code.", no_args_is_help=True)
 app.add_typer(drafts, name="draft")
+app.add_typer(comparisons.app)
 COLUMNS = ("position", "code", "name", "kind", "api_product", "version", "quota", "limits", "price")
 VERSION_COLUMNS = (
     "version",

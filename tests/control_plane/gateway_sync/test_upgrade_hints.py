@@ -7,11 +7,11 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import delete, select, update
 
+from control_plane.billing.comparisons.demand import demands
 from control_plane.catalog.model import PlanTerms, PriceTerms
 from control_plane.catalog.publishing import publish_version
 from control_plane.foundation.clock import floor_hour, utc_now
 from control_plane.foundation.outbox import OutboxRow, Topic, enqueue_many
-from control_plane.gateway_sync.demand import demands
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.tables import UpgradeHint
 from control_plane.gateway_sync.upgrade_hints import due_after, refresh_hints, refresh_void_hints

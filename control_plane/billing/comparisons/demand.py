@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, cast, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.comparisons.fitting_plans import Demand
+from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS
 from control_plane.catalog.model import REQUESTS_METER
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.db import is_any_of
-from control_plane.gateway_sync.fitting_plans import DEMAND_DAYS, Demand
 from control_plane.usage.meters.demand import units_of_accounts
 from control_plane.usage.queries import MEASURED_METERS
 from control_plane.usage.tables import UsageHourly

@@ -2,8 +2,8 @@
 
 import pytest
 
+from control_plane.billing.comparisons.fitting_plans import Demand, Held, Offer, choose_fitting_plan
 from control_plane.catalog.model import PlanTerms, PriceTerms
-from control_plane.gateway_sync.fitting_plans import Demand, Held, Offer, choose_fitting_plan
 from gateway_contract.records import Concurrency, Window
 
 

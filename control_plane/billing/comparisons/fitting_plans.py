@@ -4,15 +4,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, in_period, plan_cost
 from control_plane.catalog.model import REQUESTS_METER, PlanTerms
-from control_plane.gateway_sync.records import UNLIMITED, is_larger, quota_size, rate_per_ms
+from control_plane.catalog.plan_sizes import UNLIMITED, is_larger, plan_size, quota_size, rate_per_ms
 from control_plane.rating.model import RatingError
-from control_plane.rating.models import read_price
-from control_plane.rating.rate import rate, total_minor
 from gateway_contract.records import Window
 
-DEMAND_DAYS = 30
-DAYS_OF_INTERVAL = {"month": DEMAND_DAYS, "year": 365}
 HOUR_MS = 3_600_000
 
 
@@ -98,7 +95,7 @@ def judge_offer(offer: Offer, *, held: Held, demand: Demand) -> JudgedOffer:
     """Say what one offer would have cost, and whether it would have refused calls."""
     terms = offer.terms
     amount_minor = None if terms.by_quote else _amount_minor(terms, demand)
-    refuses = "" if terms.by_quote else _why_refused(terms, held=held, demand=demand)
+    refuses = "" if terms.by_quote else why_refused(terms, held=held.terms, demand=demand)
     if amount_minor is None and not terms.by_quote:
         refuses = refuses or "its price cannot be worked out"
     return JudgedOffer(
@@ -114,14 +111,20 @@ def _preference(offer: Offer, judged: JudgedOffer) -> tuple[Any, ...]:
     return rank, judged.amount_minor or 0, *size, offer.position, offer.code
 
 
-def _why_refused(terms: PlanTerms, *, held: Held, demand: Demand) -> str:
-    missing = sorted(set(held.terms.entitlements).difference(terms.entitlements))
+def most_units(terms: PlanTerms) -> int | None:
+    """Return the quota units above which calls are refused in a billing period, None for no such bound."""
+    return terms.quota_units if terms.quota_hard else terms.quota_cap_units
+
+
+def why_refused(terms: PlanTerms, *, held: PlanTerms | None, demand: Demand) -> str:
+    """Say in words why terms would have refused calls, '' where not; `held`: the terms now, None for nothing."""
+    missing = sorted(set(held.entitlements).difference(terms.entitlements)) if held else []
     if missing:
         return f"lacks {', '.join(missing)}"
-    most_units = terms.quota_units if terms.quota_hard else terms.quota_cap_units
-    if most_units is not None and _in_period(demand.units.get(REQUESTS_METER, 0), terms) > most_units:
-        return f"refuses above {most_units:,} units"
-    if demand.rate_limited_calls and not _is_wider(terms, held.terms):
+    most = most_units(terms)
+    if most is not None and in_period(demand.units.get(REQUESTS_METER, 0), terms) > most:
+        return f"refuses above {most:,} units"
+    if held and demand.rate_limited_calls and not _is_wider(terms, held):
         return "its limits are no wider"
     for window in terms.windows:
         if window.limit * HOUR_MS < demand.peak_hour_calls * window.window_ms:
@@ -140,30 +143,13 @@ def _is_wider(terms: PlanTerms, than: PlanTerms) -> bool:
 
 def _amount_minor(terms: PlanTerms, demand: Demand) -> int | None:
     try:
-        return total_minor(
-            line
-            for price in terms.prices
-            for line in rate(
-                read_price(price.model, price.params, terms.currency),
-                quantity=_in_period(demand.units.get(price.meter, 0), terms) if price.meter else 0,
-                currency=terms.currency,
-                meter=price.meter,
-                description=price.description,
-            )
-        )
+        return plan_cost(terms, demand.units).amount_minor
     except RatingError:
         return None
 
 
-def _in_period(units: int, terms: PlanTerms) -> int:
-    """Return the demand of 30 days as one of the plan's billing period, rounded up."""
-    return -(-units * DAYS_OF_INTERVAL[terms.interval] // DEMAND_DAYS)
-
-
 def _size(terms: PlanTerms) -> tuple[float, float]:
-    if terms.by_quote:
-        return UNLIMITED, UNLIMITED
-    return quota_size(terms.quota_units), rate_per_ms(terms.windows)
+    return plan_size(quota_units=terms.quota_units, windows=terms.windows, by_quote=terms.by_quote)
 
 
 def _words(window: Window) -> str:
