@@ -21,7 +21,7 @@ GROUPS = {
         "million_keys",
     ],
     "pipeline": ["shipper", "collector", "ingest", "pipeline", "freshness", "chart", "pipeline_memory"],
-    "billing": ["closing"],
+    "billing": ["closing", "plan_change"],
 }
 
 
