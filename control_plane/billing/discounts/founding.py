@@ -136,14 +136,20 @@ async def _beginners(
 
     With the start of the billing period in which that was, also where nobody looked until a later one.
     """
-    accounts = select(Subscription.id, Subscription.account_id).where(is_any_of(Subscription.id, subscription_ids))
-    payer_of = {row.id: row.account_id for row in await session.execute(accounts)}
-    old = await _no_new_accounts(session, set(payer_of.values()))
-    found = await timelines(session, [key for key, account_id in payer_of.items() if account_id not in old])
+    accounts = select(Subscription.account_id).where(is_any_of(Subscription.id, subscription_ids))
+    payers = set(await session.scalars(accounts))
+    new = payers - await _no_new_accounts(session, payers)
+    # all that they ever had: who was on a plan that costs something before, of whatever product, is not new
+    had = select(Subscription.id).where(is_any_of(Subscription.account_id, new))
+    found = await timelines(session, (await session.scalars(had)).all())
     versions = await plan_versions(session, {key for one in found.values() for key in one.version_ids})
-    begun = []
+    begins_at = {key: _begins_to_pay(timeline, versions) for key, timeline in found.items()}
+    old = {one.account_id for key, one in found.items() if (begins_at[key] or now) < since}
+    begun, asked = [], set(subscription_ids)
     for timeline in sorted(found.values(), key=lambda one: (one.started_at, one.subscription_id)):
-        begins = _begins_to_pay(timeline, versions)
+        begins = begins_at[timeline.subscription_id]
+        if timeline.subscription_id not in asked or timeline.account_id in old:
+            continue
         if begins is None or not since <= begins <= now:
             continue
         first = timeline.period_at(begins).start

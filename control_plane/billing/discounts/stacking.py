@@ -159,10 +159,12 @@ def _amount_shares(
         # what is taken falls on what is charged, what is given back on what is credited
         weights = {index: base if (base > 0) is (wanted > 0) else 0 for index, base in of_period.items()}
         weight = sum(weights.values())
+        # never more than the lines; what a correction gave back waits for the next ones
+        wanted = min(wanted, weight) if wanted > 0 else max(wanted, weight)
         exact = {
             index: Fraction(wanted * part, weight) if weight else Fraction(0) for index, part in weights.items()
         }
-        shares |= spread(wanted if weight else 0, exact)
+        shares |= spread(wanted, exact)
     return shares
 
 

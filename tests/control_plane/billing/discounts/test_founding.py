@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from sqlalchemy import func, select
 
+from control_plane.accounts.tables import Account
 from control_plane.billing.discounts.founding import (
     FoundingOfferOpenError,
     FoundingTerms,
@@ -96,6 +97,15 @@ class TestFounders:
         session.add(FirstPayment(account_id=account.id, invoice_id=invoice.id, paid_at=now))
         payer = await subscribed(session, now=now + HOUR, account=account, plan="maps-plan")
         assert await join_founders(session, [before.id, payer.id], now=now + HOUR) == {}
+
+    async def test_who_was_on_another_plan_that_costs_something_before_the_offer_is_none(self, session, now):
+        await a_published_plan(session, now=now)
+        await a_published_plan(session, now=now, code="maps-plan", product="maps")
+        before = await subscribed(session, now=now)
+        await open_offer(session, now=now + HOUR)
+        account = await session.get_one(Account, before.account_id)
+        later = await subscribed(session, now=now + HOUR, account=account, plan="maps-plan")
+        assert await join_founders(session, [later.id], now=now + HOUR) == {}
 
     async def test_are_never_too_many_however_many_come_at_once(self, sessions, now):
         async with sessions() as session, session.begin():

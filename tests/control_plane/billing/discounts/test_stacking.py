@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control_plane.billing.discounts.model import Taken
 from control_plane.billing.discounts.stacking import amounts_left, discounts_after, discounts_on, spread
 from control_plane.billing.line_scopes import LineScope
 from control_plane.foundation.money import CurrencyMixError
@@ -136,6 +137,13 @@ class TestAmount:
 
     def test_never_takes_more_than_there_is(self):
         assert taken([Line(amount_minor=700)], a_discount(amount=2_000)) == [700]
+
+    def test_never_exceeds_its_lines_after_a_correction_took_back_a_part_of_it(self):
+        charge = JAN, "starter/0"
+        more_room = a_discount(amount=1_000, taken={charge: Taken(4_900, 500)})
+        assert taken([Line(amount_minor=100)], more_room) == [100]
+        less_left = a_discount(amount=1_000, taken={charge: Taken(400, 760)})
+        assert taken([Line(amount_minor=-400)], less_left) == [-400]
 
     def test_of_another_currency_is_an_error(self):
         with pytest.raises(CurrencyMixError):
