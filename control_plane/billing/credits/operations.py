@@ -58,7 +58,6 @@ async def grant_credits(
     starts_at = now if grant.starts_at is None else floor_ms(grant.starts_at)
     expires_at = None if grant.expires_at is None else floor_ms(grant.expires_at)
     _check(grant)
-    check_term(starts_at, expires_at, now)
     product_id = None if grant.api_product is None else (await api_product(session, grant.api_product)).id
     account = await ledger.lock_account(session, account_id)
     before = await _granted(session, account_id, grant.reference)
@@ -66,6 +65,8 @@ async def grant_credits(
         if (before.amount_minor, before.kind) != (grant.amount_minor, grant.kind):
             raise ReferenceTakenError(before.reference or "")
         return before
+    # asked for again, it may have expired meanwhile
+    check_term(starts_at, expires_at, now)
     row = CreditGrant(
         id=new_id("crg", now),
         account_id=account_id,

@@ -1,21 +1,25 @@
 """The loop that draws prepaid usage as hours are sealed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.billing.credits import metrics
 from control_plane.billing.prepaid.drawing import Drawn, draw_for
-from control_plane.billing.prepaid.periods import SEAL_MARGIN, begin_periods, changed_periods
+from control_plane.billing.prepaid.periods import SEAL_MARGIN, ChangedPeriod, begin_periods, changed_periods
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.errors import KmError
 from control_plane.usage.loops import Pauses, sleep_unless
 
 SWEEP_MARGIN = timedelta(hours=1)
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
+# what is wrong with one subscription must not keep the others' usage from being drawn
+OF_ONE = (KmError, ValueError, KeyError, IntegrityError, DataError)
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +43,8 @@ async def draw_usage(
 ) -> Drawn:
     """Open billing periods that began, and draw what was sealed after `since`; each batch in its own transaction.
 
-    Returns what was done in all. Idempotent: only what is not drawn yet is drawn.
+    Returns what was done in all. Idempotent: only what is not drawn yet is drawn. A period that cannot be rated
+    does not hold the others: it is counted, logged, and left to its invoice until more of it is sealed.
     """
     async with sessions() as session, session.begin():
         begun = await begin_periods(session, now=now)
@@ -49,8 +54,27 @@ async def draw_usage(
     changed = list({one.key: one for one in (*found, *begun)}.values())
     total = Drawn()
     for start in range(0, len(changed), batch):
+        total = total + await _draw(sessions, changed[start : start + batch], now=now)
+    return total
+
+
+async def _draw(
+    sessions: async_sessionmaker[AsyncSession], changed: Sequence[ChangedPeriod], *, now: datetime
+) -> Drawn:
+    """Draw for a batch; where it cannot be rated, for one by one."""
+    try:
         async with sessions() as session, session.begin():
-            total = total + await draw_for(session, changed[start : start + batch], now=now)
+            return await draw_for(session, changed, now=now)
+    except OF_ONE as error:
+        if len(changed) > 1:
+            log.warning("usage of a batch cannot be drawn: its periods are tried one by one", error=repr(error))
+        else:
+            metrics.FAILURES.labels("subscription").inc()
+            log.warning("usage cannot be drawn", subscription_id=changed[0].subscription_id, error=repr(error))
+    total = Drawn()
+    if len(changed) > 1:
+        for one in changed:
+            total = total + await _draw(sessions, [one], now=now)
     return total
 
 

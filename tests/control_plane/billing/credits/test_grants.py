@@ -84,8 +84,9 @@ class TestGrantCredits:
 
     async def test_the_same_reference_grants_once(self, session):
         account = await an_account(session, now=NOV_1)
-        first = await a_grant(session, account.id, 5000, now=NOV_1, reference="order 1")
-        again = await a_grant(session, account.id, 5000, now=NOV_1 + DAY, reference="order 1")
+        order = {"reference": "order 1", "expires_at": NOV_1 + DAY}
+        first = await a_grant(session, account.id, 5000, now=NOV_1, **order)
+        again = await a_grant(session, account.id, 5000, now=NOV_1 + DAY, **order)
         assert again.id == first.id
         assert await entries_of(session, account.id) == [("grant", 5000)]
         with pytest.raises(ReferenceTakenError):

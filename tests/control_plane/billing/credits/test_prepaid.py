@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.credits.due import look
@@ -374,6 +374,17 @@ class TestDrawing:
                 await asyncio.sleep(0.05)
         stop.set()
         await running
+
+    async def test_draws_for_the_others_where_one_cannot_be_rated(self, prepaid):
+        spoiled, untouched = await prepaid.credited(1000)
+        customer, grant = await prepaid.credited(1000)
+        for one in (spoiled, customer):
+            await prepaid.use(one, 300, at=JAN_1 + DAY)
+        async with prepaid.sessions() as session, session.begin():
+            # of a currency in which the plan is not sold
+            await session.execute(update(Account).where(Account.id == spoiled.account_id).values(currency="EUR"))
+        assert (await prepaid.draw(JAN_1 + 2 * DAY)).drawn_minor == 300
+        assert await prepaid.left(untouched, grant) == [1000, 700]
 
     async def test_opens_each_period_once(self, prepaid):
         await prepaid.credited(1000)
