@@ -1,5 +1,6 @@
 """Ending a trial early, and making one longer. Nothing here commits."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -9,7 +10,7 @@ from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.subscriptions.model import Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.records import bumped_subscription, facts, note_change
-from control_plane.subscriptions.segments import Segment, with_kind
+from control_plane.subscriptions.segments import Segment, from_moment, with_kind
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import PhaseKind
 
@@ -28,7 +29,8 @@ class NotTrialingError(ConflictError):
 async def end_trial(session: AsyncSession, *, subscription_id: str, actor: str, now: datetime) -> Subscription:
     """End a trial now and go on as a paying subscription, also where it was to end with the trial.
 
-    Billing periods begin in the hour that holds `now`.
+    Billing periods begin in the hour that holds `now`. A change of plan that was planned for the trial's end is
+    made, too.
 
     Raises:
         NotFoundError, SubscriptionOverError, NotTrialingError.
@@ -40,12 +42,14 @@ async def end_trial(session: AsyncSession, *, subscription_id: str, actor: str, 
 
 
 async def convert(session: AsyncSession, subscription: Subscription, *, actor: str, now: datetime) -> None:
-    """Have a trial, locked, go on as a paying subscription from `now` on."""
+    """Have a trial, locked, go on as a paying subscription from `now` on: on the plan that was to follow it."""
     before = facts(subscription)
+    planned = ahead(subscription, now)
+    after = from_moment(planned, subscription.trial_ends_at or now) or planned
+    paid = with_kind([replace(after[0], starts_at=now), *after[1:]], PhaseKind.PAID)
     subscription.status = check_transition(subscription.status, Status.ACTIVE).value
     subscription.ends_at = subscription.canceled_at = None
     subscription.anchor_at = subscription.trial_ends_at = floor_hour(now)
-    paid = with_kind(ahead(subscription, now), PhaseKind.PAID)
     await rewrite(session, subscription, paid, at=now, now=now)
     await note_change(
         session, subscription, action="subscription.trial_ended", before=before, actor=actor, now=now

@@ -148,6 +148,14 @@ class TestEndTrial:
             await end_trial(session, **of(subscription, later))
         assert refused.value.code == "subscription_not_trialing"
 
+    async def test_brings_the_change_that_was_planned_for_its_end(self, session, subscription, now):
+        await change(session, plan_code="growth", at="period_end", **of(subscription, now))
+        await end_trial(session, **of(subscription, now + DAY))
+        assert await phases_of(session, subscription) == [
+            ("starter", "trial", now, now + DAY),
+            ("growth", "paid", now + DAY, None),
+        ]
+
     async def test_also_where_it_was_to_end(self, session, account, now):
         subscription = await a_subscription(session, account, now=now, plan="short")
         await change_status(session, status="active", **of(subscription, now + DAY))
