@@ -2,7 +2,7 @@
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import contains_eager, selectinload
 
 from control_plane.catalog.tables import ApiProduct, Plan
 from control_plane.foundation.errors import NotFoundError
@@ -21,6 +21,26 @@ async def locked_product(session: AsyncSession, code: str) -> ApiProduct:
     row = (await session.scalars(statement.execution_options(populate_existing=True))).one_or_none()
     if row is None:
         raise NotFoundError("api_product", code)
+    return row
+
+
+async def kept_on_sale(session: AsyncSession, code: str) -> Plan:
+    """Return the plan's row with its product, read afresh; whoever sells it may, whoever takes it away must wait.
+
+    Raises:
+        NotFoundError: there is none, or none any more.
+    """
+    statement = (
+        select(Plan)
+        .join(Plan.api_product)
+        .where(Plan.code == code)
+        .options(contains_eager(Plan.api_product))
+        .with_for_update(read=True, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    row = (await session.scalars(statement)).one_or_none()
+    if row is None:
+        raise NotFoundError("plan", code)
     return row
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts.tables import Account
 from control_plane.catalog import queries as catalog
 from control_plane.catalog.currencies import CurrencyDiffersError, currencies_of, is_sold_in
+from control_plane.catalog.locks import kept_on_sale
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.errors import ConflictError, NotAllowedError
 from control_plane.subscriptions.tables import Subscription
@@ -106,10 +107,12 @@ async def version_on_sale(
 ) -> PlanVersion:
     """Return the version of a plan (or add-on) that is on sale, with plan, product and prices, whoever asks.
 
+    Until the transaction ends, plan and product are neither archived nor deleted.
+
     Raises:
         NotFoundError, PlanIsAddOnError, NotAnAddOnError, PlanNotOnSaleError, PlanUnlistedError.
     """
-    plan = await catalog.plan(session, plan_code)
+    plan = await kept_on_sale(session, plan_code)
     if plan.kind != kind:
         raise PlanIsAddOnError(plan_code) if kind == "plan" else NotAnAddOnError(plan_code)
     version = (await catalog.published_versions(session, [plan.id])).get(plan.id)

@@ -1,5 +1,6 @@
 """What is in use is archived, what nobody ever had can be deleted; what was published stays final."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from control_plane.catalog.price_list import ProductArchivedError, unarchive_pla
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion, Price
 from control_plane.foundation.errors import NotFoundError
 from control_plane.subscriptions.offers import PlanNotOnSaleError, version_on_sale
-from control_plane.subscriptions.operations import cancel
+from control_plane.subscriptions.operations import cancel, subscribe
 from control_plane.subscriptions.plan_removal import (
     PlanInUseError,
     ProductHasPlansError,
@@ -35,6 +36,10 @@ from tests.control_plane.builders import (
     an_api_product,
     outbox_of,
 )
+
+LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+CODE_OF = {archive_api_product: "weather", archive_plan: "starter", delete_plan: "starter"}
 
 
 def flat(amount: str, currency: str = "") -> PriceTerms:
@@ -114,6 +119,50 @@ class TestApiProduct:
         await delete_plan(session, code="starter", actor=ACTOR, now=now)
         await delete_api_product(session, code="weather", actor=ACTOR, now=now)
         assert await session.scalar(select(func.count()).select_from(ApiProduct)) == 0
+
+
+class TestWhileSomebodySubscribes:
+    """Whoever comes second finds what the first has done: no subscription to what is gone, and no broken call."""
+
+    @pytest.fixture
+    async def account_id(self, session, now):
+        await a_published_plan(session, now=now)
+        account = await an_account(session, now=now)
+        await session.commit()
+        return account.id
+
+    @pytest.mark.parametrize("take_away", [archive_api_product, archive_plan, delete_plan])
+    async def test_what_is_taken_away_is_not_sold(self, session, sessions, account_id, now, take_away):
+        await take_away(session, code=CODE_OF[take_away], actor=ACTOR, now=now)
+        selling = asyncio.create_task(sell(sessions, account_id, now))
+        await lock_waited_for(sessions, selling)
+        await session.commit()
+        with pytest.raises(NotFoundError if take_away is delete_plan else PlanNotOnSaleError):
+            await selling
+
+    @pytest.mark.parametrize("take_away", [archive_api_product, delete_plan])
+    async def test_what_is_sold_is_not_taken_away(self, session, sessions, account_id, now, take_away):
+        async def take():
+            async with sessions() as other, other.begin():
+                await take_away(other, code=CODE_OF[take_away], actor=ACTOR, now=now)
+
+        await subscribe(session, account_id=account_id, plan_code="starter", actor=ACTOR, now=now)
+        taking = asyncio.create_task(take())
+        await lock_waited_for(sessions, taking)
+        await session.commit()
+        with pytest.raises((ProductInUseError, PlanInUseError)):
+            await taking
+
+
+async def sell(sessions, account_id, now):
+    async with sessions() as other, other.begin():
+        await subscribe(other, account_id=account_id, plan_code="starter", actor=ACTOR, now=now)
+
+
+async def lock_waited_for(sessions, task):
+    async with asyncio.timeout(30), sessions() as watching:
+        while not task.done() and not await watching.scalar(text(LOCKED)):  # noqa: ASYNC110 - the database tells nobody
+            await asyncio.sleep(0.02)
 
 
 class TestUnarchivePlan:
