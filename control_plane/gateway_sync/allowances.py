@@ -73,6 +73,15 @@ def counting_in(
     return Counting(allowance, share, parts)
 
 
+def ran_phase(
+    plan_version_id: str, kind: PhaseKind, starts_at: datetime, ends_at: datetime | None, *, anchor_at: datetime
+) -> RanPhase:
+    """Return a phase as it counts: a trial that was ended early does not in the hour in which billing begins."""
+    if kind is PhaseKind.TRIAL:
+        ends_at = anchor_at if ends_at is None else min(ends_at, anchor_at)
+    return RanPhase(plan_version_id, starts_at, ends_at)
+
+
 def begun_within(phases: Iterable[RanPhase], period: BillingPeriod) -> dict[str, datetime]:
     """Return when each plan version first ran in the period, in that order; `phases` in the order of time."""
     begun: dict[str, datetime] = {}
@@ -109,7 +118,7 @@ def brought_units(
 
 def _ran(timeline: Timeline) -> list[RanPhase]:
     return [
-        RanPhase(phase.plan_version_id, phase.starts_at, phase.ends_at)
+        ran_phase(phase.plan_version_id, phase.kind, phase.starts_at, phase.ends_at, anchor_at=timeline.anchor_at)
         for phase in timeline.phases
         if phase.kind is not PhaseKind.PAUSED
     ]

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, case, cast, exists, func, select, true, union_all
+from sqlalchemy import BigInteger, case, cast, exists, func, not_, select, true, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.model import REQUESTS_METER
 from control_plane.catalog.tables import PlanVersion, Price
 from control_plane.foundation.db import is_any_of
 from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
+from control_plane.subscriptions.trial_hours import is_before_billing
 from control_plane.usage.tables import UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -78,8 +79,10 @@ async def dimension_hours(
         )
         .select_from(UsageHourly)
         .join(SubscriptionPhase, SubscriptionPhase.id == UsageHourly.phase_id)
+        .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .join(each, true())
         .where(
+            not_(is_before_billing(UsageHourly.hour)),
             is_any_of(SubscriptionPhase.subscription_id, subscription_ids),
             UsageHourly.mode == Mode.LIVE.value,
             UsageHourly.hour >= start,

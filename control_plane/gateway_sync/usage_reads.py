@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import BigInteger, ColumnElement, Integer, and_, case, func, select
+from sqlalchemy import BigInteger, ColumnElement, Integer, and_, case, func, not_, select
 from sqlalchemy import cast as cast_to
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -14,11 +14,12 @@ from control_plane.catalog.model import DEFAULT_BILLABLE_BELOW
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval
-from control_plane.gateway_sync.allowances import RanPhase
+from control_plane.gateway_sync.allowances import RanPhase, ran_phase
 from control_plane.keys.tables import ApiKey
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.subscriptions.timeline import PhaseKind
+from control_plane.subscriptions.trial_hours import is_before_billing
 from control_plane.usage.tables import UsageHour, UsageHourly
 from gateway_contract.modes import Mode
 from gateway_contract.outcomes import Outcome
@@ -55,7 +56,7 @@ class HourUsage:
     `settled_revision` is 0.
 
     `billed_units` of test calls are those that would be billed if they were live: a test quota is given back for
-    failed and replayed calls, too.
+    failed and replayed calls, too. Calls of a trial that ended in the hour have no units: billing began with it.
     """
 
     subscription_id: str
@@ -118,6 +119,8 @@ async def hour_usage(
     below = func.coalesce(PlanVersion.billable_statuses["below"].astext.cast(Integer), DEFAULT_BILLABLE_BELOW)
     billable = and_(served, UsageHourly.status < below, UsageHourly.replayed.is_(False))
     would_be_billed = case((billable, UsageHourly.units), else_=0)
+    billed = case((UsageHourly.mode == Mode.LIVE.value, UsageHourly.billable_units), else_=would_be_billed)
+    counts = not_(is_before_billing(UsageHourly.hour))
     statement = (
         select(
             SubscriptionPhase.subscription_id,
@@ -126,11 +129,12 @@ async def hour_usage(
             UsageHourly.key_id,
             SubscriptionPhase.plan_version_id,
             _total(case((served, UsageHourly.calls), else_=0)),
-            _total(case((served, UsageHourly.units), else_=0)),
-            _total(case((UsageHourly.mode == Mode.LIVE.value, UsageHourly.billable_units), else_=would_be_billed)),
+            _total(case((and_(served, counts), UsageHourly.units), else_=0)),
+            _total(case((counts, billed), else_=0)),
             func.coalesce(func.max(UsageHour.revision), 0),
         )
         .join(SubscriptionPhase, SubscriptionPhase.id == UsageHourly.phase_id)
+        .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
         .outerjoin(
             UsageHour,
@@ -197,12 +201,16 @@ async def _ran_under_several(
         select(
             SubscriptionPhase.subscription_id,
             SubscriptionPhase.plan_version_id,
+            SubscriptionPhase.kind,
             SubscriptionPhase.starts_at,
             SubscriptionPhase.ends_at,
+            Subscription.anchor_at,
         )
+        .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .where(SubscriptionPhase.subscription_id.in_(several), SubscriptionPhase.kind != PhaseKind.PAUSED.value)
         .order_by(SubscriptionPhase.subscription_id, SubscriptionPhase.starts_at)
     )
-    for subscription_id, version_id, starts_at, ends_at in await session.execute(statement):
-        found[subscription_id].append(RanPhase(version_id, starts_at, ends_at))
+    for subscription_id, version_id, kind, starts_at, ends_at, anchor_at in await session.execute(statement):
+        phase = ran_phase(version_id, PhaseKind(kind), starts_at, ends_at, anchor_at=anchor_at)
+        found[subscription_id].append(phase)
     return found

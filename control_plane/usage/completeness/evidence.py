@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import from_ms, to_ms
 from control_plane.foundation.redis import RedisClient
-from control_plane.subscriptions.tables import SubscriptionPhase
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.subscriptions.trial_hours import is_before_billing
 from control_plane.usage.completeness.counting import count_hours, subscriptions_of
 from control_plane.usage.completeness.model import CountedHour, Numbers
 from control_plane.usage.completeness.readings import (
@@ -45,7 +46,7 @@ class CounterHour(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RolledUp:
-    """Served calls and billed units of one counter's hour in `usage_hourly`."""
+    """Served calls, and billed units that count in the counter's billing period, of one hour in `usage_hourly`."""
 
     served_calls: int
     billable_units: int
@@ -168,6 +169,7 @@ async def _rolled_up(session: AsyncSession, hours: Sequence[HourKey]) -> dict[Co
     # an amendment has no calls that anybody made
     made = (UsageHourly.outcome == Outcome.SERVED.value) & (UsageHourly.amendment_id == "")
     served = case((made, UsageHourly.calls), else_=0)
+    counted = case((is_before_billing(UsageHourly.hour), 0), else_=UsageHourly.billable_units)
     statement = (
         select(
             UsageHourly.account_id,
@@ -175,9 +177,10 @@ async def _rolled_up(session: AsyncSession, hours: Sequence[HourKey]) -> dict[Co
             SubscriptionPhase.subscription_id,
             UsageHourly.mode,
             cast(func.sum(served), BigInteger),
-            cast(func.sum(UsageHourly.billable_units), BigInteger),
+            cast(func.sum(counted), BigInteger),
         )
         .join(SubscriptionPhase, SubscriptionPhase.id == UsageHourly.phase_id)
+        .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .where(is_one_of(UsageHourly, hours))
         .group_by(UsageHourly.account_id, UsageHourly.hour, SubscriptionPhase.subscription_id, UsageHourly.mode)
     )

@@ -24,6 +24,7 @@ from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.subscriptions.timeline import AddOnInForce, PhaseKind, Timeline, TimelinePhase
+from control_plane.subscriptions.trials import end_trial
 from gateway_contract.counters import (
     CALLS,
     UNITS,
@@ -228,11 +229,15 @@ class Subscribed:
 
     def __init__(self, shop, gateway, project, customer, now):
         self.shop, self.gateway, self.project, self.customer = shop, gateway, project, customer
-        start_ms = to_ms(floor_hour(now) - 14 * DAY)
+        self.with_period(floor_hour(now) - 14 * DAY)
+
+    def with_period(self, start):
+        customer, start_ms = self.customer, to_ms(start)
         self.counters = {
             mode: period_counters(customer.account_id, customer.subscription_id, start_ms, mode) for mode in Mode
         }
         self.key_counters = key_counters(customer.account_id, customer.keys[0], start_ms)
+        return self
 
     async def do(self, operation, *, now, **arguments):
         async with self.shop.sessions() as session, session.begin():
@@ -345,6 +350,39 @@ class TestProjectedGrant:
         grant = await subscribed.grant(later)
         assert grant.paused is (then != "resume")
         assert grant.periods[0].start_ms == to_ms(floor_hour(now) - 14 * DAY + 31 * DAY)
+
+
+class TestTrials:
+    """A trial that is ended early, in the hour in which billing begins."""
+
+    @pytest.fixture
+    async def trialing(self, shop, gateway, project, now):
+        async with shop.sessions() as session, session.begin():
+            await offer(session, "tried", position=30, now=now, quota_units=100, quota_hard=True, trial_days=14)
+        customer = await shop.add_customer(now - 2 * DAY, plan="tried", quota_units=60)
+        found = Subscribed(shop, gateway, project, customer, now)
+        return found.with_period(floor_hour(now))
+
+    async def test_count_in_no_billing_period_once_the_hour_is_settled(self, shop, gateway, trialing, now):
+        hour, customer = floor_hour(now), trialing.customer
+        await trialing.do(end_trial, now=now)
+        await trialing.grant(now)
+        await trialing.count(hour, units=5)
+        await shop.add_usage(customer, hour, units=90, phase=0, sealed=True)
+        await shop.add_usage(customer, hour, units=4, failed_units=1, phase=1, sealed=True)
+        await shop.seal(customer, hour, revision=1)
+        assert await settle_sealed_hours(shop.sessions, gateway.client, now=now) == 1
+        for name in (trialing.counters[Mode.LIVE], trialing.key_counters):
+            assert int(await gateway.client.hget(name, UNITS)) == 4
+        await gateway.client.flushall()
+        await rebuild(shop.engine, gateway.client, public_url=PUBLIC_URL, now=now)
+        for name in (trialing.counters[Mode.LIVE], trialing.key_counters):
+            assert int(await gateway.client.hget(name, UNITS)) == 4
+
+    async def test_of_another_plan_begin_nothing_anew(self, trialing, now):
+        await trialing.do(change_plan, plan_code="large", now=now - timedelta(minutes=5))
+        await trialing.do(end_trial, now=now)
+        assert (await trialing.grant(now)).allowance is None
 
 
 class TestCounters:
