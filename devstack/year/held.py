@@ -43,6 +43,7 @@ class HeldInvoice:
     credits: Decimal
     balance: Decimal
     due: Decimal
+    credited: Decimal
     paid: Decimal
     left: Decimal
 
@@ -108,6 +109,7 @@ def _invoice(answer: Mapping[str, Any]) -> HeldInvoice:
         credits=_amount(answer["credits_applied"]),
         balance=_amount(answer["balance_applied"]),
         due=_amount(answer["amount_due"]),
+        credited=_amount(answer["credited"]),
         paid=sum((_amount(one["amount"]) for one in answer["payments"]), ZERO),
         left=_amount(answer["left"]),
     )

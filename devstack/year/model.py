@@ -67,8 +67,8 @@ class Line:
 class Bill:
     """An invoice that a customer should get, day by day in UTC. Amounts in major units.
 
-    `discount` is taken off, `tax` added; `credits` and `balance` pay; `due` is what is left to pay. `end`: what
-    becomes of it.
+    `discount` is taken off, `tax` added; `credits` and `balance` pay; `due` is what is left to pay, of which a
+    credit note takes `credited` off. `end`: what becomes of it.
     """
 
     on: datetime
@@ -78,6 +78,7 @@ class Bill:
     tax: Decimal = ZERO
     credits: Decimal = ZERO
     balance: Decimal = ZERO
+    credited: Decimal = ZERO
     total: Decimal
     due: Decimal
     end: str = "paid"

@@ -30,7 +30,7 @@ all again.
 What is sold: Free (1,000 requests, then refused), Starter ($49.00 or €45.00 a month, 50,000 requests, $0.0015
 or €0.0014 for each above), Growth ($199.00, 500,000, $0.0006), Committed ($1,200.00 a year, $0.01 a request, at
 least $5,000.00 of them), Prepaid ($0.01 a request, from credits), and an add-on of 100,000 requests for $20.00
-a month. Money comes in on the 6th and the 20th. Days are UTC.
+a month; Scale and Team, whose quotas change otherwise. Money comes in on the 6th and the 20th. Days are UTC.
 """
 
 EXPLAINED = """\
@@ -126,6 +126,8 @@ def _how(bill: Bill, sign: str) -> str:
     ]
     if bill.balance < 0:
         said.append("added to the balance")
+    if bill.credited:
+        said.append(f"{_money(bill.credited, sign)} taken off by a credit note")
     return "; ".join([*said, *(["*void*"] if bill.end == "void" else [])])
 
 

@@ -100,7 +100,7 @@ def _money_checks(story: Story, account: str, invoices: Sequence[HeldInvoice], h
     kept = [invoice for invoice in invoices if invoice.status != "void"]
     wanted = [bill for bill in story.bills if bill.end != "void"]
     total = sum((bill.total for bill in wanted), ZERO)
-    settled = sum((one.credits + one.balance + one.paid + one.left for one in kept), ZERO)
+    settled = sum((one.credits + one.balance + one.credited + one.paid + one.left for one in kept), ZERO)
     return [
         Check(
             story.name,
@@ -109,13 +109,13 @@ def _money_checks(story: Story, account: str, invoices: Sequence[HeldInvoice], h
             {
                 "totals": sum((one.total for one in kept), ZERO),
                 "lines": sum((_of_lines(one) for one in kept), ZERO),
-                "credits, balance and payments": settled,
+                "what paid": settled,
             },
         ),
         Check(
             story.name,
             "paid in money",
-            sum((bill.due for bill in wanted), ZERO),
+            sum((bill.due - bill.credited for bill in wanted), ZERO),
             {"payments": sum((one.paid for one in kept), ZERO)},
         ),
         Check(story.name, "left to pay", ZERO, {"invoices": sum((one.left for one in kept), ZERO)}),
@@ -152,6 +152,7 @@ def _said(bill: Bill) -> dict[str, object]:
         "credits": bill.credits,
         "balance": bill.balance,
         "due": bill.due,
+        "credited": bill.credited,
         "status": bill.end,
     }
 
@@ -167,6 +168,7 @@ def _found(invoice: HeldInvoice) -> dict[str, object]:
         "credits": invoice.credits,
         "balance": invoice.balance,
         "due": invoice.due,
+        "credited": invoice.credited,
         "status": invoice.status,
     }
 

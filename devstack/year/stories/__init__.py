@@ -1,7 +1,13 @@
 """The customers of the year, with the bills that were reckoned for them by hand."""
 
 from devstack.year.model import Story
-from devstack.year.stories import agreed, disputed, growing, reduced
+from devstack.year.stories import agreed, changing, disputed, growing, reduced
 
 # Lou comes first: the founding offer is for whoever is the first
-STORIES: tuple[Story, ...] = (*reduced.STORIES, *growing.STORIES, *agreed.STORIES, *disputed.STORIES)
+STORIES: tuple[Story, ...] = (
+    *reduced.STORIES,
+    *growing.STORIES,
+    *changing.STORIES,
+    *agreed.STORIES,
+    *disputed.STORIES,
+)
