@@ -82,9 +82,11 @@ async def create_api_product(
 
 
 async def update_api_product(
-    session: AsyncSession, *, product: ProductFacts, actor: str, now: datetime
+    session: AsyncSession, *, product: ProductFacts, unarchive: bool = False, actor: str, now: datetime
 ) -> ApiProduct:
-    """Give the API product of this code these facts. Giving what is there changes nothing.
+    """Give the API product of this code these facts, and bring it back from the archive where that is asked for.
+
+    Giving what is there changes nothing.
 
     Raises:
         NotFoundError, RouteTakenError. ValidationFailedError: names the first wrong field.
@@ -93,15 +95,18 @@ async def update_api_product(
     await lock_catalog(session)
     row = await locked_product(session, product.code)
     before = facts_of_product(row)
-    if before == product:
+    comes_back = unarchive and row.archived_at is not None
+    if before == product and not comes_back:
         return row
     await require_free_routes(session, product)
     await _require_free_dimensions(session, row.id, product)
     _write_product(row, product)
+    if comes_back:
+        row.archived_at = None
     await session.flush()
-    if any(getattr(before, name) != getattr(product, name) for name in _KONG_FIELDS):
+    if comes_back or any(getattr(before, name) != getattr(product, name) for name in _KONG_FIELDS):
         await enqueue(session, topic=Topic.CONFIG_CHANGED, entity_id=row.id, now=now)
-    if any(getattr(before, name) != getattr(product, name) for name in _RECORD_FIELDS):
+    if comes_back or any(getattr(before, name) != getattr(product, name) for name in _RECORD_FIELDS):
         await enqueue(session, topic=Topic.PRODUCT_CHANGED, entity_id=row.id, now=now)
     await record_change(
         session,
@@ -109,8 +114,8 @@ async def update_api_product(
         action="api_product.updated",
         entity_type="api_product",
         entity_id=row.id,
-        before=before.as_dict(),
-        after=product.as_dict(),
+        before={**before.as_dict(), **({"archived": True} if comes_back else {})},
+        after={**product.as_dict(), **({"archived": False} if comes_back else {})},
         now=now,
     )
     return row

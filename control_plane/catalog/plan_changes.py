@@ -79,7 +79,11 @@ async def diff_plan_file(session: AsyncSession, file: PlanFile) -> PlanDiff:
     plans_there = {row.code: facts_of_plan(row) for row in plan_rows}
     archived = {row.code for row in plan_rows if row.archived_at is not None}
     terms_there = {row.code: terms_of_version(versions[row.id]) for row in plan_rows if row.id in versions}
-    changes = [_product_change(products_there.get(product.code), product) for product in file.products]
+    archived_products = {row.code for row in product_rows if row.archived_at is not None}
+    changes = [
+        _product_change(products_there.get(product.code), product, was_archived=product.code in archived_products)
+        for product in file.products
+    ]
     for offer in file.plans:
         code = offer.facts.code
         changes.append(_plan_change(plans_there.get(code), offer.facts, was_archived=code in archived))
@@ -116,8 +120,11 @@ async def apply_plan_file(session: AsyncSession, file: PlanFile, *, actor: str, 
     declared = {meter.code: meter for meter in file.meters}
     for change in diff.changes:
         if change.entity_type == "api_product":
-            write = create_api_product if change.kind is ChangeKind.CREATE else update_api_product
-            await write(session, product=products[change.code], actor=actor, now=now)
+            product = products[change.code]
+            if change.kind is ChangeKind.CREATE:
+                await create_api_product(session, product=product, actor=actor, now=now)
+            else:
+                await update_api_product(session, product=product, unarchive=True, actor=actor, now=now)
         elif change.entity_type == "meter":
             write_meter = create_meter if change.kind is ChangeKind.CREATE else update_meter
             await write_meter(session, meter=declared[change.code], actor=actor, now=now)
@@ -130,10 +137,11 @@ async def apply_plan_file(session: AsyncSession, file: PlanFile, *, actor: str, 
     return diff
 
 
-def _product_change(there: ProductFacts | None, product: ProductFacts) -> Change | None:
+def _product_change(there: ProductFacts | None, product: ProductFacts, *, was_archived: bool) -> Change | None:
     if there is None:
         return Change(ChangeKind.CREATE, "api_product", product.code)
-    fields = field_changes(there.as_dict(), product.as_dict())
+    before = {**there.as_dict(), "archived": was_archived}
+    fields = field_changes(before, {**product.as_dict(), "archived": False})
     return Change(ChangeKind.UPDATE, "api_product", product.code, fields) if fields else None
 
 

@@ -10,10 +10,12 @@ import control_plane
 from control_plane.catalog import queries
 from control_plane.catalog.operations import RouteTakenError, archive_plan
 from control_plane.catalog.plan_changes import apply_plan_file, diff_plan_file
+from control_plane.catalog.plan_export import read_catalog
 from control_plane.catalog.plan_file import parse_plan_file
 from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.audit import AuditRow
 from control_plane.foundation.outbox import OutboxRow
+from control_plane.subscriptions.plan_removal import archive_api_product
 from tests.control_plane.builders import ACTOR, a_subscription, an_account, an_api_product, outbox_of
 
 DEFAULT = (Path(control_plane.__file__).parent.parent / "plans.yml").read_text()
@@ -100,6 +102,19 @@ class TestApplyPlanFile:
         diff = await apply(session, DEFAULT, now)
         assert [str(change) for change in diff.changes] == ["plan free: update (archived: True -> False)"]
         assert (await queries.plan(session, "free")).archived_at is None
+
+    async def test_brings_an_archived_api_product_back_with_its_plans(self, session, now):
+        await apply(session, DEFAULT, now)
+        await archive_api_product(session, code="weather", actor=ACTOR, now=now)
+        assert not (await read_catalog(session)).plans
+        told = len(await outbox_of(session, "config.changed"))
+        diff = await apply(session, DEFAULT, now)
+        assert [str(change) for change in diff.changes] == [
+            "api_product weather: update (archived: True -> False)"
+        ]
+        assert (await read_catalog(session)).plans
+        assert len(await outbox_of(session, "config.changed")) == told + 1
+        assert (await apply(session, DEFAULT, now)).changes == ()
 
     async def test_nothing_is_half_applied(self, session, now):
         await an_api_product(session, now=now, code="maps")
