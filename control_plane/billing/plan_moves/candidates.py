@@ -1,0 +1,186 @@
+"""Whom a move concerns and what it would mean for each: read for thousands at once. Reads only."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from control_plane.accounts.tables import Account
+from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, plan_cost
+from control_plane.billing.plan_impact import recurring_minor
+from control_plane.billing.plan_moves.model import Candidate, MonthlyCost, MoveTarget, MoveTime, reason_against
+from control_plane.catalog.meter_queries import meters
+from control_plane.catalog.meters import Aggregation
+from control_plane.catalog.model import PlanTerms
+from control_plane.catalog.queries import plan_versions, terms_of_version
+from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.foundation.clock import floor_hour
+from control_plane.subscriptions.model import OVER
+from control_plane.subscriptions.offers import version_on_sale
+from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
+from control_plane.subscriptions.timeline import Timeline
+from control_plane.subscriptions.timelines import timelines
+from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
+
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveScope:
+    """From which plan, and versions of it (none named: all but the target), to the version on sale of another."""
+
+    from_plan: str
+    from_versions: tuple[int, ...] = ()
+    to_plan: str
+
+
+async def target_of(session: AsyncSession, plan_code: str) -> MoveTarget:
+    """Return the version that is on sale, hidden or not.
+
+    Raises:
+        NotFoundError, PlanIsAddOnError, PlanNotOnSaleError.
+    """
+    version = await version_on_sale(session, plan_code, allow_unlisted=True)
+    return MoveTarget(
+        plan_version_id=version.id,
+        plan_code=version.plan.code,
+        plan_name=version.plan.name,
+        version=version.version,
+        api_product_id=version.plan.api_product_id,
+        terms=terms_of_version(version),
+    )
+
+
+async def move_candidates(
+    session: AsyncSession, scope: MoveScope, *, target: MoveTarget, when: MoveTime, now: datetime
+) -> list[Candidate]:
+    """Return the live subscriptions on the versions to move from, each judged, in the order of their ids."""
+    rows = (await session.execute(_concerned(scope, target, now))).all()
+    versions = await plan_versions(session, {row.plan_version_id for row in rows})
+    costs = _Costs({key: terms_of_version(one) for key, one in versions.items()}, target.terms)
+    product = next(iter(versions.values())).plan.api_product.code if versions else ""
+    not_added = await _not_added(session, product)
+    found = []
+    for chunk in _chunks(rows):
+        lines = await timelines(session, [row.id for row in chunk])
+        units = await _last_month(session, lines.values(), not_added=not_added, now=now)
+        for row in chunk:
+            timeline, version = lines[row.id], versions[row.plan_version_id]
+            effective_at = when.of(timeline)
+            sold = target.terms.is_sold_in(row.currency)
+            found.append(
+                Candidate(
+                    timeline=timeline,
+                    account_id=row.account_id,
+                    account_name=row.name,
+                    currency=row.currency,
+                    from_plan_version_id=version.id,
+                    from_plan_code=version.plan.code,
+                    from_version=version.version,
+                    effective_at=effective_at,
+                    cannot=reason_against(
+                        timeline,
+                        target,
+                        currency=row.currency,
+                        spend_cap_minor=row.spend_cap_minor,
+                        fixed_minor=costs.fixed_minor(row.currency) if sold else 0,
+                        effective_at=effective_at,
+                        now=now,
+                    ),
+                    cost=costs.of(version.id, row.currency, units.get(row.id, {})) if sold else None,
+                )
+            )
+    return found
+
+
+def _concerned(scope: MoveScope, target: MoveTarget, now: datetime) -> Any:
+    statement = (
+        select(
+            Subscription.id,
+            Subscription.account_id,
+            Subscription.spend_cap_minor,
+            SubscriptionPhase.plan_version_id,
+            Account.name,
+            Account.currency,
+        )
+        .join(Account, Account.id == Subscription.account_id)
+        .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
+        .join(PlanVersion, PlanVersion.id == SubscriptionPhase.plan_version_id)
+        .join(Plan, Plan.id == PlanVersion.plan_id)
+        .where(
+            Plan.code == scope.from_plan,
+            PlanVersion.id != target.plan_version_id,
+            Subscription.status.not_in(sorted(OVER)),
+            SubscriptionPhase.starts_at <= now,
+            SubscriptionPhase.ends_at.is_(None) | (SubscriptionPhase.ends_at > now),
+        )
+        .order_by(Subscription.id)
+    )
+    return statement.where(PlanVersion.version.in_(scope.from_versions)) if scope.from_versions else statement
+
+
+class _Costs:
+    """What versions cost a month before and after, each worked out once for the same use."""
+
+    def __init__(self, before: Mapping[str, PlanTerms], after: PlanTerms) -> None:
+        self._before = before
+        self._after = after
+        self._known: dict[Any, tuple[int, int]] = {}
+
+    def fixed_minor(self, currency: str) -> int:
+        """Return what a billing period costs unused."""
+        return plan_cost(self._after.in_currency(currency), {}).amount_minor
+
+    def of(self, version_id: str, currency: str, units: Mapping[str, int]) -> MonthlyCost:
+        before = self._before[version_id]
+        recurring_before, month_before = self._of(version_id, before, currency, units)
+        recurring_after, month_after = self._of("", self._after, currency, units)
+        return MonthlyCost(
+            recurring_before_minor=recurring_before,
+            recurring_after_minor=recurring_after,
+            month_before_minor=month_before,
+            month_after_minor=month_after,
+        )
+
+    def _of(self, key: str, terms: PlanTerms, currency: str, units: Mapping[str, int]) -> tuple[int, int]:
+        place = key, currency, tuple(sorted(units.items()))
+        if place not in self._known:
+            cost = plan_cost(terms.in_currency(currency), units)
+            self._known[place] = recurring_minor(terms, currency, 1), cost.monthly_minor(currency)
+        return self._known[place]
+
+
+async def _not_added(session: AsyncSession, product_code: str) -> set[str]:
+    found = await meters(session, product_codes=[product_code], archived=True)
+    return {meter.code for meter in found if not Aggregation(meter.aggregation).adds_up}
+
+
+async def _last_month(
+    session: AsyncSession, found: Iterable[Timeline], *, not_added: Collection[str], now: datetime
+) -> dict[str, dict[str, int]]:
+    """Return billable units of the last 30 days by subscription and meter."""
+    end = floor_hour(now)
+    start = end - timedelta(days=DEMAND_DAYS)
+    of_phase = {
+        phase.id: PhasePeriod(phase.id, timeline.account_id, start, end)
+        for timeline in found
+        for phase in timeline.phases
+        if phase.starts_at < end and (phase.ends_at is None or phase.ends_at > start)
+    }
+    owner = {phase.id: timeline.subscription_id for timeline in found for phase in timeline.phases}
+    units: dict[str, dict[str, int]] = defaultdict(dict)
+    for (phase_id, _), used in (await units_of_periods(session, list(of_phase.values()))).items():
+        total = units[owner[phase_id]]
+        for meter, count in used.items():
+            # an amendment may have taken more than is left of it since
+            before, more = total.get(meter, 0), max(0, count)
+            total[meter] = max(before, more) if meter in not_added else before + more
+    return dict(units)
+
+
+def _chunks(rows: Sequence[Row[Any]]) -> list[Sequence[Row[Any]]]:
+    return [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
