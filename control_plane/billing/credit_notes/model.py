@@ -1,7 +1,8 @@
 """What a credit note takes back, reckoned from an invoice and the notes before. Pure.
 
-Shares of discount and tax are those of all notes together, rounded once, less what the notes before have taken: so
-notes over the whole of an invoice take back exactly its discount and its tax, in however many parts.
+Each line comes back with its part of its own discount, and all lines with their share of the taxes. Shares are those
+of all notes together, rounded once, less what the notes before have taken: so notes over the whole of an invoice
+take back exactly its discount and its tax, in however many parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,16 +52,22 @@ class CreditedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BilledLine:
-    """A line of an invoice, and what notes have taken back of it."""
+    """A line of an invoice, what discounts took off it, and what notes have taken back of it."""
 
     position: int
     description: str
     amount_minor: int
+    discount_minor: int = 0
     credited_minor: int = 0
 
     @property
     def left_minor(self) -> int:
         return self.amount_minor - self.credited_minor
+
+    def discount_in(self, amount_minor: int) -> int:
+        """Return the part of the line's discount that comes back with its next `amount_minor`."""
+        before = _share(self.discount_minor, self.credited_minor, self.amount_minor)
+        return _share(self.discount_minor, self.credited_minor + amount_minor, self.amount_minor) - before
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,6 @@ class Credited:
     """What all credit notes of an invoice came to so far. `of_lines_minor`: the part that named lines."""
 
     of_lines_minor: int = 0
-    discount_minor: int = 0
     taxes_minor: tuple[int, ...] = ()
     net_minor: int = 0
     total_minor: int = 0
@@ -187,7 +193,10 @@ def _with_shares(billed: Billed, lines: Sequence[NoteLine]) -> NoteAmounts:
         raise NothingToCreditError
     if all_lines_minor > billed.subtotal_minor:
         raise CreditExceedsInvoiceError(billed.left_minor, billed.currency)
-    discount_minor = _share(billed.discount_minor, all_lines_minor, billed.subtotal_minor) - before.discount_minor
+    by_position = {line.position: line for line in billed.lines}
+    discount_minor = sum(
+        by_position[line.position].discount_in(line.amount_minor) for line in lines if line.position is not None
+    )
     net_minor = subtotal_minor - discount_minor
     if net_minor <= 0:
         raise NothingToCreditError

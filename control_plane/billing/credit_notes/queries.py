@@ -76,6 +76,7 @@ async def billed_by(session: AsyncSession, invoice: Invoice) -> Billed:
                 position=line.position,
                 description=line.description,
                 amount_minor=line.amount_minor,
+                discount_minor=line.details.get("discount_minor", 0),
                 credited_minor=by_line.get(line.id, 0),
             )
             for line in invoice.lines
@@ -86,7 +87,6 @@ async def billed_by(session: AsyncSession, invoice: Invoice) -> Billed:
         total_minor=invoice.total_minor,
         credited=Credited(
             of_lines_minor=sum(by_line.values()),
-            discount_minor=sum(note.discount_minor for note in notes),
             taxes_minor=tuple(
                 sum(note.taxes[number]["amount_minor"] for note in notes) for number in range(len(invoice.taxes))
             ),

@@ -96,7 +96,8 @@ class InvoiceLine(Base):
 
     `charge_key` names what is charged within a subscription and billing period (see `due`): the lines of one key
     add up to what is due for it. `kind`: see `model.LineKind`. `exact_amount` (major unit) was rounded once, half
-    up; of a line that corrects earlier ones, `details` says what was billed before. `tiers`: as in previews.
+    up; of a line that corrects earlier ones, `details` says what was billed before, and of one with discounts what
+    they took off it (`discount_minor`, as of when it became final). `tiers`: as in previews.
     `corrected_minor` is what correcting credit notes took back of it: `amount_minor - corrected_minor` counts as
     billed. Lines of a final invoice never change otherwise; a trigger refuses it.
     """

@@ -130,7 +130,9 @@ def _period_end(work: Work) -> datetime:
 
 def _line_rows(works: Iterable[Work]) -> Iterator[dict[str, Any]]:
     for work in works:
+        discounts = _line_discounts(work)
         for position, line in enumerate(work.lines, start=1):
+            taken_off = discounts.get(position - 1)
             yield {
                 "invoice_id": work.invoice_id,
                 "position": position,
@@ -149,8 +151,17 @@ def _line_rows(works: Iterable[Work]) -> Iterator[dict[str, Any]]:
                 "exact_amount": line.exact_amount,
                 "amount_minor": line.amount_minor,
                 "tiers": [_tier(tier) for tier in line.tiers],
-                "details": line.details(),
+                "details": {**line.details(), "discount_minor": taken_off} if taken_off else line.details(),
             }
+
+
+def _line_discounts(work: Work) -> dict[int, int]:
+    """Return what all discounts together take off each line, by its index; lines without are left out."""
+    taken_off: dict[int, int] = {}
+    for discount in work.amounts.discounts:
+        for share in discount.shares:
+            taken_off[share.index] = taken_off.get(share.index, 0) + share.amount_minor
+    return taken_off
 
 
 def _tier(tier: TierUse) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a credit note comes to: never more than the invoice, and its discount and tax to the cent in any parts."""
 
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -24,12 +25,13 @@ def vat(amount_minor: int, percent: str = "19") -> dict[str, Any]:
     return {"name": "VAT", "percent": percent, "taxable_minor": 0, "amount_minor": amount_minor}
 
 
-def billed(*amounts: int, discount_minor: int = 0, taxes: tuple[dict[str, Any], ...] = ()) -> Billed:
+def billed(*amounts: int, discounts: tuple[int, ...] = (), taxes: tuple[dict[str, Any], ...] = ()) -> Billed:
+    """An invoice with lines of these amounts, and what discounts took off each."""
     lines = tuple(
-        BilledLine(position=number, description=f"Line {number}", amount_minor=amount)
-        for number, amount in enumerate(amounts, start=1)
+        BilledLine(position=number, description=f"Line {number}", amount_minor=amount, discount_minor=discount)
+        for number, (amount, discount) in enumerate(zip_longest(amounts, discounts, fillvalue=0), start=1)
     )
-    subtotal = sum(amounts)
+    subtotal, discount_minor = sum(amounts), sum(discounts)
     return Billed(
         number="INV-000001",
         currency="USD",
@@ -50,6 +52,7 @@ def after(invoice: Billed, note) -> Billed:
             position=line.position,
             description=line.description,
             amount_minor=line.amount_minor,
+            discount_minor=line.discount_minor,
             credited_minor=line.credited_minor + taken.get(line.position, 0),
         )
         for line in invoice.lines
@@ -57,7 +60,6 @@ def after(invoice: Billed, note) -> Billed:
     taxes = before.taxes_minor or (0,) * len(invoice.taxes)
     credited = Credited(
         of_lines_minor=before.of_lines_minor + sum(taken.values()),
-        discount_minor=before.discount_minor + note.discount_minor,
         taxes_minor=tuple(old + new["amount_minor"] for old, new in zip(taxes, note.taxes, strict=True)),
         net_minor=before.net_minor + note.subtotal_minor - note.discount_minor,
         total_minor=before.total_minor + note.total_minor,
@@ -75,7 +77,7 @@ def after(invoice: Billed, note) -> Billed:
 
 
 # $100.00 and $50.00, 10 % off ($15.00), VAT 19 % of $135.00: $25.65, in all $160.65
-INVOICE = billed(10_000, 5_000, discount_minor=1_500, taxes=(vat(2_565),))
+INVOICE = billed(10_000, 5_000, discounts=(1_000, 500), taxes=(vat(2_565),))
 
 
 class TestWholeInvoice:
@@ -104,6 +106,15 @@ class TestLines:
             855,
             5_355,
         )
+
+    def test_a_line_takes_back_no_discount_of_others(self):
+        # half off the first line only
+        invoice = billed(4_900, 1_852, discounts=(2_450, 0))
+        assert of_lines(invoice, [CreditedLine(position=2)]).total_minor == 1_852
+        assert of_lines(invoice, [CreditedLine(position=1)]).total_minor == 2_450
+        first = of_lines(invoice, [CreditedLine(position=1, amount_minor=333)])
+        assert (first.discount_minor, first.total_minor) == (167, 166)
+        assert of_everything(after(invoice, first)).total_minor == invoice.total_minor - 166
 
     def test_tax_is_rounded_once_for_all_notes_together(self):
         # VAT 19 % of $0.10 is $0.019, billed as $0.02; each cent of the line has a fifth of a cent of it
@@ -165,7 +176,7 @@ class TestAmount:
 
     def test_refuses_nothing(self):
         with pytest.raises(NothingToCreditError):
-            of_lines(billed(1_000, discount_minor=1_000), [CreditedLine(position=1)])
+            of_lines(billed(1_000, discounts=(1_000,)), [CreditedLine(position=1)])
 
 
 STEPS = st.lists(
@@ -190,7 +201,9 @@ class TestAnyNotes:
         if subtotal <= 0:
             return
         invoice = billed(
-            *amounts, discount_minor=subtotal * discount // 100, taxes=tuple(vat(tax) for tax in taxes)
+            *amounts,
+            discounts=tuple(amount * discount // 100 for amount in amounts),
+            taxes=tuple(vat(tax) for tax in taxes),
         )
         for what, amount in steps:
             try:

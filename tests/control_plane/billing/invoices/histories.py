@@ -15,6 +15,7 @@ from control_plane.billing.credit_notes.model import CreditedLine, Reason
 from control_plane.billing.credit_notes.operations import CreditRequest, issue_credit_note
 from control_plane.billing.credit_notes.tables import CreditNote
 from control_plane.billing.invoices.tables import Invoice
+from control_plane.billing.line_scopes import LineScope
 from control_plane.billing.payments.operations import give_up_invoice, pay_invoice, void_invoice
 from control_plane.billing.payments.tables import InvoicePayment
 from control_plane.foundation.clock import floor_hour
@@ -22,6 +23,7 @@ from control_plane.foundation.errors import KmError
 from control_plane.foundation.period import period_containing
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
+from tests.control_plane.billing.discounts.coupon_rows import a_coupon, redeem
 from tests.control_plane.billing.invoices.billing_kit import DAY, HOUR, JAN_1, Billing, flat, overage
 from tests.control_plane.builders import ACTOR, a_subscription, an_account
 
@@ -32,6 +34,8 @@ PLANS = {
     "maps-s": ("maps", "10.01", "0.013", 100),
     "maps-l": ("maps", "99.99", "0.007", 2_000),
 }
+# off the fees of every other subscription
+DISCOUNT = Decimal("0.4")
 
 
 def cents(amount: Decimal) -> int:
@@ -47,13 +51,16 @@ class Books:
     ends_at: datetime | None = None
     credited: bool = False
     used: list[list[Any]] = field(default_factory=list)
+    discounted: bool = False
 
     def plan_at(self, moment: datetime) -> str:
         return [code for since, code in self.plans if since <= moment][-1]
 
     def due_minor(self) -> int:
-        """Return all that is due to the end of the subscription, which is over."""
-        return sum(self._due(code, start) for code in PLANS for start in self._starts())
+        """Return all that is due to the end of the subscription; discounts to about a cent for each invoice."""
+        parts = [self._due(code, start) for code in PLANS for start in self._starts()]
+        left = 1 - DISCOUNT if self.discounted else 1
+        return round(sum(fixed for fixed, _ in parts) * left) + sum(by_use for _, by_use in parts)
 
     def _period(self, moment: datetime) -> tuple[datetime, datetime]:
         row = self.subscription
@@ -67,7 +74,8 @@ class Books:
             starts.append(start)
         return starts
 
-    def _due(self, code: str, start: datetime) -> int:
+    def _due(self, code: str, start: datetime) -> tuple[int, int]:
+        """Return what a plan costs in a billing period before and by use."""
         _, fee, price, included = PLANS[code]
         _, end = self._period(start)
         ends_at = self.ends_at if self.credited or self.ends_at >= end else end
@@ -78,7 +86,7 @@ class Books:
                 covered += max(timedelta(0), min(until, end) - max(since, start))
         units = sum(count for at, count, *_ in self.used if start <= at < end and self.plan_at(at) == code)
         part = Decimal(covered // timedelta(milliseconds=1)) / Decimal((end - start) // timedelta(milliseconds=1))
-        return cents(Decimal(fee) * part) + cents(Decimal(price) * max(0, units - included))
+        return cents(Decimal(fee) * part), cents(Decimal(price) * max(0, units - included))
 
 
 class World:
@@ -97,13 +105,17 @@ class World:
                 code, product=product, quota_units=included, prices=(flat(fee), overage(price, included))
             )
         async with self.billing.sessions() as session, session.begin():
+            await a_coupon(session, now=JAN_1, percent=40, scope=LineScope.FIXED)
             for _ in range(accounts):
                 account = await an_account(session, now=JAN_1)
                 for product in ("weather", "maps"):
                     at = JAN_1 + self.random.randrange(72) * HOUR
                     plan = f"{product}-{self.random.choice('sl')}"
                     row = await a_subscription(session, account, now=at, plan=plan)
-                    self.books.append(Books(row, [(at, plan)]))
+                    books = Books(row, [(at, plan)], discounted=self.random.random() < 0.5)
+                    if books.discounted:
+                        await redeem(session, row.id, now=at)
+                    self.books.append(books)
         self.now = JAN_1 + 3 * DAY
         await self.billing.close(self.now)
 
@@ -276,6 +288,14 @@ class World:
                 .where(mine, CreditNote.lowers_billed)
             )
         return int(total or 0) - int(corrected or 0)
+
+    async def papers(self, books: Books) -> int:
+        """Return how many invoices and credit notes there are of a subscription."""
+        mine = Invoice.subscription_id == books.subscription.id
+        notes = select(func.count()).select_from(CreditNote).join(Invoice, Invoice.id == CreditNote.invoice_id)
+        async with self.billing.sessions() as session:
+            invoices = await session.scalar(select(func.count()).select_from(Invoice).where(mine))
+            return int(invoices or 0) + int(await session.scalar(notes.where(mine)) or 0)
 
     async def cash(self) -> list[tuple[str, int, int]]:
         """Return what each account was billed in the end, and what became of it: both must be the same."""

@@ -17,7 +17,9 @@ class TestHistories:
             await world.step()
         await world.finish()
         assert set(world.done) == set(ACTIONS)
-        charged = [await world.charged_minor(books) for books in world.books]
-        assert charged == [books.due_minor() for books in world.books]
+        for books in world.books:
+            # discounts are rounded on each invoice and note
+            most = 0 if not books.discounted else await world.papers(books)
+            assert abs(await world.charged_minor(books) - books.due_minor()) <= most
         for account, billed, settled in await world.cash():
             assert billed == settled, account
