@@ -16,8 +16,8 @@ from control_plane.accounts.tables import Account
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.outbox import Topic, claim, enqueue_many, finish
 from control_plane.subscriptions.cap_renewal import renew_cap
-from control_plane.subscriptions.model import OVER, Advanced, Status, check_transition
-from control_plane.subscriptions.records import SYSTEM, add_record, begin_phases, facts
+from control_plane.subscriptions.model import OVER, Advanced
+from control_plane.subscriptions.records import begin_phases, end_in_time
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
 MAX_PRODUCT_ROWS = 100
@@ -40,7 +40,7 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     begun = ended = renewed = 0
     billed_anew = []
     for subscription in subscriptions:
-        begins, ends = begin_phases(session, subscription, now), _end(session, subscription, now)
+        begins, ends = begin_phases(session, subscription, now), end_in_time(session, subscription, now)
         begun, ended = begun + begins, ended + ends
         if begins or ends:
             billed_anew.append(subscription.id)
@@ -94,15 +94,6 @@ async def _due_subscriptions(
         .execution_options(populate_existing=True)
     )
     return (await session.scalars(statement)).all()
-
-
-def _end(session: AsyncSession, subscription: Subscription, now: datetime) -> int:
-    if subscription.status in OVER or subscription.ends_at is None or subscription.ends_at > now:
-        return 0
-    before = facts(subscription)
-    subscription.status = check_transition(subscription.status, Status.ENDED).value
-    add_record(session, subscription, action="subscription.ended", before=before, actor=SYSTEM, now=now)
-    return 1
 
 
 _LIVE = Subscription.status.not_in(sorted(OVER))

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.operations import bump_gateway_version
+from control_plane.catalog.tables import ApiProduct
 from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.subscriptions.beginnings import accounts_new_to, anchor_of, new_subscription, trial_end
@@ -19,7 +20,16 @@ from control_plane.subscriptions.offers import offered_version, require_change
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.plan_changes import move
 from control_plane.subscriptions.queries import period_end
-from control_plane.subscriptions.records import bumped_subscription, facts, note_change, record, tell_billing
+from control_plane.subscriptions.records import (
+    begin_phases,
+    bumped_subscription,
+    end_in_time,
+    facts,
+    locked_subscription,
+    note_change,
+    record,
+    tell_billing,
+)
 from control_plane.subscriptions.segments import Segment
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import PhaseKind
@@ -64,15 +74,7 @@ async def subscribe(
     account = await bump_gateway_version(session, account_id, now)
     version = await offered_version(session, plan_code, account=account, allow_unlisted=allow_unlisted)
     product = version.plan.api_product
-    taken = await session.scalar(
-        select(Subscription.id).where(
-            Subscription.account_id == account_id,
-            Subscription.api_product_id == product.id,
-            Subscription.status.not_in(sorted(OVER)),
-        )
-    )
-    if taken is not None:
-        raise AlreadySubscribedError(taken, product.code)
+    await _require_free(session, account_id=account_id, product=product, now=now)
     if trial is None:
         trial = version.trial_days is not None and bool(
             await accounts_new_to(session, [account_id], api_product_id=product.id)
@@ -98,6 +100,25 @@ async def subscribe(
     await record(session, subscription, action="subscription.started", before=None, actor=actor, now=now)
     await tell_billing(session, subscription, now)
     return subscription
+
+
+async def _require_free(session: AsyncSession, *, account_id: str, product: ApiProduct, now: datetime) -> None:
+    """Raises AlreadySubscribedError; a subscription whose end has come, and was not noted yet, is ended."""
+    taken = await session.scalar(
+        select(Subscription.id).where(
+            Subscription.account_id == account_id,
+            Subscription.api_product_id == product.id,
+            Subscription.status.not_in(sorted(OVER)),
+        )
+    )
+    if taken is None:
+        return
+    found = await locked_subscription(session, taken)
+    if not end_in_time(session, found, now):
+        raise AlreadySubscribedError(taken, product.code)
+    begin_phases(session, found, now)
+    await session.flush()
+    await tell_billing(session, found, now)
 
 
 async def change_plan(

@@ -75,6 +75,16 @@ def begin_phases(session: AsyncSession, subscription: Subscription, now: datetim
     return len(waiting)
 
 
+def end_in_time(session: AsyncSession, subscription: Subscription, now: datetime) -> bool:
+    """Note the end of a subscription that has come by `now`; says whether it did."""
+    if subscription.status in OVER or subscription.ends_at is None or subscription.ends_at > now:
+        return False
+    before = facts(subscription)
+    subscription.status = check_transition(subscription.status, Status.ENDED).value
+    add_record(session, subscription, action="subscription.ended", before=before, actor=SYSTEM, now=now)
+    return True
+
+
 async def tell_billing(session: AsyncSession, subscription: Subscription, now: datetime) -> None:
     """Write the news that what a subscription is billed has changed."""
     await enqueue(session, topic=Topic.SUBSCRIPTION_CHANGED, entity_id=subscription.id, now=now)

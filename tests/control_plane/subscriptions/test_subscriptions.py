@@ -14,6 +14,7 @@ from control_plane.catalog.operations import archive_plan
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
 from control_plane.subscriptions import queries
+from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.model import OVER, TRANSITIONS, Status, TransitionRefusedError, check_transition
 from control_plane.subscriptions.offers import (
     IntervalDiffersError,
@@ -80,6 +81,17 @@ class TestSubscribe:
         assert (await outbox_of(session, "account.changed"))[-1] == account.id
         (row,) = await audit_of(session, subscription.id)
         assert (row.action, row.before) == ("subscription.started", None)
+
+    async def test_follows_one_that_has_ended_before_a_worker_saw_it(self, session, account, subscription, now):
+        await cancel(session, subscription_id=subscription.id, at="period_end", actor=ACTOR, now=now)
+        end = subscription.ends_at
+        with pytest.raises(AlreadySubscribedError):
+            await a_subscription(session, account, now=end - timedelta(milliseconds=1))
+        second = await a_subscription(session, account, now=end)
+        assert (subscription.status, subscription.ends_at, second.started_at) == ("ended", end, end)
+        assert (await audit_of(session, subscription.id))[-1].action == "subscription.ended"
+        done = await advance(session, now=end)
+        assert (done.phases_begun, done.subscriptions_ended) == (0, 0)
 
     async def test_periods_begin_on_a_full_hour(self, session, subscription, now):
         assert subscription.anchor_at == datetime(2026, 3, 17, 10, tzinfo=UTC)
