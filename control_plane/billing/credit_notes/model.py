@@ -1,8 +1,8 @@
 """What a credit note takes back, reckoned from an invoice and the notes before. Pure.
 
-Each line comes back with its part of its own discount, and all lines with their share of the taxes. Shares are those
-of all notes together, rounded once, less what the notes before have taken: so notes over the whole of an invoice
-take back exactly its discount and its tax, in however many parts.
+Each line comes back with its part of its own discount, and all lines with their share of the taxes. Shares are
+those of all notes together, rounded once, less what the notes before have taken: so notes over the whole of an
+invoice take back exactly its discount and its tax, in however many parts.
 """
 
 from collections.abc import Mapping, Sequence
