@@ -91,6 +91,7 @@ def run_demo(console: Console, *, plans_path: Path, page_path: Path, keep: bool 
             print_report(console, report)
             console.print(f"\nThe same as a page: [bold]{page_path}[/bold]", highlight=False)
             console.print(_verdict(report))
+            console.print("[dim]A year of customers, each bill held to one made by hand, takes a minute: km year")
             _show_page(html, stack, console, keep=keep)
         finally:
             with console.status("stopping ..."):

@@ -99,7 +99,6 @@ async def _seal(session: AsyncSession, now: datetime) -> int:
 async def _money(world: World, now: datetime) -> None:
     await draw_usage(world.sessions, now=now)
     await close_all(world.sessions, config=CLOSING, now=now)
-    await draw_usage(world.sessions, now=now)
     looked: Looked | None = None
     while looked != Looked():
         looked = await _in_transaction(world, lambda session: look(session, now=now, keep=EXPIRY.keep))

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from devstack.year.asks import subscribes
 from devstack.year.calls import Numbers, calls_of, count
@@ -15,6 +17,7 @@ from devstack.year.model import Story, at, bill, line, use
 from devstack.year.page import render_page
 from devstack.year.reconcile import reconcile
 from devstack.year.run import Year, run_year
+from devstack.year.terminal import print_year
 
 PAGE = Path(__file__).parents[2] / "docs" / "scenario-year.md"
 CENT = Decimal("0.01")
@@ -76,7 +79,14 @@ class TestAYearOfCustomers:
         assert year.found.mismatches == []
         assert [check for check in year.found.checks if check.difference] == []
         assert render_page(year) == PAGE.read_text(), "km year --page docs/scenario-year.md"
+        assert "the sum of all differences is 0.00" in printed(year)
         assert [name for name, broken in PLANTED.items() if is_ok(year, broken(year.held))] == []
+
+
+def printed(year: Year) -> str:
+    console = Console(file=StringIO(), width=200)
+    print_year(console, year)
+    return console.file.getvalue()
 
 
 def is_ok(year: Year, held: Held) -> bool:

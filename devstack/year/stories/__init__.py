@@ -1,7 +1,7 @@
 """The customers of the year, with the bills that were reckoned for them by hand."""
 
 from devstack.year.model import Story
-from devstack.year.stories import agreed, changing, disputed, growing, reduced
+from devstack.year.stories import agreed, changing, disputed, edges, growing, reduced
 
 # Lou comes first: the founding offer is for whoever is the first
 STORIES: tuple[Story, ...] = (
@@ -10,4 +10,5 @@ STORIES: tuple[Story, ...] = (
     *changing.STORIES,
     *agreed.STORIES,
     *disputed.STORIES,
+    *edges.STORIES,
 )
