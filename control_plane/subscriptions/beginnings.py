@@ -20,6 +20,7 @@ from control_plane.subscriptions.timeline import PhaseKind
 
 HOUR = timedelta(hours=1)
 LAST_DAY = 31
+FARTHEST_ANCHOR = timedelta(days=3653)
 
 
 def new_subscription(
@@ -72,7 +73,7 @@ def anchor_of(
     """Return where billing periods begin: as asked for, where the trial ends, or the hour that holds `now`.
 
     Raises:
-        ValidationFailedError: both were asked for, or one beside a trial; not a full hour; no day of a month.
+        ValidationFailedError: both were asked for, or one beside a trial; not a full hour, or far away; no day of a month.
     """
     asked = "anchor_at" if anchor_at is not None else "anchor_day"
     if anchor_at is not None and anchor_day is not None:
@@ -84,6 +85,8 @@ def anchor_of(
     if anchor_at is not None:
         if anchor_at.tzinfo is None or floor_hour(anchor_at) != anchor_at:
             raise ValidationFailedError("anchor_at", "must be a full hour, with a time zone")
+        if abs(anchor_at - now) > FARTHEST_ANCHOR:
+            raise ValidationFailedError("anchor_at", "must be within ten years of now")
         return anchor_at
     if anchor_day is not None:
         if not 1 <= anchor_day <= LAST_DAY:

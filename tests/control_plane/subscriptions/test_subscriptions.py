@@ -105,9 +105,15 @@ class TestSubscribe:
         assert queries.current_and_next_period(subscription, now)[0].end == datetime(2026, 4, 1, tzinfo=UTC)
 
     @pytest.mark.parametrize(
-        "anchor_at", [datetime(2026, 3, 1, 0, 30, tzinfo=UTC), datetime(2026, 3, 1)]  # noqa: DTZ001 - the point
-    )  # fmt: skip
-    async def test_refuses_an_anchor_that_is_no_full_hour(self, session, account, now, anchor_at):
+        "anchor_at",
+        [
+            datetime(2026, 3, 1, 0, 30, tzinfo=UTC),
+            datetime(2026, 3, 1),  # noqa: DTZ001 - the point
+            # no clock of a zone goes there
+            datetime(9999, 12, 31, 23, tzinfo=UTC),
+        ],
+    )
+    async def test_refuses_an_anchor_that_is_no_full_hour_or_far_away(self, session, account, now, anchor_at):
         with pytest.raises(ValidationFailedError) as refused:
             await a_subscription(session, account, now=now, anchor_at=anchor_at)
         assert refused.value.field == "anchor_at"
