@@ -1,19 +1,44 @@
 """A fresh database and a session for each test."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from sqlalchemy import event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from control_plane.foundation.db import create_engine, session_factory
+from devstack.stores.postgres import EmbeddedPostgres
+
+
+@dataclass
+class OfTheTest:
+    """The one engine of all tests, and the database that it connects to at the moment."""
+
+    engine: AsyncEngine
+    database: str = ""
+
+
+@pytest.fixture(scope="session")
+def of_the_test(postgres_server: EmbeddedPostgres) -> OfTheTest:
+    """An engine keeps the SQL that it has made of statements, which takes longer than to run most of them."""
+    shared = OfTheTest(create_engine(postgres_server.dsn.replace("postgresql://", "postgresql+psycopg://", 1)))
+
+    @event.listens_for(shared.engine.sync_engine, "do_connect")
+    def connect(_dialect: object, _record: object, _args: object, options: dict[str, Any]) -> None:
+        options["dbname"] = shared.database
+
+    return shared
 
 
 @pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
+async def engine(of_the_test: OfTheTest, database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Connected to a fresh migrated database."""
+    of_the_test.database = make_url(database_url).database or ""
+    yield of_the_test.engine
+    await of_the_test.engine.dispose()
 
 
 @pytest.fixture
