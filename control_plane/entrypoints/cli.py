@@ -27,6 +27,7 @@ from control_plane.entrypoints.commands import (
     keys,
     maintenance,
     meters,
+    plan_moves,
     plans,
     prepaid_credits,
     processes,
@@ -79,6 +80,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(accounts.app, name="accounts")
     app.add_typer(products.app, name="products")
     app.add_typer(plans.app, name="plans")
+    app.add_typer(plan_moves.app, name="plan-moves")
     app.add_typer(meters.app, name="meters")
     app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")

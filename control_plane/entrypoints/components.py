@@ -13,6 +13,7 @@ from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.invoices.steps import ClosingRules
 from control_plane.billing.invoices.worker import run_closing
 from control_plane.billing.payments.overdue import OverdueConfig, run_overdue
+from control_plane.billing.plan_moves.worker import PlanMovesConfig, run_plan_moves
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, run_prepaid_draws
 from control_plane.billing.profiles.model import Seller
 from control_plane.entrypoints.settings import Settings
@@ -208,11 +209,15 @@ def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSessio
     async def prepaid_draws(stop: asyncio.Event) -> None:
         await run_prepaid_draws(config=PrepaidDrawsConfig(), sessions=sessions, stop=stop)
 
+    async def plan_moves(stop: asyncio.Event) -> None:
+        await run_plan_moves(config=PlanMovesConfig(), sessions=sessions, stop=stop)
+
     return [
         Worker("invoices", invoices),
         Worker("overdue", overdue),
         Worker("credit_expiry", credit_expiry),
         Worker("prepaid_draws", prepaid_draws),
+        Worker("plan_moves", plan_moves),
     ]
 
 

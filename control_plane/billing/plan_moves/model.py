@@ -185,7 +185,9 @@ def reason_against(
         ),
         (
             spend_cap_minor is not None and fixed_minor > spend_cap_minor,
-            Reason("cap_below_fixed_charges", "the plan costs more before any use than the customer's spend cap"),
+            Reason(
+                "spend_cap_below_fixed_charges", "the plan costs more before any use than the customer's spend cap"
+            ),
         ),
     )
     return next((reason for holds, reason in reasons if holds), None)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, case, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.plan_moves.candidates import MoveScope, move_candidates, target_of
@@ -110,9 +111,10 @@ async def items_page(
 
 
 def _moves() -> Any:
-    from_plan = select(Plan.code).where(Plan.id == PlanMove.from_plan_id).scalar_subquery()
+    from_plan = aliased(Plan)
     return (
-        select(PlanMove, from_plan.label("from_plan"), Plan.code.label("to_plan"), PlanVersion.version)
+        select(PlanMove, from_plan.code.label("from_plan"), Plan.code.label("to_plan"), PlanVersion.version)
+        .join(from_plan, from_plan.id == PlanMove.from_plan_id)
         .join(PlanVersion, PlanVersion.id == PlanMove.plan_version_id)
         .join(Plan, Plan.id == PlanVersion.plan_id)
     )
