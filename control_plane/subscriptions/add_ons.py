@@ -68,7 +68,8 @@ async def add_on(
     )
     require_addition(subscription, version)
     _require_open(subscription)
-    if await _held(session, subscription, add_on_code, now) is not None:
+    # one that begins later, too: of two requests at once, the later may have come first
+    if add_on_code in await _codes_ahead(session, subscription, now):
         raise AddOnHeldError(add_on_code)
     before = facts(subscription)
     subscription.add_ons.append(_row(version.id, quantity, ends_at=None, now=now))
@@ -180,6 +181,11 @@ async def _held(
     versions = await held_versions(session, subscription, now)
     rows = [row for row in subscription.add_ons if row.id in versions]
     return next((row for row in rows if versions[row.id].plan.code == add_on_code), None)
+
+
+async def _codes_ahead(session: AsyncSession, subscription: Subscription, now: datetime) -> set[str]:
+    ahead_of = {row.plan_version_id for row in subscription.add_ons if row.ends_at is None or row.ends_at > now}
+    return {version.plan.code for version in (await plan_versions(session, ahead_of)).values()}
 
 
 def _row(plan_version_id: str, quantity: int, *, ends_at: datetime | None, now: datetime) -> SubscriptionAddOn:

@@ -73,7 +73,8 @@ def anchor_of(
     """Return where billing periods begin: as asked for, where the trial ends, or the hour that holds `now`.
 
     Raises:
-        ValidationFailedError: both were asked for, or one beside a trial; not a full hour, or far away; no day of a month.
+        ValidationFailedError: both were asked for, or one beside a trial; not a full hour, or far away; no day of
+        a month.
     """
     asked = "anchor_at" if anchor_at is not None else "anchor_day"
     if anchor_at is not None and anchor_day is not None:

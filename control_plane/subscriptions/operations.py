@@ -179,7 +179,8 @@ async def cancel(
         raise ValidationFailedError("unused_time", "can only be credited when a subscription is cancelled now")
     _, subscription = await bumped_subscription(session, subscription_id, now)
     before = facts(subscription)
-    ends_at = now if at == "now" else period_end(subscription, now)
+    # another server's clock may have been ahead when it began
+    ends_at = max(now, subscription.started_at) if at == "now" else period_end(subscription, now)
     if at == "period_end" and subscription.ends_at is not None and subscription.ends_at <= ends_at:
         return subscription
     if at == "now":

@@ -76,6 +76,12 @@ class TestAddOn:
         added = (await audit_of(session, subscription.id))[-1]
         assert (added.action, added.after["add_ons"][0]["quantity"]) == ("subscription.add_on_added", 3)
 
+    async def test_is_added_once_by_two_requests_of_which_the_later_came_first(self, session, subscription, now):
+        await add_on(session, add_on_code="calls", **of(subscription, now + DAY + timedelta(milliseconds=1)))
+        with pytest.raises(AddOnHeldError):
+            await add_on(session, add_on_code="calls", **of(subscription, now + DAY))
+        assert len(subscription.add_ons) == 1
+
     async def test_stays_with_its_version_and_through_changes_of_plan(self, session, subscription, now):
         await add_on(session, add_on_code="calls", **of(subscription, now + DAY))
         held = subscription.add_ons[0].plan_version_id

@@ -118,6 +118,12 @@ class TestSubscribe:
             await a_subscription(session, account, now=now, anchor_at=anchor_at)
         assert refused.value.field == "anchor_at"
 
+    async def test_can_be_cancelled_by_a_server_whose_clock_is_behind(self, session, subscription, now):
+        of = {"subscription_id": subscription.id, "actor": ACTOR}
+        await cancel(session, at="now", **of, now=now - timedelta(milliseconds=1))
+        assert (subscription.status, subscription.ends_at) == ("canceled", now)
+        assert await plans_of(session, subscription) == []
+
     async def test_cuts_moments_to_the_gateways_milliseconds(self, session, account, now):
         subscription = await a_subscription(session, account, now=now + timedelta(microseconds=999))
         assert subscription.phases[0].starts_at == subscription.started_at == now
