@@ -7,21 +7,25 @@ Spend caps begin to count dimensions: what calls before that may come to counts 
 says so, the limit script counts no dimensions. Calls that it admitted before, of hours that are not settled, are
 known from usage or are still on their way here: each of these counts as the most that a call can report, until its
 hour is settled.
+
+Counters of a subscription whose billing periods begin at other moments go on under another name.
 """
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.period import BillingPeriod, period_containing
 from control_plane.gateway_sync.counters import JUST_ENDED, HourCount, restore_counters
+from control_plane.gateway_sync.moved_counters import may_have_moved, moved_counters
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
 from control_plane.gateway_sync.restoring import known_counters
 from gateway_contract.modes import Mode
-from gateway_contract.records import ProductGrant, RecordError, SpendCap, decode_account_record
+from gateway_contract.records import AccountRecord, ProductGrant, RecordError, SpendCap, decode_account_record
 from gateway_contract.redis_names import account_record, period_counters
 
 REQUESTS = "requests"
@@ -46,34 +50,43 @@ async def write_accounts(
     announce_new: bool = True,
 ) -> int:
     """Write records as `RecordWriter.write_accounts` does, where caps begin to count with the counters."""
-    beginning = await _beginning(writer, [account for account in accounts if _counted(account, now)], now)
+    compared = [account for account in accounts if _counted(account, now) or may_have_moved(account, now)]
+    stored = await _stored(writer, compared)
+    moves = moved_counters(compared, stored, now)
+    beginning = {
+        account.id for account in compared if _counted(account, now) - _counted_in(stored.get(account.id))
+    }.union(moves)
     others = [account for account in accounts if account.id not in beginning]
     written = await writer.write_accounts(others, now=now, public_url=public_url, announce_new=announce_new)
     found = [account for account in accounts if account.id in beginning]
     for start in range(0, len(found), AT_ONCE):
         page = found[start : start + AT_ONCE]
         known = await known_counters(sessions, [account.id for account in page], now=now)
-        await restore_counters(writer.client, known)
+        moved = {move.new for account in page for move in moves.get(account.id, ())}
+        await restore_counters(writer.client, [one for one in known if one[0] not in moved])
         hours = {name: counts for name, _, counts in known}
         for account in page:
             told = _beginnings(account, hours, now)
-            written += await writer.begin_spend_caps(account, told, now=now, public_url=public_url)
+            written += await writer.begin_counting(
+                account, told, moves.get(account.id, ()), now=now, public_url=public_url
+            )
     return written
 
 
-async def _beginning(writer: RecordWriter, accounts: Sequence[AccountSnapshot], now: datetime) -> set[str]:
-    """Return the accounts of which the gateway does not yet count everything that their records need."""
+async def _stored(writer: RecordWriter, accounts: Sequence[AccountSnapshot]) -> dict[str, AccountRecord]:
+    """Return the records that gateways have; what cannot be read is left out."""
     if not accounts:
-        return set()
+        return {}
     async with writer.client.pipeline(transaction=False) as pipeline:
         for account in accounts:
             pipeline.get(account_record(account.id))
-        stored = await pipeline.execute()
-    return {
-        account.id
-        for account, text in zip(accounts, stored, strict=True)
-        if _counted(account, now) - _counted_in(text)
-    }
+        texts = await pipeline.execute()
+    found = {}
+    for account, text in zip(accounts, texts, strict=True):
+        with suppress(RecordError):
+            if text is not None:
+                found[account.id] = decode_account_record(text)
+    return found
 
 
 def _counted(account: AccountSnapshot, now: datetime) -> set[Counted]:
@@ -87,11 +100,8 @@ def _counted(account: AccountSnapshot, now: datetime) -> set[Counted]:
     return found
 
 
-def _counted_in(record: str | bytes | None) -> set[Counted]:
-    try:
-        products = {} if record is None else decode_account_record(record).products
-    except RecordError:
-        products = {}
+def _counted_in(record: AccountRecord | None) -> set[Counted]:
+    products = {} if record is None else record.products
     found = {(held.subscription_id, name, 0) for held in products.values() for name in _dimensions(held.spend_cap)}
     for held in products.values():
         grant: ProductGrant | None = held

@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.outbox import OutboxRow, Topic, claim, enqueue_many, finish
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.cap_beginnings import write_accounts
+from control_plane.gateway_sync.key_snapshots import keys_by_id
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, SubscriptionSnapshot
-from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
+from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads
 from control_plane.gateway_sync.unlogged_calls import UnloggedCalls
 
 log = structlog.get_logger(__name__)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from control_plane.foundation.redis import RedisClient
+from control_plane.gateway_sync.moved_counters import MovedCounter
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
     KeySnapshot,
@@ -38,7 +39,7 @@ class RecordWriter:
         self._write_keys = Script(client, "project_keys")
         self._write_versions = Script(client, "project_versions")
         self._write_accounts = Script(client, "project_accounts")
-        self._begin_spend_caps = Script(client, "begin_spend_caps", "project_accounts")
+        self._begin_counting = Script(client, "move_counters", "begin_spend_caps", "project_accounts")
 
     async def write_keys(self, keys: Sequence[KeySnapshot], *, announce_new: bool = True) -> int:
         """Write key records, then their versions; returns how many records changed.
@@ -84,18 +85,27 @@ class RecordWriter:
             calls.append((names, _account_values(group, records, announce_new=announce_new)))
         return sum(await self._write_accounts.run_each(calls))
 
-    async def begin_spend_caps(
-        self, account: AccountSnapshot, beginnings: Mapping[str, str], *, now: datetime, public_url: str
+    async def begin_counting(
+        self,
+        account: AccountSnapshot,
+        beginnings: Mapping[str, str],
+        moves: Sequence[MovedCounter],
+        *,
+        now: datetime,
+        public_url: str,
     ) -> int:
-        """Write one account's record and, in the same moment, what calls before it may come to.
+        """Write one account's record and, in the same moment, change counters so that they suit it.
 
-        `beginnings`: by name of counters, what the script `begin_spend_caps` is told of them.
+        `beginnings`: by name of counters, what the script `begin_spend_caps` is told of what calls before may come
+        to. `moves`: counters that go on under another name.
         """
         values = _account_values(
             [account], [build_account_record(account, now=now, public_url=public_url)], announce_new=True
         )
-        written: int = await self._begin_spend_caps.run(
-            keys=[*_account_names(account), *beginnings], args=[*values, *beginnings.values()]
+        names = [name for move in moves for name in (move.old, move.new)]
+        written: int = await self._begin_counting.run(
+            keys=[*_account_names(account), *beginnings, *names],
+            args=[*values, *beginnings.values(), *(move.words for move in moves), len(moves)],
         )
         return written
 

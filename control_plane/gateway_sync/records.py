@@ -113,6 +113,7 @@ class SubscriptionSnapshot:
     counting: Counting | None = None
     counting_from_ms: int = 0
     next: "tuple[datetime, SubscriptionSnapshot | None] | None" = None
+    trial_ends_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

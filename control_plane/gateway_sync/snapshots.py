@@ -1,6 +1,5 @@
-"""Snapshots of rows for records. A page of accounts is only whole inside one REPEATABLE READ transaction."""
+"""Snapshots of accounts for records. A page of them is only whole inside one REPEATABLE READ transaction."""
 
-import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -9,14 +8,12 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 import structlog
-from sqlalchemy import Row, Select, Text, exists, select, text
-from sqlalchemy import cast as cast_to
+from sqlalchemy import Row, Select, exists, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.spend_caps import ReadUnlogged, read_spend_caps
 from control_plane.catalog.currencies import CurrencyDiffersError
-from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval, period_containing
 from control_plane.foundation.windows import windows_from_json
@@ -25,43 +22,21 @@ from control_plane.gateway_sync.plan_snapshots import ProductSnapshot, plans_by_
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
     FittingPlan,
-    KeySnapshot,
     PlanTerms,
     SubscriptionSnapshot,
 )
 from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
 from control_plane.gateway_sync.timed_terms import versions_needed, with_timeline
-from control_plane.keys.tables import ApiKey
 from control_plane.rating.versions import PRORATED
 from control_plane.subscriptions.model import OVER, Status
 from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
 from control_plane.subscriptions.timeline import PhaseKind, Timeline
 from control_plane.subscriptions.timelines import timelines
-from gateway_contract.modes import Mode
-from gateway_contract.records import KeyRecord, KeyStatus, SpendCap
+from gateway_contract.records import SpendCap
 
 log = structlog.get_logger(__name__)
 
 Made = TypeVar("Made")
-
-
-# the table, not the mapped class: a sweep reads a million rows, and objects are of no use to it
-_KEYS = ApiKey.__table__.c
-KEY_COLUMNS = (
-    _KEYS.id,
-    _KEYS.account_id,
-    _KEYS.key_hash,
-    _KEYS.mode,
-    _KEYS.status,
-    _KEYS.gateway_version,
-    _KEYS.scopes,
-    # as text: hardly any key has windows of its own, and reading JSON is dear a million times over
-    cast_to(_KEYS.windows, Text),
-    _KEYS.quota_units,
-    _KEYS.ip_ranges,
-    _KEYS.expires_at,
-    _KEYS.name,
-)
 
 
 _HAS_ADD_ONS = (
@@ -87,21 +62,6 @@ async def consistent_reads(sessions: async_sessionmaker[AsyncSession]) -> AsyncI
     async with sessions() as session, session.begin():
         await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         yield session
-
-
-async def keys_by_id(session: AsyncSession, key_ids: Collection[str]) -> list[KeySnapshot]:
-    """Return the keys in no particular order; ids that do not exist are left out."""
-    if not key_ids:
-        return []
-    rows = await session.execute(select(*KEY_COLUMNS).where(is_any_of(ApiKey.id, key_ids)))
-    return list(_usable("key", rows, _key))
-
-
-async def keys_after(session: AsyncSession, last_id: str, *, limit: int) -> SnapshotPage[KeySnapshot]:
-    """Return the next page of all keys in the order of their ids; start with ''."""
-    statement = select(*KEY_COLUMNS).where(ApiKey.id > last_id).order_by(ApiKey.id).limit(limit)
-    rows = (await session.execute(statement)).all()
-    return SnapshotPage(list(_usable("key", rows, _key)), len(rows), rows[-1][0] if rows else None)
 
 
 async def accounts_by_id(
@@ -177,7 +137,7 @@ async def _accounts(
             ),
         )
 
-    return list(_usable("account", rows, snapshot))
+    return list(usable("account", rows, snapshot))
 
 
 async def _subscription_rows(
@@ -196,6 +156,7 @@ async def _subscription_rows(
             Subscription.spend_cap_minor,
             Subscription.api_product_id,
             Subscription.started_at,
+            Subscription.trial_ends_at,
             _HAS_ADD_ONS,
             SubscriptionPhase.plan_version_id,
             SubscriptionPhase.id.label("phase_id"),
@@ -235,7 +196,7 @@ def _is_timed(row: Row[Any], plan: PlanTerms, now: datetime) -> bool:
     return bool(row.starts_at > period_containing(now, row.anchor_at, row.interval, row.time_zone).start)
 
 
-def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iterator[Made]:
+def usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iterator[Made]:
     """Yield what can be made of each row; one spoiled row must not hold up all others for ever."""
     for row in rows:
         try:
@@ -243,27 +204,6 @@ def _usable(kind: str, rows: Iterable[Any], make: Callable[[Any], Made]) -> Iter
         except (ArithmeticError, LookupError, TypeError, ValueError, CurrencyDiffersError) as error:
             metrics.UNUSABLE.labels(kind).inc()
             log.error("a row cannot be projected", kind=kind, entity_id=row.id, error=repr(error))  # noqa: TRY400 - its trace says nothing more
-
-
-def _key(row: Row[Any]) -> KeySnapshot:
-    # by position: a full sweep makes a million of these
-    (key_id, account_id, key_hash, mode, status, version, scopes, windows, quota, ranges, expires_at, name) = (
-        tuple(row)
-    )
-    record = KeyRecord(
-        id=key_id,
-        account_id=account_id,
-        mode=Mode(mode),
-        status=KeyStatus(status),
-        version=version,
-        scopes=tuple(scopes),
-        windows=() if windows == "[]" else windows_from_json(json.loads(windows)),
-        quota_units=quota,
-        ip_ranges=tuple(ranges),
-        expires_at_ms=None if expires_at is None else to_ms(expires_at),
-        name=name,
-    )
-    return KeySnapshot(key_hash, record)
 
 
 def _subscription(
@@ -286,6 +226,7 @@ def _subscription(
         past_due=row.status == Status.PAST_DUE.value,
         paused=Status.PAUSED.value == row.status or row.kind == PhaseKind.PAUSED,
         anchor_at=row.anchor_at,
+        trial_ends_at=row.trial_ends_at,
         ends_at=row.ends_at,
         interval=cast("Interval", row.interval),
         time_zone=row.time_zone,

@@ -18,11 +18,12 @@ from control_plane.foundation.clock import to_ms
 from control_plane.foundation.db import session_factory
 from control_plane.foundation.redis import RedisClient
 from control_plane.gateway_sync.cap_beginnings import write_accounts
+from control_plane.gateway_sync.key_snapshots import keys_after
 from control_plane.gateway_sync.projection_state import Marker, begin_sweep, finish_sweep, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.records import AccountSnapshot, KeySnapshot
 from control_plane.gateway_sync.restoring import restore_accounts
-from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads, keys_after
+from control_plane.gateway_sync.snapshots import SnapshotPage, accounts_after, consistent_reads
 from control_plane.gateway_sync.unlogged_calls import UnloggedCalls
 from control_plane.keys.tables import ApiKey
 

@@ -12,7 +12,7 @@ from control_plane.billing.operations import set_spend_cap
 from control_plane.catalog.model import PlanFacts, PlanTerms, PriceTerms
 from control_plane.catalog.operations import create_plan
 from control_plane.catalog.publishing import publish_version
-from control_plane.foundation.clock import floor_hour, to_ms
+from control_plane.foundation.clock import floor_hour, from_ms, to_ms
 from control_plane.gateway_sync.allowances import AddOnTerms, brought_units, counting_in
 from control_plane.gateway_sync.settlement import settle_sealed_hours
 from control_plane.gateway_sync.sweep import rebuild, sweep
@@ -21,10 +21,11 @@ from control_plane.rating.runs import period_runs
 from control_plane.rating.versions import CARRY, FULL, PRORATED, read_version
 from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.operations import cancel, change_plan
+from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.subscriptions.timeline import AddOnInForce, PhaseKind, Timeline, TimelinePhase
-from control_plane.subscriptions.trials import end_trial
+from control_plane.subscriptions.trials import end_trial, extend_trial
 from gateway_contract.counters import (
     CALLS,
     UNITS,
@@ -383,6 +384,44 @@ class TestTrials:
         await trialing.do(change_plan, plan_code="large", now=now - timedelta(minutes=5))
         await trialing.do(end_trial, now=now)
         assert (await trialing.grant(now)).allowance is None
+
+    async def used(self, trialing, now):
+        """A trial with 3 calls of the hour before and 7 of this one."""
+        period = (await trialing.grant(now)).periods[0]
+        trialing.with_period(from_ms(period.start_ms))
+        await trialing.count(floor_hour(now) - HOUR, units=3)
+        await trialing.count(floor_hour(now), units=7)
+        return trialing.counters[Mode.LIVE]
+
+    async def moved(self, trialing, gateway, now):
+        """The counters after the next record, which is written twice."""
+        for units in (50, 51):
+            await trialing.do(override_limits, quota_units=units, now=now)
+            period = (await trialing.grant(now)).periods[-2]
+        name = trialing.with_period(from_ms(period.start_ms)).counters[Mode.LIVE]
+        assert await gateway.client.pttl(name) > 0
+        return name, await gateway.client.hgetall(name)
+
+    async def test_count_on_when_they_are_made_longer(self, gateway, trialing, now):
+        before = await self.used(trialing, now)
+        hour = hour_number(to_ms(now))
+        await trialing.do(extend_trial, ends_at=floor_hour(now) + 30 * DAY, now=now)
+        name, found = await self.moved(trialing, gateway, now)
+        assert name != before
+        assert found == {
+            CALLS: "10",
+            UNITS: "10",
+            **{field(hour - 1): "3" for field in (hour_calls, hour_units)},
+            **{field(hour): "7" for field in (hour_calls, hour_units)},
+        }
+
+    async def test_leave_their_call_numbers_to_the_period_that_their_early_end_begins(
+        self, gateway, trialing, now
+    ):
+        await self.used(trialing, now)
+        await trialing.do(end_trial, now=now)
+        _, found = await self.moved(trialing, gateway, now)
+        assert found == {CALLS: "10", UNITS: "0", hour_calls(hour_number(to_ms(now))): "7"}
 
 
 class TestCounters:

@@ -8,9 +8,10 @@ from control_plane.accounts.operations import rename_account, suspend_account
 from control_plane.accounts.tables import Account
 from control_plane.foundation.clock import to_ms
 from control_plane.foundation.outbox import OutboxRow
+from control_plane.gateway_sync.key_snapshots import keys_by_id
 from control_plane.gateway_sync.projection import project_again, project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
-from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads, keys_by_id
+from control_plane.gateway_sync.snapshots import accounts_by_id, consistent_reads
 from control_plane.keys.operations import issue_key, revoke_key, update_key
 from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.operations import cancel, change_plan
