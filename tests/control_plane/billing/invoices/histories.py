@@ -24,18 +24,49 @@ from control_plane.foundation.period import period_containing
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.billing.discounts.coupon_rows import a_coupon, redeem
-from tests.control_plane.billing.invoices.billing_kit import DAY, HOUR, JAN_1, Billing, flat, overage
+from tests.control_plane.billing.invoices.billing_kit import (
+    DAY,
+    HOUR,
+    JAN_1,
+    Billing,
+    commitment,
+    flat,
+    overage,
+    setup_fee,
+)
 from tests.control_plane.builders import ACTOR, a_subscription, an_account
 
-# code: (product, fee, price of a request above those included, included)
+
+@dataclass(frozen=True)
+class Sold:
+    """A plan: a fee each period, a price for each request above those included, a setup fee, a minimum of use."""
+
+    product: str
+    fee: str
+    price: str
+    included: int
+    setup: str = "0"
+    minimum: str = "0"
+
+    def terms(self) -> dict[str, Any]:
+        """Return the plan's terms for the catalogue."""
+        prices = [flat(self.fee), overage(self.price, self.included)]
+        prices += [setup_fee(self.setup)] if Decimal(self.setup) else []
+        prices += [commitment(self.minimum)] if Decimal(self.minimum) else []
+        return {"product": self.product, "quota_units": self.included, "prices": tuple(prices)}
+
+
 PLANS = {
-    "weather-s": ("weather", "49.00", "0.0015", 1_000),
-    "weather-l": ("weather", "199.00", "0.0006", 5_000),
-    "maps-s": ("maps", "10.01", "0.013", 100),
-    "maps-l": ("maps", "99.99", "0.007", 2_000),
+    "weather-s": Sold("weather", "49.00", "0.0015", 1_000),
+    "weather-l": Sold("weather", "199.00", "0.0006", 5_000, setup="25.00"),
+    "maps-s": Sold("maps", "10.01", "0.013", 100, minimum="33.33"),
+    "maps-l": Sold("maps", "99.99", "0.007", 2_000, setup="7.77"),
 }
+ZONES = ("UTC", "Asia/Kolkata", "America/New_York", "Europe/Berlin")
+PAUSED = "paused"
 # off the fees of every other subscription
 DISCOUNT = Decimal("0.4")
+MS = timedelta(milliseconds=1)
 
 
 def cents(amount: Decimal) -> int:
@@ -55,6 +86,10 @@ class Books:
 
     def plan_at(self, moment: datetime) -> str:
         return [code for since, code in self.plans if since <= moment][-1]
+
+    @property
+    def paused(self) -> bool:
+        return self.plans[-1][1] == PAUSED
 
     def due_minor(self) -> int:
         """Return all that is due to the end of the subscription; discounts to about a cent for each invoice."""
@@ -76,7 +111,7 @@ class Books:
 
     def _due(self, code: str, start: datetime) -> tuple[int, int]:
         """Return what a plan costs in a billing period before and by use."""
-        _, fee, price, included = PLANS[code]
+        sold = PLANS[code]
         _, end = self._period(start)
         ends_at = self.ends_at if self.credited or self.ends_at >= end else end
         bounds = [*(since for since, _ in self.plans), ends_at]
@@ -84,9 +119,13 @@ class Books:
         for (since, running), until in zip(self.plans, bounds[1:], strict=True):
             if running == code:
                 covered += max(timedelta(0), min(until, end) - max(since, start))
+        part = Decimal(covered // MS) / Decimal((end - start) // MS)
         units = sum(count for at, count, *_ in self.used if start <= at < end and self.plan_at(at) == code)
-        part = Decimal(covered // timedelta(milliseconds=1)) / Decimal((end - start) // timedelta(milliseconds=1))
-        return cents(Decimal(fee) * part), cents(Decimal(price) * max(0, units - included))
+        by_use = cents(Decimal(sold.price) * max(0, units - sold.included))
+        missing = max(0, cents(Decimal(sold.minimum) * part - Decimal(by_use) / 100))
+        fees = [since for since, other in self.plans if other != PAUSED and Decimal(PLANS[other].setup)]
+        setup = sold.setup if fees and start <= fees[0] < end and (fees[0], code) in self.plans else "0"
+        return cents(Decimal(sold.fee) * part) + cents(Decimal(setup)), by_use + missing
 
 
 class World:
@@ -100,18 +139,17 @@ class World:
         self.done: dict[str, int] = defaultdict(int)
 
     async def begin(self, accounts: int) -> None:
-        for code, (product, fee, price, included) in PLANS.items():
-            await self.billing.plan(
-                code, product=product, quota_units=included, prices=(flat(fee), overage(price, included))
-            )
+        for code, sold in PLANS.items():
+            await self.billing.plan(code, **sold.terms())
         async with self.billing.sessions() as session, session.begin():
             await a_coupon(session, now=JAN_1, percent=40, scope=LineScope.FIXED)
             for _ in range(accounts):
-                account = await an_account(session, now=JAN_1)
+                account = await an_account(session, now=JAN_1, time_zone=self.random.choice(ZONES))
                 for product in ("weather", "maps"):
                     at = JAN_1 + self.random.randrange(72) * HOUR
                     plan = f"{product}-{self.random.choice('sl')}"
-                    row = await a_subscription(session, account, now=at, plan=plan)
+                    day = self.random.choice([None, 15, 31])
+                    row = await a_subscription(session, account, now=at, plan=plan, anchor_day=day)
                     books = Books(row, [(at, plan)], discounted=self.random.random() < 0.5)
                     if books.discounted:
                         await redeem(session, row.id, now=at)
@@ -142,7 +180,8 @@ class World:
         if until <= began:
             return False
         at = began + self.random.randrange((until - began) // HOUR) * HOUR
-        at = max(at, books.subscription.started_at)
+        if books.plan_at(at) == PAUSED:
+            return False
         units = self.random.randrange(1, 9_000)
         await self.billing.use(books.subscription, units, at=at, known_at=self.now)
         async with self.billing.sessions() as session:
@@ -184,12 +223,21 @@ class World:
         return True
 
     async def change(self, books: Books) -> Any:
-        if books.ends_at is not None:
+        if books.ends_at is not None or books.paused:
             return False
         product, size = books.plans[-1][1].split("-")
         plan = f"{product}-{'l' if size == 's' else 's'}"
         await self.billing.change_plan(books.subscription, plan, now=self.now)
         books.plans.append((self.now, plan))
+        return True
+
+    async def pause(self, books: Books) -> Any:
+        """Pause, or resume the plan that ran before."""
+        if books.ends_at is not None:
+            return False
+        now, before = self.now, books.plans[-2:][0][1]
+        await self.billing.set_status(books.subscription, "active" if books.paused else "paused", now=now)
+        books.plans.append((now, before if books.paused else PAUSED))
         return True
 
     async def end(self, books: Books, *, at: str = "now") -> Any:
@@ -320,6 +368,6 @@ class World:
 
 ACTIONS = (
     *("use",) * 4,
-    *("take_back", "change", "pay", "correct", "void") * 2,
+    *("take_back", "change", "pause", "pay", "correct", "void") * 2,
     *("end", "end_with_the_period", "give_up", "be_kind"),
 )

@@ -235,8 +235,8 @@ class TestTimeThatJumps:
         await billing.plan()
         customer = await billing.customer()
         await billing.close(JAN_1)
-        await billing.close(JAN_1 + 365 * DAY)
+        await billing.close(JAN_1 + 155 * DAY)
         found = await billing.invoices(customer)
-        assert len(found) == 12
+        assert len(found) == 6
         assert {one.subtotal_minor for one in found} == {4_900}
-        assert [one.number for one in found] == [f"INV-{number:06}" for number in range(1, 13)]
+        assert [one.number for one in found] == [f"INV-{number:06}" for number in range(1, 7)]

@@ -84,7 +84,7 @@ class TestWhoDies:
 class TestWorkersSideBySide:
     async def test_bill_everybody_once(self, billing: Billing):
         await billing.plan()
-        customers = [await billing.customer() for _ in range(12)]
+        customers = [await billing.customer() for _ in range(8)]
         for number, customer in enumerate(customers):
             await billing.use(customer, 50_000 + 1_000 * number, at=JAN_1 + DAY)
         await billing.seal(FEB_1 + HOUR)

@@ -5,7 +5,7 @@ import pytest
 from tests.control_plane.billing.invoices.billing_kit import Billing
 from tests.control_plane.billing.invoices.histories import ACTIONS, World
 
-ACCOUNTS, STEPS = 6, 11
+ACCOUNTS, STEPS = 5, 10
 
 
 class TestHistories:
