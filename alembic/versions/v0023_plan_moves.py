@@ -126,8 +126,66 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("status IN ('waiting', 'planned')"),
     )
+    op.create_table(
+        "what_if_jobs",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("plan_id", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("terms", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("months", sa.Integer(), nullable=False),
+        sa.Column("status", sa.Text(), server_default="queued", nullable=False),
+        sa.Column("as_of", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("done_until", sa.Text(), server_default="", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("error", sa.Text(), server_default="", nullable=False),
+        sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(status = 'queued') = (finished_at IS NULL)", name=op.f("ck_what_if_jobs_finished_at")
+        ),
+        sa.CheckConstraint("source IN ('draft', 'version', 'plan_file')", name=op.f("ck_what_if_jobs_source")),
+        sa.CheckConstraint("status IN ('queued', 'done', 'failed')", name=op.f("ck_what_if_jobs_status")),
+        sa.CheckConstraint("months BETWEEN 1 AND 12", name=op.f("ck_what_if_jobs_months")),
+        sa.ForeignKeyConstraint(["plan_id"], ["plans.id"], name=op.f("fk_what_if_jobs_plan_id_plans")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_what_if_jobs")),
+    )
+    op.create_index(op.f("ix_what_if_jobs_created_at_id"), "what_if_jobs", ["created_at", "id"], unique=False)
+    op.create_index(
+        "ix_what_if_jobs_queued",
+        "what_if_jobs",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_table(
+        "what_if_results",
+        sa.Column("job_id", sa.Text(), nullable=False),
+        sa.Column("subscription_id", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("periods", sa.Integer(), nullable=False),
+        sa.Column("before_minor", sa.BigInteger(), nullable=False),
+        sa.Column("after_minor", sa.BigInteger(), nullable=True),
+        sa.Column("refused_units", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("periods >= 1", name=op.f("ck_what_if_results_periods")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_what_if_results_account_id_accounts")
+        ),
+        sa.ForeignKeyConstraint(
+            ["job_id"], ["what_if_jobs.id"], name=op.f("fk_what_if_results_job_id_what_if_jobs")
+        ),
+        sa.ForeignKeyConstraint(
+            ["subscription_id"],
+            ["subscriptions.id"],
+            name=op.f("fk_what_if_results_subscription_id_subscriptions"),
+        ),
+        sa.PrimaryKeyConstraint("job_id", "subscription_id", name=op.f("pk_what_if_results")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("what_if_results")
+    op.drop_table("what_if_jobs")
     op.drop_table("plan_move_items")
     op.drop_table("plan_moves")
