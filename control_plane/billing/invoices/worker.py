@@ -20,7 +20,7 @@ from control_plane.usage.loops import Pauses, sleep_unless
 
 log = structlog.get_logger(__name__)
 # what is wrong with one subscription must not keep the others from being billed
-OF_ONE = (KmError, ValueError, KeyError, IntegrityError, DataError)
+OF_ONE = (KmError, ValueError, LookupError, ArithmeticError, IntegrityError, DataError)
 PUT_OFF = timedelta(hours=1)
 T = TypeVar("T")
 
