@@ -60,7 +60,7 @@ class InvoiceAnswer(BaseModel):
     amount_due: MoneyAnswer
     amount_paid: MoneyAnswer
     credited: MoneyAnswer = Field(description="What credit notes took off what was due.")
-    left: MoneyAnswer = Field(description="What is left to pay; of a void invoice nobody expects it.")
+    left: MoneyAnswer = Field(description="What is left to pay; of a void invoice nothing.")
     overdue: bool
     created_at: Moment
     finalise_at: Moment | None = Field(description="When a draft becomes final, at the earliest.")
@@ -159,7 +159,7 @@ def invoice_fields(invoice: Invoice, now: datetime) -> dict[str, Any]:
         "amount_due": money(invoice.amount_due_minor),
         "amount_paid": money(invoice.amount_paid_minor),
         "credited": money(invoice.credited_minor),
-        "left": money(left_minor(invoice)),
+        "left": money(0 if invoice.status == "void" else left_minor(invoice)),
         "overdue": invoice.status == "open" and invoice.due_at is not None and invoice.due_at <= now,
     }
 

@@ -26,7 +26,7 @@ from control_plane.foundation.period import BillingPeriod
 from control_plane.rating.model import Share
 from control_plane.rating.versions import CARRY, PRORATED, REQUESTS
 from control_plane.subscriptions.tables import Subscription
-from control_plane.subscriptions.timeline import Timeline, TimelinePhase
+from control_plane.subscriptions.timeline import PhaseKind, Timeline, TimelinePhase
 from control_plane.subscriptions.timelines import timelines
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
@@ -115,7 +115,10 @@ def quota_progress(facts: PeriodFacts, *, at: datetime) -> QuotaProgress | None:
     if in_force is None:
         return None
     rated = terms[in_force.plan_version_id].rated
-    own = [phase for phase in facts.phases if phase.plan_version_id == in_force.plan_version_id]
+    # the last hour of a trial that was ended early lies in the first billing period, and uses none of its quota
+    in_trial = in_force.kind is PhaseKind.TRIAL
+    phases = [phase for phase in facts.phases if in_trial or phase.kind is not PhaseKind.TRIAL]
+    own = [phase for phase in phases if phase.plan_version_id == in_force.plan_version_id]
     override = timeline.own_quota_in(period)
     quota_units = rated.quota_units if override is None else override
     if quota_units is None or not own:
@@ -124,7 +127,7 @@ def quota_progress(facts: PeriodFacts, *, at: datetime) -> QuotaProgress | None:
         quota_units = Share((period.end - own[0].charged_from) // MILLISECOND, _ms(period)).of_units(quota_units)
     for add_on in in_force.add_ons:
         quota_units += (terms[add_on.plan_version_id].rated.quota_units or 0) * add_on.quantity
-    counted = facts.phases if rated.quota_on_change == CARRY else own
+    counted = phases if rated.quota_on_change == CARRY else own
     used = sum(facts.units.get(phase.id, {}).get(REQUESTS, 0) for phase in counted)
     return QuotaProgress(used_units=used, quota_units=quota_units, hard=rated.quota_hard)
 

@@ -6,7 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get, pages, post
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 
 app = typer.Typer(help="Balances: what accounts have to their credit.", no_args_is_help=True)
 COLUMNS = ("created_at", "kind", "amount.text", "balance.text", "reason", "invoice_id", "author")
@@ -16,7 +16,11 @@ FIELDS = ("id", *COLUMNS)
 @app.command("show")
 def show(account: AccountArgument, *, as_json: AsJson = False) -> None:
     """Show an account's balances; its next invoices are paid from them first."""
-    print_rows(get(f"/accounts/{account}/balance")["balances"], ("currency", "text"), as_json=as_json)
+    balances = get(f"/accounts/{account}/balance")["balances"]
+    if as_json:
+        print_json(balances)
+        return
+    print_rows([{**one, "balance": one["text"]} for one in balances], ("currency", "balance"))
 
 
 @app.command("entries")

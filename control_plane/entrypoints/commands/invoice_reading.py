@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.entrypoints.commands.client import download, get, pages
+from control_plane.entrypoints.commands.client import download, fail, get, pages
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 
 app = typer.Typer()
@@ -28,7 +28,19 @@ FIELDS = (
     "credit_notes",
 )
 PAYMENT_COLUMNS = ("paid_on", "kind", "amount.text", "reference", "method")
-InvoiceArgument = Annotated[str, typer.Argument(metavar="INVOICE", help="The invoice's id.")]
+
+
+def _id_of(context: typer.Context, invoice: str) -> str:
+    """Return an invoice's id; what is none is taken for the number that stands on it."""
+    if context.resilient_parsing or invoice.startswith(("inv_", "cn_")):
+        return invoice
+    found = get("/invoices", number=invoice)["items"]
+    return str(found[0]["id"]) if found else fail(f"There is no invoice {invoice}.")
+
+
+InvoiceArgument = Annotated[
+    str, typer.Argument(metavar="INVOICE", help="The invoice's id or number.", callback=_id_of)
+]
 AtMost = Annotated[int, typer.Option(min=1, help="How many at most.")]
 
 
@@ -70,8 +82,13 @@ def show(invoice: InvoiceArgument, *, as_json: AsJson = False) -> None:
 
 @app.command("pdf")
 def pdf(
-    invoice: Annotated[str, typer.Argument(metavar="ID", help="The id of an invoice or of a credit note.")],
-    to: Annotated[Path | None, typer.Option(metavar="FILE", help="Where to; ID.pdf if left out.")] = None,
+    invoice: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="An invoice's id or number, or a credit note's id.", callback=_id_of),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--to", "-o", metavar="FILE", help="Where to; ID.pdf if left out.")
+    ] = None,
     *,
     html: Annotated[bool, typer.Option("--html", help="A page instead of a PDF.")] = False,
 ) -> None:

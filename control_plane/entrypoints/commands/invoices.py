@@ -6,6 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get
+from control_plane.entrypoints.commands.invoice_reading import InvoiceArgument
 from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows
 
 app = typer.Typer(help="Invoices.", no_args_is_help=True)
@@ -59,7 +60,7 @@ def _sums(preview: dict[str, Any]) -> list[dict[str, str]]:
 
 @app.command("line-usage")
 def line_usage(
-    invoice: Annotated[str, typer.Argument(metavar="INVOICE", help="The invoice's id.")],
+    invoice: InvoiceArgument,
     position: Annotated[int, typer.Argument(metavar="LINE", help="The line's place on the invoice, from 1.")],
     *,
     limit: Annotated[int, typer.Option(min=1, max=200, help="Hours at most.")] = 50,

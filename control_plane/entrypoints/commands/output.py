@@ -10,6 +10,8 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Row = Mapping[str, Any]
 WIDEST = 100_000  # columns: no limit at all
+LONG_TEXT = 30  # longer words than these may be folded, to no less than NARROWEST
+NARROWEST = 16
 
 
 def print_json(value: Any) -> None:
@@ -37,7 +39,7 @@ def print_fields(row: Row, fields: Sequence[str], *, as_json: bool = False) -> N
         return
     width = max(len(_label(field)) for field in fields)
     for field in fields:
-        typer.echo(f"{_label(field).ljust(width)}  {cell(row, field)}")
+        typer.echo(f"{_label(field).ljust(width)}  {cell(row, field) or '-'}")
 
 
 def _label(path: str) -> str:
@@ -66,18 +68,31 @@ def cell(row: Row, path: str) -> str:
 def _print_table(rows: list[Row], columns: Sequence[str], title: str) -> None:
     """Print for people, one line a row: ids and times stay whole, so that they can be copied.
 
-    A terminal that is too narrow wraps the lines itself.
+    Where that is too wide for the terminal, long texts are folded. One that is too narrow even for that wraps the
+    lines itself.
     """
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        numeric = bool(rows) and all(isinstance(row.get(column), int) for row in rows)
-        table.add_column(_label(column).replace("_", " "), justify="right" if numeric else "left", no_wrap=True)
+        is_text = any(" " in text and len(text) > LONG_TEXT for text in (cell(row, column) for row in rows))
+        table.add_column(
+            _label(column).replace("_", " "),
+            justify="right" if _counts(rows, column) else "left",
+            no_wrap=not is_text,
+            min_width=NARROWEST if is_text else None,
+        )
     for row in rows:
         table.add_row(*(cell(row, column) for column in columns))
     console = Console(highlight=False, markup=False)
-    unlimited = console.options.update(max_width=WIDEST)
-    console.width = max(console.width, table.__rich_measure__(console, unlimited).maximum)
+    needed = table.__rich_measure__(console, console.options.update(max_width=WIDEST))
+    if needed.minimum > console.width:
+        console.width = max(console.width, needed.maximum)
     console.print(table if rows else "nothing")
+
+
+def _counts(rows: list[Row], column: str) -> bool:
+    """Whether a column holds amounts of money, or numbers only."""
+    is_money = column == "amount" or column.endswith(".text")
+    return is_money or (bool(rows) and all(isinstance(row.get(column), int) for row in rows))

@@ -76,8 +76,8 @@ def change(
     changed = post(f"/subscriptions/{subscription}/change", body)
     print_subscription(changed, as_json=as_json)
     if not as_json:
-        when = "now" if changed["changed_at"] == "now" else f"planned for {changed['effective_at']}"
-        typer.echo(f"The change: {when}.", err=True)
+        when = "In force now" if changed["changed_at"] == "now" else f"Planned for {changed['effective_at']}"
+        typer.echo(f"{when}.", err=True)
 
 
 @app.command("discard-change")

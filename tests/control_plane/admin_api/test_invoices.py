@@ -152,7 +152,8 @@ class TestAfterwards:
     async def test_can_be_made_void_and_given_up(self, client, session, account, invoice):
         other = await a_final_invoice(session, account.id, now=NOW)
         await session.commit()
-        assert (await client.post(url(invoice, "/void"), json={"reason": "wrong"})).json()["status"] == "void"
+        void = (await client.post(url(invoice, "/void"), json={"reason": "wrong"})).json()
+        assert (void["status"], void["total"]["text"], void["left"]["text"]) == ("void", "$180.00", "$0.00")
         found = await client.post(url(other, "/uncollectible"), json={"reason": "bankrupt"})
         assert found.json()["status"] == "uncollectible"
 

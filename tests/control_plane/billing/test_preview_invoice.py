@@ -14,6 +14,7 @@ from control_plane.foundation.errors import NotFoundError
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.trials import end_trial
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.builders import a_published_plan, a_subscription, an_account
 
@@ -272,6 +273,19 @@ class TestOtherPrices:
             period_start=NOV_1,
         )
         assert as_table(found)[1] == ("Requests", "100 requests above 60,000 × $0.0015", 15)
+
+
+class TestEndedTrial:
+    async def test_what_the_trial_used_in_the_first_hour_of_the_period_uses_no_quota(self, session: AsyncSession):
+        subscription = await on_plan(session, **STARTER, trial_days=14, quota_on_change="carry")
+        await add_usage(session, subscription, hour=NOV_1, units=60_000, phase=0)
+        in_trial = await preview(session, subscription, now=NOV_1 + HOUR / 4)
+        assert (in_trial.quota.used_units, in_trial.quota.quota_units) == (60_000, 50_000)
+        await end_trial(session, subscription_id=subscription.id, actor="test", now=NOV_1 + HOUR / 2)
+        await add_usage(session, subscription, hour=NOV_1, units=7, phase=1, key_id="key_2")
+        found = await preview(session, subscription, now=NOV_1 + HOUR)
+        assert as_table(found)[1] == ("Requests", "7 of 50,000 included requests", 0)
+        assert (found.quota.used_units, found.quota.quota_units) == (7, 50_000)
 
 
 class TestNothingToPreview:

@@ -167,8 +167,8 @@ class TestSubscriptionsAndKeys:
             "must be after the trial's end" in km("subscriptions", "extend-trial", subscription, LONG_AGO).stderr
         )
         assert answer(km("subscriptions", "end-trial", subscription, "--json"))["status"] == "active"
-        assert km("subscriptions", "change", subscription, "tried-pro").stderr == "The change: now.\n"
-        assert "planned for 20" in km("subscriptions", "change", subscription, "tried").stderr
+        assert km("subscriptions", "change", subscription, "tried-pro").stderr == "In force now.\n"
+        assert "Planned for 20" in km("subscriptions", "change", subscription, "tried").stderr
         assert len(answer(km("subscriptions", "discard-change", subscription, "--json"))["phases"]) == 3
         added = km("subscriptions", "add-on", "add", subscription, "extra", "--quantity", "2")
         assert "extra\t1\t2\t" in added.stdout
@@ -527,7 +527,10 @@ class TestInvoices:
         assert "3\tExtra\t\t$1.50" in km("invoices", "add-line", invoice, "Extra=1.5").stdout
         assert "Extra" not in km("invoices", "remove-line", invoice, "3").stdout
         assert "less account balance\t\t$4.00" in km("invoices", "finalise", invoice).stdout
-        paid = km("invoices", "pay", invoice, "--reference", "wire 1", "--amount", "100").stdout
+        number = answer(km("invoices", "show", invoice, "--json"))["number"]
+        assert answer(km("invoices", "show", number, "--json"))["id"] == invoice
+        assert km("invoices", "show", "INV-999999").stderr == "km: There is no invoice INV-999999.\n"
+        paid = km("invoices", "pay", number, "--reference", "wire 1", "--amount", "100").stdout
         assert "Left to pay\t\t$256.00" in paid
         assert "payment\t$100.00\twire 1" in paid
         credit = ("credit", invoice, "--reason", "goodwill", "--key", "k1", "--line", "2=80")
