@@ -40,6 +40,7 @@ from control_plane.entrypoints.commands import (
     tokens,
     usage,
     verify,
+    what_ifs,
 )
 from control_plane.entrypoints.commands.client import DEFAULT_URL, target
 
@@ -81,6 +82,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(products.app, name="products")
     app.add_typer(plans.app, name="plans")
     app.add_typer(plan_moves.app, name="plan-moves")
+    app.add_typer(what_ifs.app, name="what-if")
     app.add_typer(meters.app, name="meters")
     app.add_typer(subscriptions.app, name="subscriptions")
     app.add_typer(keys.app, name="keys")

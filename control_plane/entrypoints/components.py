@@ -16,6 +16,7 @@ from control_plane.billing.payments.overdue import OverdueConfig, run_overdue
 from control_plane.billing.plan_moves.worker import PlanMovesConfig, run_plan_moves
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, run_prepaid_draws
 from control_plane.billing.profiles.model import Seller
+from control_plane.billing.what_if.worker import WhatIfConfig, run_what_if
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Worker
 from control_plane.foundation.clock import utc_now
@@ -212,12 +213,16 @@ def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSessio
     async def plan_moves(stop: asyncio.Event) -> None:
         await run_plan_moves(config=PlanMovesConfig(), sessions=sessions, stop=stop)
 
+    async def what_if(stop: asyncio.Event) -> None:
+        await run_what_if(config=WhatIfConfig(), sessions=sessions, stop=stop)
+
     return [
         Worker("invoices", invoices),
         Worker("overdue", overdue),
         Worker("credit_expiry", credit_expiry),
         Worker("prepaid_draws", prepaid_draws),
         Worker("plan_moves", plan_moves),
+        Worker("what_if", what_if),
     ]
 
 

@@ -45,6 +45,7 @@ from control_plane.admin_api.resources import (
     tax_rates,
     tokens,
     usage,
+    what_ifs,
 )
 
 RESOURCES: tuple[APIRouter, ...] = (
@@ -57,6 +58,7 @@ RESOURCES: tuple[APIRouter, ...] = (
     plans.router,
     plan_drafts.router,
     plan_moves.router,
+    what_ifs.router,
     subscriptions.router,
     add_ons.router,
     spend_caps.router,

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.what_if.tables import WhatIfJob
 from control_plane.catalog.model import PlanTerms
-from control_plane.catalog.plan_file import parse_plan_file
+from control_plane.catalog.plan_file import PlanFile
 from control_plane.catalog.publishing import NoDraftError
 from control_plane.catalog.queries import draft_of_plan, plan, terms_of_version, versions_of_plan
 from control_plane.catalog.tables import Plan
@@ -26,7 +26,7 @@ async def start_what_if(
     plan_code: str,
     source: Source,
     version: int | None = None,
-    plan_file: str | None = None,
+    plan_file: PlanFile | None = None,
     months: int,
     actor: str,
     now: datetime,
@@ -36,8 +36,8 @@ async def start_what_if(
     The terms are those of now: a draft may be changed afterwards.
 
     Raises:
-        NotFoundError: no such plan or version. NoDraftError. ValidationFailedError: the file is wrong, has no such
-        plan, or the terms cannot be replayed (another interval, or an add-on).
+        NotFoundError: no such plan or version. NoDraftError. ValidationFailedError: the file has no such plan, or
+        it is an add-on.
     """
     now = floor_ms(now)
     row = await plan(session, plan_code)
@@ -75,7 +75,7 @@ def terms_of_job(terms: dict[str, Any]) -> PlanTerms:
 
 
 async def _terms(
-    session: AsyncSession, row: Plan, source: Source, version: int | None, plan_file: str | None
+    session: AsyncSession, row: Plan, source: Source, version: int | None, plan_file: PlanFile | None
 ) -> PlanTerms:
     if source == "draft":
         draft = await draft_of_plan(session, row.id)
@@ -87,7 +87,7 @@ async def _terms(
             if one.version == version:
                 return terms_of_version(one)
         raise NotFoundError("plan_version", f"{version} of {row.code}")
-    for offer in parse_plan_file(plan_file or "").plans:
+    for offer in plan_file.plans if plan_file else ():
         if offer.facts.code == row.code:
             return offer.terms
     raise ValidationFailedError("plan_file", f"has no plan {row.code}")

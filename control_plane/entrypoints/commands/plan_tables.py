@@ -27,6 +27,8 @@ def print_changes(diff: dict[str, Any], *, nothing: str, as_json: bool) -> None:
             print_fields_changed(change["fields"])
         if change["kind"] == "new_version" and change["code"] in impact:
             print_impact(impact[change["code"]])
+            if change["entity_type"] == "plan":
+                typer.echo(f"  with their use: km what-if start {change['code']} --file FILE")
     if not diff["changes"]:
         typer.echo(nothing)
     for name in diff["left_alone"]:
