@@ -1,9 +1,6 @@
-"""Random histories of subscriptions, and books that are kept beside them, by hand and without any invoice."""
+"""Random histories of subscriptions, with books that are kept beside them."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from random import Random
 from typing import Any
 
@@ -14,118 +11,24 @@ from control_plane.billing.balance.tables import AccountBalance
 from control_plane.billing.credit_notes.model import CreditedLine, Reason
 from control_plane.billing.credit_notes.operations import CreditRequest, issue_credit_note
 from control_plane.billing.credit_notes.tables import CreditNote
+from control_plane.billing.credits.tables import CreditGrant
 from control_plane.billing.invoices.tables import Invoice
 from control_plane.billing.line_scopes import LineScope
 from control_plane.billing.payments.operations import give_up_invoice, pay_invoice, void_invoice
 from control_plane.billing.payments.tables import InvoicePayment
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import KmError
-from control_plane.foundation.period import period_containing
-from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
+from tests.control_plane.billing.credits.helpers import a_grant, left_of
 from tests.control_plane.billing.discounts.coupon_rows import a_coupon, redeem
 from tests.control_plane.billing.invoices.billing_kit import (
     DAY,
     HOUR,
     JAN_1,
     Billing,
-    commitment,
-    flat,
-    overage,
-    setup_fee,
 )
+from tests.control_plane.billing.invoices.history_books import PAUSED, PLANS, ZONES, Books
 from tests.control_plane.builders import ACTOR, a_subscription, an_account
-
-
-@dataclass(frozen=True)
-class Sold:
-    """A plan: a fee each period, a price for each request above those included, a setup fee, a minimum of use."""
-
-    product: str
-    fee: str
-    price: str
-    included: int
-    setup: str = "0"
-    minimum: str = "0"
-
-    def terms(self) -> dict[str, Any]:
-        """Return the plan's terms for the catalogue."""
-        prices = [flat(self.fee), overage(self.price, self.included)]
-        prices += [setup_fee(self.setup)] if Decimal(self.setup) else []
-        prices += [commitment(self.minimum)] if Decimal(self.minimum) else []
-        return {"product": self.product, "quota_units": self.included, "prices": tuple(prices)}
-
-
-PLANS = {
-    "weather-s": Sold("weather", "49.00", "0.0015", 1_000),
-    "weather-l": Sold("weather", "199.00", "0.0006", 5_000, setup="25.00"),
-    "maps-s": Sold("maps", "10.01", "0.013", 100, minimum="33.33"),
-    "maps-l": Sold("maps", "99.99", "0.007", 2_000, setup="7.77"),
-}
-ZONES = ("UTC", "Asia/Kolkata", "America/New_York", "Europe/Berlin")
-PAUSED = "paused"
-# off the fees of every other subscription
-DISCOUNT = Decimal("0.4")
-MS = timedelta(milliseconds=1)
-
-
-def cents(amount: Decimal) -> int:
-    return int((amount * 100).to_integral_value(ROUND_HALF_UP))
-
-
-@dataclass
-class Books:
-    """What happened to one subscription; says by itself what is due for it."""
-
-    subscription: Subscription
-    plans: list[tuple[datetime, str]]
-    ends_at: datetime | None = None
-    credited: bool = False
-    used: list[list[Any]] = field(default_factory=list)
-    discounted: bool = False
-
-    def plan_at(self, moment: datetime) -> str:
-        return [code for since, code in self.plans if since <= moment][-1]
-
-    @property
-    def paused(self) -> bool:
-        return self.plans[-1][1] == PAUSED
-
-    def due_minor(self) -> int:
-        """Return all that is due to the end of the subscription; discounts to about a cent for each invoice."""
-        parts = [self._due(code, start) for code in PLANS for start in self._starts()]
-        left = 1 - DISCOUNT if self.discounted else 1
-        return round(sum(fixed for fixed, _ in parts) * left) + sum(by_use for _, by_use in parts)
-
-    def _period(self, moment: datetime) -> tuple[datetime, datetime]:
-        row = self.subscription
-        period = period_containing(moment, row.anchor_at, row.interval, row.time_zone)
-        return period.start, period.end
-
-    def _starts(self) -> list[datetime]:
-        starts, moment = [], self.subscription.started_at
-        while moment < self.ends_at:
-            start, moment = self._period(moment)
-            starts.append(start)
-        return starts
-
-    def _due(self, code: str, start: datetime) -> tuple[int, int]:
-        """Return what a plan costs in a billing period before and by use."""
-        sold = PLANS[code]
-        _, end = self._period(start)
-        ends_at = self.ends_at if self.credited or self.ends_at >= end else end
-        bounds = [*(since for since, _ in self.plans), ends_at]
-        covered = timedelta(0)
-        for (since, running), until in zip(self.plans, bounds[1:], strict=True):
-            if running == code:
-                covered += max(timedelta(0), min(until, end) - max(since, start))
-        part = Decimal(covered // MS) / Decimal((end - start) // MS)
-        units = sum(count for at, count, *_ in self.used if start <= at < end and self.plan_at(at) == code)
-        by_use = cents(Decimal(sold.price) * max(0, units - sold.included))
-        missing = max(0, cents(Decimal(sold.minimum) * part - Decimal(by_use) / 100))
-        fees = [since for since, other in self.plans if other != PAUSED and Decimal(PLANS[other].setup)]
-        setup = sold.setup if fees and start <= fees[0] < end and (fees[0], code) in self.plans else "0"
-        return cents(Decimal(sold.fee) * part) + cents(Decimal(setup)), by_use + missing
 
 
 class World:
@@ -134,6 +37,7 @@ class World:
     def __init__(self, billing: Billing, seed: int) -> None:
         self.billing, self.random = billing, Random(seed)
         self.books: list[Books] = []
+        self.grants: list[CreditGrant] = []
         self.now = JAN_1
         self.number = 0
         self.done: dict[str, int] = defaultdict(int)
@@ -145,6 +49,8 @@ class World:
             await a_coupon(session, now=JAN_1, percent=40, scope=LineScope.FIXED)
             for _ in range(accounts):
                 account = await an_account(session, now=JAN_1, time_zone=self.random.choice(ZONES))
+                if self.random.random() < 0.5:
+                    self.grants.append(await a_grant(session, account.id, 15_000, now=JAN_1))
                 for product in ("weather", "maps"):
                     at = JAN_1 + self.random.randrange(72) * HOUR
                     plan = f"{product}-{self.random.choice('sl')}"
@@ -345,6 +251,14 @@ class World:
             invoices = await session.scalar(select(func.count()).select_from(Invoice).where(mine))
             return int(invoices or 0) + int(await session.scalar(notes.where(mine)) or 0)
 
+    async def drawn(self) -> list[int]:
+        """Return what invoices drew from prepaid credits, and what is gone of these: both must be the same."""
+        async with self.billing.sessions() as session:
+            bills = Invoice.status.not_in(["draft", "void"])
+            drew = await session.scalar(select(func.sum(Invoice.credits_applied_minor)).where(bills))
+            left = await left_of(session, *self.grants)
+        return [int(drew or 0), 15_000 * len(self.grants) - sum(left)]
+
     async def cash(self) -> list[tuple[str, int, int]]:
         """Return what each account was billed in the end, and what became of it: both must be the same."""
         async with self.billing.sessions() as session:
@@ -352,7 +266,7 @@ class World:
             billed: dict[str, int] = defaultdict(int)
             settled: dict[str, int] = defaultdict(int)
             for one in await session.scalars(bills):
-                billed[one.account_id] += one.total_minor
+                billed[one.account_id] += one.total_minor - one.credits_applied_minor
                 left = one.amount_due_minor - one.amount_paid_minor - one.credited_minor
                 settled[one.account_id] += left
             for note in await session.scalars(select(CreditNote)):

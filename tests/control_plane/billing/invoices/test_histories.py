@@ -23,3 +23,5 @@ class TestHistories:
             assert abs(await world.charged_minor(books) - books.due_minor()) <= most
         for account, billed, settled in await world.cash():
             assert billed == settled, account
+        drew, gone = await world.drawn()
+        assert drew == gone > 0
