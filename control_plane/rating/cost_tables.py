@@ -93,7 +93,9 @@ def dearer(one: MeterPrice, other: MeterPrice) -> MeterPrice:
     for above in sorted({step.above for price in (one, other) for step in price.steps}):
         a, b = (_from(price.steps, above) for price in (one, other))
         unit_micro = max(a.unit_micro, b.unit_micro)
-        steps.append(PriceStep(above, max(a.base_micro, b.base_micro), unit_micro, a.per_units))
+        # where one of them charges nothing yet, it names no size of a package either
+        per_units = max(a.per_units, b.per_units)
+        steps.append(PriceStep(above, max(a.base_micro, b.base_micro), unit_micro, per_units))
     return replace(one, steps=tuple(steps), from_units=min(one.from_units, other.from_units))
 
 

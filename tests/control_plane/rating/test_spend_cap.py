@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control_plane.foundation.money import minor_units, round_minor
-from control_plane.rating.cost_tables import MAX_CAP_MINOR, MAX_UNITS, rising, table_cost_minor
+from control_plane.rating.cost_tables import MAX_CAP_MINOR, MAX_UNITS, dearer, rising, table_cost_minor
 from control_plane.rating.model import WHOLE_PERIOD, Quantity, Share
 from control_plane.rating.models import MODELS, read_price
 from control_plane.rating.runs import Run, Stretch
@@ -405,6 +405,12 @@ class TestStricterOfTwoPeriods:
             return sum(table_cost_minor(price, quantity) for price in cap.prices) <= cap.usage_minor
 
         assert not admits(strict) or (admits(this) and admits(following))
+
+    def test_charges_packages_whole_where_one_period_has_some_of_a_package_left(self):
+        step = PriceStep(above=300, base_micro=0, unit_micro=80_000_000, per_units=1000)
+        left, whole = MeterPrice("tokens", (step,)), MeterPrice("tokens", (replace(step, above=0),))
+        for price in (dearer(left, whole), dearer(whole, left)):
+            assert [table_cost_minor(price, units) for units in (0, 1, 300, 301, 1300)] == [0, 80, 80, 160, 160]
 
     def test_of_equal_ones_is_the_same(self):
         cap = cap_of(100_00, version(PER_TOKEN, OVERAGE))
