@@ -17,6 +17,8 @@ from control_plane.entrypoints.commands.client import (
 )
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 from control_plane.entrypoints.commands.plan_drafts import app as drafts
+from control_plane.entrypoints.commands.plan_prices import COLUMNS as PRICE_COLUMNS
+from control_plane.entrypoints.commands.plan_prices import price_rows
 from control_plane.entrypoints.commands.plan_tables import print_changes, version_summary
 
 app = typer.Typer(help="Plans and add-ons: what is sold, and plans as code.", no_args_is_help=True)
@@ -33,6 +35,7 @@ VERSION_COLUMNS = (
     "event_retention_days",
     "published_at",
 )
+OF_A_VERSION = ("quota_on_change", "entitlements", "features", "sla_level", "support_level", "billed_by")
 FIELDS = (
     "id",
     "code",
@@ -173,7 +176,7 @@ def list_(
 
 @app.command("show")
 def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
-    """Show a plan with all its versions."""
+    """Show a plan with all its versions, and the prices of the latest in every currency."""
     plan = get(f"/plans/{code}")
     if as_json:
         print_json(plan)
@@ -183,6 +186,13 @@ def show(code: CodeArgument, *, as_json: AsJson = False) -> None:
     print_rows(
         [version | version_summary(version, kind=plan["kind"]) for version in plan["versions"]], VERSION_COLUMNS
     )
+    latest = max(plan["versions"], key=lambda one: int(one["version"]), default=None)
+    if latest is None or not latest["prices"]:
+        return
+    typer.echo(f"\nVersion {latest['version']}")
+    print_fields(latest, OF_A_VERSION)
+    typer.echo()
+    print_rows(price_rows(latest), PRICE_COLUMNS)
 
 
 @app.command("archive")

@@ -73,6 +73,7 @@ class TestShown:
         shown = km("plans", "show", "caps-pro").stdout
         assert "refuse" in shown
         assert "400" in shown
+        assert "USD\toverage\trequests\tincluded 500, unit amount " in shown
 
     def test_products_take_maxima_and_a_replay_header(self, km: Km, plans: None):
         given = (
