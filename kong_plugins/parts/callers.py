@@ -27,6 +27,7 @@ from kong_plugins.parts.redis_connection import encode_command
 from kong_plugins.parts.scope_rule import ScopeRule, build_scope_rule
 
 Network: TypeAlias = IPv4Network | IPv6Network
+FOR_EVER_MS = 2**63
 
 
 @dataclass(slots=True, eq=False)
@@ -36,7 +37,7 @@ class Caller:
     `slot` is where a cluster keeps the account. `command` is the encoded call of the limit script, `limits` what
     its answer counts (from 1). `used_up` stands while the script's last answer was that a quota or cap is used
     up: which, what is left, until when (ms).
-    `until_ms`: the moment of Redis time from which another grant holds, 0 where none is known.
+    `from_ms` and `until_ms`: the moments of Redis time between which this grant holds; `until_ms` 0: at any.
     `passes` says that nothing but limits stands in the way of any call; else `scope_rule`, `networks` and
     `sandbox` are what the records demand to be asked of Kong.
     """
@@ -50,6 +51,7 @@ class Caller:
     served_tail: str
     refusal: Outcome | None
     grant: ProductGrant | None = None
+    from_ms: int = 0
     until_ms: int = 0
     passes: bool = False
     sandbox: str = ""
@@ -87,7 +89,8 @@ def build_caller(
     Raises:
         ValueError: the records ask for what cannot be kept.
     """
-    key, grant = known.record, grant_at(account.record, config.api_product, now_ms)
+    key = known.record
+    grant, from_ms, until_ms = grant_at(account.record, config.api_product, now_ms)
     units = 1 if grant is None else grant.route_units.get(route_name, 1)
     caller = Caller(
         config=config,
@@ -98,7 +101,8 @@ def build_caller(
         units=units,
         served_tail="",
         refusal=_standing_refusal(key, account.record, grant, config),
-        until_ms=0 if grant is None or grant.next is None else grant.next.starts_at_ms,
+        from_ms=from_ms,
+        until_ms=until_ms,
     )
     caller.served_tail = caller.tail(Outcome.SERVED)
     if caller.refusal is not None or grant is None:
@@ -142,12 +146,18 @@ def build_unusable_caller(known: KnownKey, account: KnownAccount, config: Access
     )
 
 
-def grant_at(account: AccountRecord, product: str, now_ms: int) -> ProductGrant | None:
-    """Return what the account may do with the API product at a moment of Redis time."""
-    grant = account.products.get(product)
-    while grant is not None and grant.next is not None and now_ms >= grant.next.starts_at_ms:
-        grant = grant.next.grant
-    return grant
+def grant_at(account: AccountRecord, product: str, now_ms: int) -> tuple[ProductGrant | None, int, int]:
+    """Return what the account may do with the API product at a moment of Redis time, from when and until when.
+
+    Until 0: at any moment. Until when is never 0 for a grant that took another's place: before the first answer of
+    Redis our clock may be far ahead of it.
+    """
+    grant, from_ms = account.products.get(product), 0
+    while grant is not None and (then := grant.next) is not None:
+        if now_ms < then.starts_at_ms:
+            return grant, from_ms, then.starts_at_ms
+        grant, from_ms = then.grant, then.starts_at_ms
+    return grant, from_ms, FOR_EVER_MS if from_ms else 0
 
 
 def _standing_refusal(

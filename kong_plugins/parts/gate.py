@@ -182,14 +182,18 @@ class Gate:
     def _caller(self, known: KnownKey, attachment: Attachment, request: Request) -> Caller | None:
         """Return the caller, worked out once for each reading of the records; None where they must be read."""
         caller: Caller | None = known.callers.get(attachment)
-        if caller is not None and not caller.known_account.replaced and not self._is_past(caller):
+        if caller is not None and not caller.known_account.replaced and not self._is_outside(caller):
             return caller
         account = self._cache.current_account(known)
         if account is None:
             return None
         place, route_name = attachment.place(account.record, request)
         caller_there: Caller | None = known.callers.get(place)
-        if caller_there is not None and caller_there.known_account is account and not self._is_past(caller_there):
+        if (
+            caller_there is not None
+            and caller_there.known_account is account
+            and not self._is_outside(caller_there)
+        ):
             return caller_there
         if len(known.callers) >= MOST_CALLERS:
             known.callers.clear()
@@ -201,8 +205,8 @@ class Gate:
         known.callers[place] = built
         return built
 
-    def _is_past(self, caller: Caller) -> bool:
-        return caller.until_ms != 0 and self._clock.now_ms() >= caller.until_ms
+    def _is_outside(self, caller: Caller) -> bool:
+        return caller.until_ms != 0 and not caller.from_ms <= self._clock.now_ms() < caller.until_ms
 
     def _complain(self, subject: tuple[Any, ...], error: ValueError) -> None:
         """Log the error, once for each version of the records and place."""

@@ -10,6 +10,7 @@ from gateway_contract import counters
 from gateway_contract.modes import Mode
 from gateway_contract.records import Allowance, MeterPrice, NextGrant, PriceStep, Quota, SpendCap
 from kong_plugins.parts.limit_script import ADMITTED, NO_PERIOD, REFUSED, STALE
+from kong_plugins.parts.worker import current_worker
 from tests.plugins.fakes import HOUR_MS, grant, now_ms
 
 SECOND, THIRD = counters.plan_part("pv_2"), counters.plan_part("pv_3")
@@ -176,6 +177,14 @@ class TestWhatIsToCome:
         while now_ms() <= moment:
             time.sleep(0.02)
         assert call(account.text).upstream["X-Km-Plan"] == "free"
+
+    def test_is_waited_for_where_a_worker_began_with_a_clock_that_is_ahead(self, call, project):
+        current_worker().clock.heard(now_ms() + 2 * HOUR_MS, monotonic=time.monotonic())
+        then = grant(plan="free")
+        account = project(grant=grant(plan="growth", next=NextGrant(now_ms() + HOUR_MS, then)))
+        assert call(account.text).upstream["X-Km-Plan"] == "free"
+        # now Redis was heard
+        assert call(account.text).upstream["X-Km-Plan"] == "growth"
 
     def test_may_be_the_end(self, call, project):
         kong = call(project(grant=grant(next=NextGrant(now_ms() - 1, None))).text)
