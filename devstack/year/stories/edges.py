@@ -107,7 +107,7 @@ KIT = Story(
     account={"time_zone": "Asia/Kathmandu"},
     steps=[subscribes("04-30T18:30", "starter", "subscribes to Starter on 1 May, at 00:15", anchor_day=1)],
     usage=[
-        use("05-31T17", 51_000, words="51,000 requests in the last hour of May"),
+        use("05-31T17", 50_990, words="50,990 requests in the last hour of May"),
         use("05-31T18", 30_000, words="30,000 requests in the first hour of June"),
     ],
     bills=[
@@ -115,9 +115,9 @@ KIT = Story(
         bill(
             "05-31",
             "period",
-            line("1.50", "51,000 - 50,000 = 1,000 requests * 0.0015"),
+            line("1.49", "50,990 - 50,000 = 990 requests * 0.0015 = 1.485, rounded up"),
             line("49.00", "Starter, June"),
-            total="50.50",
+            total="50.49",
         ),
         *in_kathmandu(),
     ],
