@@ -22,8 +22,13 @@ class TestTimelines:
         await a_published_plan(session, now=now)
         held = [await a_subscription(session, await an_account(session, now=now), now=now) for _ in range(3)]
         sent = []
-        event.listen(engine.sync_engine, "before_cursor_execute", lambda *told: sent.append(told[2]))
+
+        def note(*told):
+            sent.append(told[2])
+
+        event.listen(engine.sync_engine, "before_cursor_execute", note)
         found = await timelines(session, [one.id for one in held] + ["sub_unknown"])
+        event.remove(engine.sync_engine, "before_cursor_execute", note)
         assert len(sent) == 3
         assert set(found) == {one.id for one in held}
         assert await timelines(session, []) == {}
