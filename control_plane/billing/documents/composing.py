@@ -106,7 +106,9 @@ def _line(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> DocumentLine:
 
 
 def _explanation(line: InvoiceLine, invoice: Invoice, zone: ZoneInfo) -> Iterable[str]:
-    yield from explained(line, invoice.currency)
+    sentences = explained(line, invoice.currency)
+    # that $49.00 = $49.00 says nothing
+    yield from sentences[1:] if line.formula == money(line.amount_minor, invoice.currency) else sentences
     of_line, of_invoice = (line.period_start, line.period_end), (invoice.period_start, invoice.period_end)
     if line.subscription_id is not None and of_line != of_invoice:
         yield span(*of_line, zone)

@@ -138,6 +138,15 @@ class TestInvoiceDocument:
             ("Amount due", "$40.00"),
         ]
 
+    def test_does_not_say_that_an_amount_is_itself(self):
+        fee = a_line(1, 4_900, subscription_id="sub_1", formula="$49.00")
+        fee.exact_amount = Decimal("49.00")
+        half = a_line(2, 2_450, subscription_id="sub_1", formula="$49.00 × 15 of 30 days")
+        half.exact_amount = Decimal("24.50")
+        lines = document(an_invoice(lines=[fee, half])).lines
+        assert not any("$49.00" in text for text in lines[0].explanation)
+        assert lines[1].explanation[0] == "$49.00 × 15 of 30 days = $24.50."
+
     def test_explains_how_a_line_came_about(self):
         tiered = a_line(1, 12_173, subscription_id="sub_1", formula="12,345 tokens", tiers=TIERS)
         tiered.exact_amount = Decimal("121.725")
