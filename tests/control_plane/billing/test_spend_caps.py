@@ -394,7 +394,7 @@ class TestRefusals:
 
 async def lock_waited_for(sessions):
     async with asyncio.timeout(30), sessions() as watching:
-        while not await watching.scalar(text(LOCKED)):  # noqa: ASYNC110 - the database tells nobody
+        while not await watching.scalar(text(LOCKED)):
             await watching.rollback()  # a transaction sees the same activity until it ends
             await asyncio.sleep(0.02)
 

@@ -161,7 +161,7 @@ async def sell(sessions, account_id, now):
 
 async def lock_waited_for(sessions, task):
     async with asyncio.timeout(30), sessions() as watching:
-        while not task.done() and not await watching.scalar(text(LOCKED)):  # noqa: ASYNC110 - the database tells nobody
+        while not task.done() and not await watching.scalar(text(LOCKED)):
             await watching.rollback()  # a transaction sees the same activity until it ends
             await asyncio.sleep(0.02)
 
