@@ -129,10 +129,11 @@ async def _batch(session: AsyncSession, job: WhatIfJob, *, limit: int) -> str | 
         {(version, currencies[one.account_id]) for one in found.values() for version in one.version_ids},
     )
     new = await _new_terms(session, job.plan_id, new_terms, set(currencies.values()))
+    declares = any(one.declares for one in (*terms.values(), *new.values()))
     units = await units_of_periods(
         session,
         [
-            PhasePeriod(phase.id, found[key].account_id, period.start, period.end)
+            PhasePeriod(phase.id, found[key].account_id, period.start, period.end, declares)
             for key, those in periods.items()
             for period in those
             for phase in found[key].phases_within(period)
