@@ -9,6 +9,7 @@ from control_plane.billing.credit_notes.operations import CreditRequest, issue_c
 from control_plane.billing.discounts.model import Duration
 from control_plane.billing.discounts.queries import discounts_of, taken_off
 from control_plane.billing.discounts.redeeming import remove_discount
+from control_plane.billing.line_scopes import LineScope
 from control_plane.billing.payments.operations import pay_invoice, void_invoice
 from control_plane.subscriptions.operations import change_plan
 from tests.control_plane.billing.discounts.coupon_rows import a_coupon, redeem
@@ -124,6 +125,30 @@ class TestDiscountOnInvoices:
             await void_invoice(session, invoice_id=start.id, reason="wrong", actor=ACTOR, now=JAN_1 + DAY)
         await billing.close(JAN_1 + DAY + HOUR)
         assert await amounts(billing, customer) == [(4_900, 2_000), (4_900, 2_000)]
+
+    async def test_of_other_lines_is_not_taken_back_with_a_line(self, billing, customer):
+        await give(billing, customer, percent=50, scope=LineScope.FIXED)
+        await billing.close(JAN_1 + HOUR)
+        await billing.use(customer, 62_345, at=JAN_1 + 3 * DAY)
+        await billing.close(FEB_1 + GRACE)
+        _, period = await billing.invoices(customer)
+        assert [line.amount_minor for line in period.lines] == [1_852, 4_900]
+        parts = []
+        for line in period.lines:
+            request = CreditRequest(
+                reason=Reason.GOODWILL, lines=(CreditedLine(position=line.position, amount_minor=1_000),)
+            )
+            async with billing.sessions() as session, session.begin():
+                note = await issue_credit_note(
+                    session,
+                    invoice_id=period.id,
+                    request=request,
+                    idempotency_key=line.id,
+                    actor=ACTOR,
+                    now=FEB_1 + DAY,
+                )
+            parts.append((note.discount_minor, note.total_minor))
+        assert parts == [(0, 1_000), (500, 500)]
 
     @pytest.mark.parametrize("terms", [{"amount_minor": 2_000, "currency": "USD"}, {"percent": 50}])
     async def test_of_what_was_corrected_though_it_was_due_it_is_given_again(self, billing, customer, terms):
