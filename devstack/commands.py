@@ -1,7 +1,9 @@
 """`km dev`, `km demo` and `km year`: the whole product on this machine."""
 
+import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,8 @@ from rich.console import Console
 from devstack.children import ChildFailedError
 from devstack.overview import print_overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
+
+BILLING_SETTINGS = ("KM_SELLER_", "KM_PAYMENT_NOTE", "KM_INVOICE_", "KM_OVERDUE_", "KM_CREDIT_")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,9 +30,11 @@ def dev(
     """Run the whole stack on this machine (stores, gateway, sample API, server) until Ctrl-C.
 
     Needs no root, no Docker and no network; for development only. Starts empty: `km plans apply plans.yml`.
+
+    Who sells, and when invoices are final and due, it takes from KM_SELLER_NAME, KM_INVOICE_DUE_DAYS and the like.
     """
     console = Console()
-    stack = Stack(data_dir, ports=well_known_ports())
+    stack = Stack(data_dir, ports=well_known_ports(), settings=billing_settings(os.environ))
     stopping = until_interrupted()
     try:
         with console.status("starting stores, gateway and server ..."):
@@ -43,6 +49,11 @@ def dev(
     finally:
         with console.status("stopping ..."):
             stack.stop()
+
+
+def billing_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that say how invoices look and when they are due; all others are the stack's own."""
+    return {name: value for name, value in environment.items() if name.startswith(BILLING_SETTINGS)}
 
 
 def demo(
