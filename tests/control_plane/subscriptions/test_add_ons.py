@@ -1,5 +1,6 @@
 """Add-ons stand beside the plan: each change cuts the phase, so that billing and gateways know what held when."""
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -121,24 +122,20 @@ class TestAddOn:
         with pytest.raises(AddOnsClosedError, match="trialing: end the trial first"):
             await add_on(session, add_on_code="calls", **of(trialing, now + DAY))
 
-    @pytest.mark.parametrize(
-        ("terms", "refusal"),
-        [
-            ({"product": "maps"}, (ProductDiffersError, "product_differs")),
-            ({"interval": "year"}, (IntervalDiffersError, "interval_differs")),
-            ({"currency": "EUR"}, (CurrencyDiffersError, "currency_differs")),
-            ({"visibility": "hidden"}, (PlanUnlistedError, "plan_unlisted")),
-            ({"billed_by": "stripe"}, (BillingDiffersError, "billing_differs")),
-            ({"kind": "plan"}, (NotAnAddOnError, "not_an_add_on")),
-        ],
-    )
-    async def test_is_refused_unless_it_is_on_sale_for_this_one(self, session, subscription, now, terms, refusal):
-        error, code = refusal
-        terms = {"kind": "add_on", "prices": (flat("5"),), **terms}
-        await a_published_plan(session, now=now, code="other", position=9, **terms)
-        with pytest.raises(error) as refused:
-            await add_on(session, add_on_code="other", **of(subscription, now))
-        assert refused.value.code == code
+    async def test_is_refused_unless_it_is_on_sale_for_this_one(self, session, subscription, now):
+        for terms, error, code in (
+            ({"product": "maps"}, ProductDiffersError, "product_differs"),
+            ({"interval": "year"}, IntervalDiffersError, "interval_differs"),
+            ({"currency": "EUR"}, CurrencyDiffersError, "currency_differs"),
+            ({"visibility": "hidden"}, PlanUnlistedError, "plan_unlisted"),
+            ({"billed_by": "stripe"}, BillingDiffersError, "billing_differs"),
+            ({"kind": "plan"}, NotAnAddOnError, "not_an_add_on"),
+        ):
+            sold = {"kind": "add_on", "prices": (flat("5"),), **terms}
+            await a_published_plan(session, now=now, code=code, position=9, **sold)
+            with pytest.raises(error) as refused:
+                await add_on(session, add_on_code=code, **of(subscription, now))
+            assert refused.value.code == code
 
     async def test_is_refused_when_it_is_archived_or_unknown(self, session, subscription, now):
         await archive_plan(session, code="calls", actor=ACTOR, now=now)
@@ -152,9 +149,8 @@ class TestAddOn:
         with pytest.raises(SubscriptionOverError):
             await add_on(session, add_on_code="calls", **of(subscription, now + DAY))
 
-    @pytest.mark.parametrize("quantity", [0, -1, MAX_QUANTITY + 1])
-    async def test_has_a_quantity(self, session, subscription, now, quantity):
-        for attempt in (add_on, change_quantity):
+    async def test_has_a_quantity(self, session, subscription, now):
+        for attempt, quantity in itertools.product((add_on, change_quantity), (0, -1, MAX_QUANTITY + 1)):
             with pytest.raises(ValidationFailedError) as refused:
                 await attempt(session, add_on_code="calls", quantity=quantity, **of(subscription, now))
             assert refused.value.field == "quantity"

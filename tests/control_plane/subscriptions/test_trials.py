@@ -183,13 +183,12 @@ class TestExtendTrial:
         assert subscription.ends_at == later
         assert await phases_of(session, subscription) == [("short", "trial", now, later)]
 
-    @pytest.mark.parametrize(
-        "ends_at", [END, END - DAY, END + timedelta(minutes=30), (END + DAY).replace(tzinfo=None), END + 800 * DAY]
-    )
-    async def test_refuses_any_other_end(self, session, subscription, now, ends_at):
-        with pytest.raises(ValidationFailedError) as refused:
-            await extend_trial(session, ends_at=ends_at, **of(subscription, now))
-        assert refused.value.field == "ends_at"
+    async def test_refuses_any_other_end(self, session, subscription, now):
+        naive = (END + DAY).replace(tzinfo=None)
+        for ends_at in (END, END - DAY, END + timedelta(minutes=30), naive, END + 800 * DAY):
+            with pytest.raises(ValidationFailedError) as refused:
+                await extend_trial(session, ends_at=ends_at, **of(subscription, now))
+            assert refused.value.field == "ends_at"
 
 
 class TestWithinATrial:
