@@ -52,13 +52,17 @@ class ClosingResult:
         )
 
 
-async def close_due(session: AsyncSession, *, config: ClosingConfig, now: datetime) -> ClosingResult:
+async def close_due(
+    session: AsyncSession, *, config: ClosingConfig, now: datetime, only: str | None = None
+) -> ClosingResult:
     """Look at subscriptions that are due, at most a batch; call again, committed, while it looked at some.
+
+    `only`: look at that one alone, if it is due.
 
     Atomic with the caller's transaction and idempotent: what was billed is read in it, under the lock of each
     subscription's row, so two workers or a repeated round bill nothing twice.
     """
-    works = await claim_work(session, rules=config.rules, now=now, limit=config.batch)
+    works = await claim_work(session, rules=config.rules, now=now, limit=config.batch, only=only)
     if not works:
         return ClosingResult()
     # before anything is billed, whoever subscribed the account

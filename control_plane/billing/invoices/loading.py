@@ -23,6 +23,11 @@ ORDER BY look_at, subscription_id
 LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """)
+_CLAIM_ONE = text("""
+SELECT subscription_id, usage_billed_until FROM subscription_billing
+WHERE look_at <= :now AND subscription_id = :only
+FOR UPDATE SKIP LOCKED
+""")
 # Locked before anything of theirs, in the order in which everybody locks them: so whoever changes a subscription,
 # pays, voids or credits an invoice, uses credits or a balance, waits for this round or is waited for, never both.
 _LOCK_ACCOUNTS = text("""
@@ -45,15 +50,21 @@ WHERE status = 'draft' AND reason <> 'manual' AND subscription_id = ANY (CAST(:i
 _STOP = text("UPDATE subscription_billing SET look_at = NULL WHERE subscription_id = ANY (CAST(:ids AS text[]))")
 
 
-async def claim_work(session: AsyncSession, *, rules: ClosingRules, now: datetime, limit: int) -> list[Work]:
-    """Return up to `limit` subscriptions that are due for a look, each with what is to be done.
+async def claim_work(
+    session: AsyncSession, *, rules: ClosingRules, now: datetime, limit: int, only: str | None = None
+) -> list[Work]:
+    """Return up to `limit` subscriptions that are due for a look, or `only` one, each with what is to be done.
 
     They and their accounts are locked until the transaction ends; those that another worker holds are passed over,
     their accounts are waited for. What Stripe bills is left alone from here on.
     """
     claimed = {
         row.subscription_id: as_utc(row.usage_billed_until)
-        for row in await session.execute(_CLAIM, {"now": now, "limit": limit})
+        for row in await (
+            session.execute(_CLAIM, {"now": now, "limit": limit})
+            if only is None
+            else session.execute(_CLAIM_ONE, {"now": now, "only": only})
+        )
     }
     if not claimed:
         return []

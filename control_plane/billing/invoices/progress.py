@@ -36,11 +36,12 @@ WHERE id = ANY (CAST(:ids AS text[]))
 ORDER BY id
 ON CONFLICT (subscription_id) DO UPDATE SET look_at = least(subscription_billing.look_at, excluded.look_at)
 """)
+_DUE = text("""
+SELECT subscription_id FROM subscription_billing WHERE look_at <= :now
+ORDER BY look_at, subscription_id LIMIT :limit
+""")
 _PUT_OFF = text("""
-UPDATE subscription_billing SET look_at = :until WHERE subscription_id = (
-    SELECT subscription_id FROM subscription_billing WHERE look_at IS NOT NULL
-    ORDER BY look_at, subscription_id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING subscription_id
+UPDATE subscription_billing SET look_at = :until WHERE subscription_id = :id AND look_at <= :now
 """)
 _UNKNOWN = text("""
 SELECT id FROM subscriptions
@@ -70,10 +71,14 @@ async def look_at_unknown(session: AsyncSession, *, now: datetime, limit: int = 
     return len(ids)
 
 
-async def put_off_next(session: AsyncSession, *, until: datetime) -> str | None:
-    """Look at the subscription that is due first, of those that nobody holds, only at a later moment."""
-    found: str | None = (await session.execute(_PUT_OFF, {"until": until})).scalar()
-    return found
+async def due_ids(session: AsyncSession, *, now: datetime, limit: int) -> list[str]:
+    """Return the subscriptions that are due for a look first, whoever holds them."""
+    return list((await session.execute(_DUE, {"now": now, "limit": limit})).scalars())
+
+
+async def put_off(session: AsyncSession, subscription_id: str, *, until: datetime, now: datetime) -> None:
+    """Look at a subscription that is due only at a later moment."""
+    await session.execute(_PUT_OFF, {"id": subscription_id, "until": until, "now": now})
 
 
 async def note_progress(

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.billing.invoices import metrics
 from control_plane.billing.invoices.closing import ClosingConfig, ClosingResult, close_due
 from control_plane.billing.invoices.late_usage import find_late_usage, look_at_over
-from control_plane.billing.invoices.progress import look_at_changed, look_at_unknown, put_off_next
+from control_plane.billing.invoices.progress import due_ids, look_at_changed, look_at_unknown, put_off
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.errors import KmError
 from control_plane.usage.loops import Pauses, sleep_unless
@@ -93,20 +93,17 @@ async def close_all(
 async def _one_by_one(
     sessions: async_sessionmaker[AsyncSession], *, config: ClosingConfig, now: datetime
 ) -> ClosingResult:
-    """Close as many subscriptions as a batch has, each by itself; put off the one that cannot be billed."""
-    alone, total = replace(config, batch=1), ClosingResult()
-    for _ in range(config.batch):
+    """Close as many subscriptions as a batch has, each by itself; put off those that cannot be billed."""
+    total = ClosingResult()
+    ids = await _in_transaction(sessions, lambda session: due_ids(session, now=now, limit=config.batch))
+    for one in ids:
         try:
-            result = await _in_transaction(sessions, lambda session: close_due(session, config=alone, now=now))
+            total = total + await _in_transaction(sessions, partial(close_due, config=config, now=now, only=one))
         except OF_ONE as error:
-            put_off = await _in_transaction(sessions, lambda session: put_off_next(session, until=now + PUT_OFF))
+            await _in_transaction(sessions, partial(put_off, subscription_id=one, until=now + PUT_OFF, now=now))
             metrics.FAILURES.labels("subscription").inc()
-            log.warning("a subscription cannot be billed", subscription_id=put_off, error=repr(error))
+            log.warning("a subscription cannot be billed", subscription_id=one, error=repr(error))
             total = total + ClosingResult(looked=1)
-            continue
-        if not result.looked:
-            break
-        total = total + result
     return total
 
 
