@@ -19,9 +19,9 @@ HEAD = """# A year of customers
 
 {customers} customers, twelve months, from 1 January {year} on, played over the whole control plane: a clock
 jumps from one due moment to the next, people's steps go through the REST API, calls come as signed usage lines
-through the stream, and every worker does what is due at that moment. With each hour of use come {failed} calls
-that the upstream failed and {sandbox} with a test key, and much of it is delivered twice; none of that may be
-billed.
+through the stream, and the workers of usage, subscriptions, billing and gateways' records do what is due. With
+each hour of use come {failed} calls that the upstream failed and {sandbox} with a test key, and much of it is
+delivered twice; none of that may be billed.
 
 What each customer should be billed was reckoned by hand, line by line, in `devstack/year/stories`; calls are
 counted by a counter that shares no code with the product. At the end everything is compared. `km year` does it
@@ -30,7 +30,8 @@ all again.
 What is sold: Free (1,000 requests, then refused), Starter ($49.00 or €45.00 a month, 50,000 requests, $0.0015
 or €0.0014 for each above), Growth ($199.00, 500,000, $0.0006), Committed ($1,200.00 a year, $0.01 a request, at
 least $5,000.00 of them), Prepaid ($0.01 a request, from credits), and an add-on of 100,000 requests for $20.00
-a month; Scale and Team, whose quotas change otherwise. Money comes in on the 6th and the 20th. Days are UTC.
+a month; Scale and Team, whose quotas change otherwise; Basic, of which there is a new version in July. Money
+comes in on the 6th and the 20th. Days are UTC.
 """
 
 EXPLAINED = """\

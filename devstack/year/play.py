@@ -1,4 +1,4 @@
-"""Plays the year: from one due moment to the next, people's steps first, then every worker."""
+"""Plays the year: from one due moment to the next, people's steps first, then the workers."""
 
 import heapq
 from collections.abc import Awaitable, Callable, Mapping, Sequence

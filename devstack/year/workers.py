@@ -1,4 +1,7 @@
-"""Every worker of the control plane, run at one moment until nothing is left to do; and when one has work next."""
+"""The workers that bills depend on, run at one moment until nothing is left to do; and when one has work next.
+
+Left out: those that only check, show or pass on (completeness, sinks, exports, upgrade hints, alerts).
+"""
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -12,6 +15,7 @@ from control_plane.billing.invoices.closing import ClosingConfig
 from control_plane.billing.invoices.steps import ClosingRules
 from control_plane.billing.invoices.worker import close_all
 from control_plane.billing.payments.overdue import OverdueConfig, behind, fall_behind
+from control_plane.billing.plan_moves.worker import PlanMovesConfig, move_once
 from control_plane.billing.prepaid.worker import draw_usage
 from control_plane.gateway_sync.projection import project_changes
 from control_plane.gateway_sync.record_writer import RecordWriter
@@ -34,6 +38,7 @@ SEALING = SealingConfig(hours_per_pass=5000)
 CLOSING = ClosingConfig(rules=ClosingRules(grace=GRACE, refresh=GRACE), terms=TERMS)
 OVERDUE = OverdueConfig()
 EXPIRY = CreditExpiryConfig()
+MOVES = PlanMovesConfig()
 # the database marks days by its own clock, which is not ours
 DAYS = DailyConfig(quiet=timedelta(days=-36500))
 PERIODS = PeriodsConfig(shortest_pause_seconds=0.0, pause_factor=0.0)
@@ -51,7 +56,7 @@ SELECT min(at) FROM (
 
 
 async def work(world: World) -> None:
-    """Do all that is due at the clock's time, in the order in which one worker's news reach the next."""
+    """Do all that is due at the clock's time, in the order in which one worker's news reaches the next."""
     now = world.clock.now
     await world.gateway.heartbeat(now)
     await _time(world, now)
@@ -75,8 +80,9 @@ async def next_due(world: World) -> datetime | None:
 async def _time(world: World, now: datetime) -> None:
     done = True
     while done:
+        moved = await move_once(world.sessions, config=MOVES, now=now)
         advanced = await _in_transaction(world, lambda session: advance(session, now=now))
-        done = bool(advanced.accounts_told or advanced.phases_begun or advanced.subscriptions_ended)
+        done = bool(moved or advanced.accounts_told or advanced.phases_begun or advanced.subscriptions_ended)
 
 
 async def _usage(world: World, now: datetime) -> None:
