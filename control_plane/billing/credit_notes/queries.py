@@ -1,6 +1,7 @@
 """Reads of credit notes."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -8,6 +9,7 @@ from sqlalchemy.orm import selectinload
 
 from control_plane.billing.credit_notes.model import Billed, BilledLine, Credited
 from control_plane.billing.credit_notes.tables import CreditNote, CreditNoteLine
+from control_plane.billing.discounts.stacking import spread
 from control_plane.billing.invoices.tables import Invoice
 from control_plane.billing.payments.tables import InvoicePayment
 from control_plane.foundation.errors import NotFoundError
@@ -67,6 +69,7 @@ async def billed_by(session: AsyncSession, invoice: Invoice) -> Billed:
         .where(CreditNote.invoice_id == invoice.id, CreditNoteLine.invoice_line_id.is_not(None))
         .group_by(CreditNoteLine.invoice_line_id)
     )
+    discounts = _line_discounts(invoice)
     by_line = {line_id: int(amount) for line_id, amount in await session.execute(of_line)}
     return Billed(
         number=invoice.number or "",
@@ -76,7 +79,7 @@ async def billed_by(session: AsyncSession, invoice: Invoice) -> Billed:
                 position=line.position,
                 description=line.description,
                 amount_minor=line.amount_minor,
-                discount_minor=line.details.get("discount_minor", 0),
+                discount_minor=discounts[line.position],
                 credited_minor=by_line.get(line.id, 0),
             )
             for line in invoice.lines
@@ -94,6 +97,16 @@ async def billed_by(session: AsyncSession, invoice: Invoice) -> Billed:
             total_minor=sum(note.total_minor for note in notes),
         ),
     )
+
+
+def _line_discounts(invoice: Invoice) -> dict[int, int]:
+    """Return what discounts took off each line, by position."""
+    noted = {line.position: line.details.get("discount_minor", 0) for line in invoice.lines}
+    if sum(noted.values()) == invoice.discount_minor or invoice.subtotal_minor <= 0:
+        return noted
+    # made before lines kept their discounts: in proportion
+    part = Fraction(invoice.discount_minor, invoice.subtotal_minor)
+    return spread(invoice.discount_minor, {line.position: line.amount_minor * part for line in invoice.lines})
 
 
 async def paid_out_minor(session: AsyncSession, invoice_id: str) -> int:

@@ -68,6 +68,13 @@ def ways(note):
 
 
 class TestIssueCreditNote:
+    async def test_takes_back_a_share_of_the_discount_where_lines_do_not_say_theirs(self, session):
+        account = await an_account(session, now=DEC_1)
+        invoice = await a_final_invoice(session, account.id, amounts=(10_000, 5_000), discount_minor=1_500)
+        lines = (CreditedLine(position=2),)
+        note = await credit(session, invoice, CreditRequest(reason=Reason.GOODWILL, lines=lines))
+        assert (note.discount_minor, note.total_minor) == (500, 4_500)
+
     async def test_takes_off_what_is_due(self, session, invoice):
         note = await credit(session, invoice, CreditRequest(reason=Reason.GOODWILL, amount_minor=6_000))
         assert (note.number, note.total_minor, note.tax_minor, ways(note)) == (
