@@ -90,9 +90,9 @@ def _let_through(
     timeline: Timeline, period: BillingPeriod, used: Mapping[str, Mapping[str, int]], terms: PlanTerms
 ) -> tuple[int, Mapping[str, Mapping[str, int]]]:
     """Return the quota units that would have been refused, and what is left of the use."""
-    most = most_units(terms)
-    if most is not None and terms.quota_hard and timeline.quota_override is not None:
-        most = timeline.quota_override
+    most, own_quota = most_units(terms), timeline.own_quota_in(period)
+    if most is not None and terms.quota_hard and own_quota is not None:
+        most = own_quota
     own = {phase.id for phase in timeline.phases_within(period) if phase.plan_version_id == NEW}
     asked = sum(used.get(phase_id, {}).get(REQUESTS, 0) for phase_id in own)
     if most is None or asked <= most:

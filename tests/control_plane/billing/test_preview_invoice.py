@@ -48,6 +48,7 @@ async def add_usage(
     """One row of the rollup as the aggregator writes it."""
     billed = {
         "mode": "live",
+        "key_id": "key_1",
         "status": 200,
         "outcome": "served",
         "billable_units": units,
@@ -62,7 +63,6 @@ async def add_usage(
             hour=hour,
             phase_id=subscription.phases[phase].id,
             product="weather",
-            key_id="key_1",
             endpoint="GET /v1/current",
             calls=units,
             units=units,
