@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test check fmt lock docs bench bench-gateway bench-pipeline bench-billing soak clean install install-demo
+.PHONY: help demo dev year test check fmt lock docs bench bench-gateway bench-pipeline bench-billing soak clean install install-demo
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: $(VENV)/.demo ## install what it needs, drive real traffic, show usage, li
 
 dev: $(VENV)/.demo ## the same, then kept running (Ctrl-C ends it)
 	@$(BIN)/km demo --keep
+
+year: $(VENV)/.dev ## a year of customers in minutes: every bill against one made by hand
+	@$(BIN)/km year
 
 test: $(VENV)/.dev ## install what it needs and run all tests
 	@$(BIN)/python tests/run.py
