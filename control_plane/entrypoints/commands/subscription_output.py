@@ -41,3 +41,12 @@ def print_subscription(subscription: dict[str, Any], *, as_json: bool) -> None:
     if subscription.get("discounts"):
         typer.echo()
         print_rows(subscription["discounts"], DISCOUNT_COLUMNS)
+
+
+def demand_words(demand: dict[str, Any]) -> str:
+    """Return what was asked for in the days before, and how much of it was refused, as a sentence."""
+    used = ", ".join(f"{count:,} {meter}" for meter, count in demand["units"].items()) or "nothing"
+    refused = f"; {demand['refused_calls']:,} calls refused" if demand["refused_calls"] else ""
+    refused += f", {demand['rate_limited_calls']:,} by a rate limit" if demand["rate_limited_calls"] else ""
+    busiest = f"; at most {demand['peak_hour_calls']:,} calls in an hour"
+    return f"In the last {demand['days']} days: {used}{refused}{busiest}."

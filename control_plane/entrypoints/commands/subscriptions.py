@@ -8,14 +8,17 @@ from control_plane.entrypoints.commands import add_ons, discounts
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
-from control_plane.entrypoints.commands.subscription_output import SubscriptionArgument, print_subscription
+from control_plane.entrypoints.commands.subscription_output import (
+    SubscriptionArgument,
+    demand_words,
+    print_subscription,
+)
 from control_plane.entrypoints.commands.values import parse_limits
 
 app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
 app.add_typer(add_ons.app, name="add-on")
 app.add_typer(discounts.app, name="discount")
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
-DEMAND_FIELDS = ("days", "units", "refused_calls", "rate_limited_calls", "peak_hour_calls")
 OFFER_COLUMNS = ("plan", "price.text", "refuses")
 PERIOD_COLUMNS = ("start", "end", "mode", "calls", "units", "billable_calls", "billable_units", "open_hours")
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="The plan's code.")]
@@ -216,9 +219,7 @@ def show(subscription: SubscriptionArgument, *, as_json: AsJson = False) -> None
     print_subscription(found, as_json=as_json)
     fitting = found["fitting_plan"]
     if fitting is not None and not as_json:
-        typer.echo()
-        print_fields(fitting["demand"], DEMAND_FIELDS)
-        typer.echo()
+        typer.echo(f"\n{demand_words(fitting['demand'])}\nThe same on larger plans:\n")
         print_rows(fitting["offers"], OFFER_COLUMNS)
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from control_plane.entrypoints.commands.output import print_fields, print_rows
+from control_plane.entrypoints.commands.subscription_output import demand_words
 
 ID = "inv_01m84j7q331tb3qaw6ah7h84bq"
 ROW = {"id": ID, "price": "49.00 USD/month + 0.0015 USD/request + 0.02 USD/forecast", "total": {"text": "$7.00"}}
@@ -49,3 +50,15 @@ class TestFields:
     def test_what_is_empty_is_said_to_be(self, capsys):
         print_fields({"city": "", "country": None}, ("city", "country"))
         assert capsys.readouterr().out == "city     -\ncountry  -\n"
+
+
+class TestDemand:
+    def test_is_told_in_a_sentence(self):
+        demand = {"days": 30, "units": {"requests": 12_345, "tokens": 12}, "peak_hour_calls": 900}
+        assert demand_words(demand | {"refused_calls": 40, "rate_limited_calls": 7}) == (
+            "In the last 30 days: 12,345 requests, 12 tokens; 40 calls refused, 7 by a rate limit; "
+            "at most 900 calls in an hour."
+        )
+        assert demand_words(demand | {"units": {}, "refused_calls": 0, "rate_limited_calls": 0}) == (
+            "In the last 30 days: nothing; at most 900 calls in an hour."
+        )
