@@ -55,7 +55,7 @@ def parse_plan_file(text: str, *, documents: Mapping[str, str] | None = None) ->
         ValidationFailedError: with every wrong field found, by path (`plans[1].prices[0].unit_amount`).
     """
     value = load_yaml(text)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         raise ValidationFailedError("", "the file must have `api_products` and `plans`")
     try:
         shape = FileShape.model_validate(value)

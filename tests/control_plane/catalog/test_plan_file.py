@@ -90,8 +90,13 @@ class TestParsePlanFile:
         file = parse_plan_file(a_file(product="openapi: weather.json"), documents={"weather.json": document})
         assert [endpoint.path_template for endpoint in file.products[0].endpoints] == [path]
 
-    def test_an_empty_file_has_nothing(self):
+    def test_a_file_without_plans_has_none(self):
         assert parse_plan_file("plans: []").plans == ()
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", "# nothing yet"])
+    def test_a_file_that_says_nothing_is_refused(self, text):
+        with pytest.raises(ValidationFailedError, match="the file must have `api_products` and `plans`"):
+            parse_plan_file(text)
 
 
 class TestPlanFileErrors:
