@@ -22,6 +22,7 @@ from control_plane.admin_api.plan_forms import (
 )
 from control_plane.admin_api.problems import validation_failure
 from control_plane.admin_api.services import Given, Now, Services
+from control_plane.billing.charged_dimensions import require_dimensions_kept
 from control_plane.billing.operations import require_caps_kept
 from control_plane.billing.plan_impact import impact_of_terms
 from control_plane.catalog.plan_changes import ChangeKind, PlanDiff, apply_plan_file, diff_plan_file
@@ -157,6 +158,7 @@ async def apply_plans(
     await _require_kong_names(services, diff, file)
     for change in diff.changes:
         if change.entity_type == "api_product" and change.kind is ChangeKind.UPDATE:
+            await require_dimensions_kept(session, product_code=change.code, now=now)
             await require_caps_kept(session, product_code=change.code, now=now)
     if any(offer.terms.concurrency for offer in file.plans):
         await require_concurrency_seen(session, services)

@@ -12,6 +12,7 @@ from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import Answer, Code, CodePath, Line, Moment, Name, StrictBody
 from control_plane.admin_api.kong_names import require_kong_names
 from control_plane.admin_api.services import Given, Now
+from control_plane.billing.charged_dimensions import require_dimensions_kept
 from control_plane.billing.operations import require_caps_kept
 from control_plane.catalog import operations, queries
 from control_plane.catalog.locks import lock_catalog
@@ -198,6 +199,7 @@ async def update_product(  # noqa: PLR0917 - FastAPI gives them by name
     if (changed.service, changed.routes) != (facts.service, facts.routes):
         await require_kong_names(services, [changed])
     product = await operations.update_api_product(session, product=changed, actor=caller.actor, now=now)
+    await require_dimensions_kept(session, product_code=code, now=now)
     await require_caps_kept(session, product_code=code, now=now)
     return answer(product)
 
