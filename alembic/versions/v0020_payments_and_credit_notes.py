@@ -161,7 +161,7 @@ def upgrade() -> None:
         sa.Column("method", sa.Text(), server_default="", nullable=False),
         sa.Column("author", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("kind IN ('payment', 'refund')", name=op.f("ck_invoice_payments_kind")),
+        sa.CheckConstraint("kind IN ('payment', 'balance', 'refund')", name=op.f("ck_invoice_payments_kind")),
         sa.CheckConstraint("amount_minor > 0", name=op.f("ck_invoice_payments_amount_minor")),
         sa.CheckConstraint("char_length(reference) BETWEEN 1 AND 200", name=op.f("ck_invoice_payments_reference")),
         sa.CheckConstraint(
@@ -200,11 +200,11 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("currency ~ '^[A-Z]{3}$'", name=op.f("ck_balance_entries_currency")),
         sa.CheckConstraint(
-            "kind IN ('invoice', 'void', 'credit_note', 'surplus', 'adjustment')",
+            "kind IN ('invoice', 'void', 'credit_note', 'surplus', 'payment', 'adjustment')",
             name=op.f("ck_balance_entries_kind"),
         ),
         sa.CheckConstraint(
-            "kind NOT IN ('invoice', 'void', 'surplus') OR invoice_id IS NOT NULL",
+            "kind NOT IN ('invoice', 'void', 'surplus', 'payment') OR invoice_id IS NOT NULL",
             name=op.f("ck_balance_entries_invoice_id"),
         ),
         sa.CheckConstraint("amount_minor <> 0", name=op.f("ck_balance_entries_amount_minor")),

@@ -89,7 +89,9 @@ class InvoiceLineAnswer(BaseModel):
 
 class PaymentAnswer(BaseModel):
     id: str
-    kind: Literal["payment", "refund"]
+    kind: Literal["payment", "balance", "refund"] = Field(
+        description="`balance`: taken from the account's balance, no money came in."
+    )
     amount: MoneyAnswer
     surplus: MoneyAnswer = Field(description="The part that went to the account's balance.")
     paid_on: date

@@ -64,6 +64,13 @@ class PayInvoice(StrictBody):
     ] = False
 
 
+class PayFromBalance(StrictBody):
+    amount: Annotated[
+        Amount | None, Field(description="All that is left, as far as the balance goes, if left out.")
+    ] = None
+    reference: Reference
+
+
 class NoteRefund(StrictBody):
     amount: Amount
     paid_on: Annotated[date | None, Field(description="Today if left out.")] = None

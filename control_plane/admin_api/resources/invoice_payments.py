@@ -6,13 +6,14 @@ from control_plane.accounts.model import Role
 from control_plane.admin_api.access import Authenticated, allows
 from control_plane.admin_api.database import Database
 from control_plane.admin_api.invoice_answers import InvoiceDetailAnswer
-from control_plane.admin_api.invoice_forms import GiveReason, InvoiceId, NoteRefund, PayInvoice
+from control_plane.admin_api.invoice_forms import GiveReason, InvoiceId, NoteRefund, PayFromBalance, PayInvoice
 from control_plane.admin_api.resources.billed_invoices import detail
 from control_plane.admin_api.services import Now
 from control_plane.billing.credit_notes.refunds import note_refund
 from control_plane.billing.credits.model import read_amount
 from control_plane.billing.invoices import queries
 from control_plane.billing.payments import operations
+from control_plane.billing.payments.from_balance import pay_from_balance
 
 router = APIRouter(prefix="/invoices/{invoice_id}", tags=["invoices"])
 
@@ -35,6 +36,24 @@ async def pay_invoice(
         reference=body.reference,
         method=body.method,
         surplus_to_balance=body.surplus_to_balance,
+        actor=caller.actor,
+        now=now,
+    )
+    return await detail(session, invoice, now)
+
+
+@router.post("/pay-from-balance")
+@allows(Role.FINANCE)
+async def pay_invoice_from_balance(
+    invoice_id: InvoiceId, body: PayFromBalance, session: Database, caller: Authenticated, now: Now
+) -> InvoiceDetailAnswer:
+    """Pay an open invoice from what came into the account's balance since. The same reference counts once."""
+    invoice = await queries.invoice(session, invoice_id)
+    await pay_from_balance(
+        session,
+        invoice_id=invoice_id,
+        amount_minor=None if body.amount is None else read_amount(body.amount, invoice.currency),
+        reference=body.reference,
         actor=caller.actor,
         now=now,
     )

@@ -26,8 +26,8 @@ class BalanceEntry(Base):
     """One addition (above 0) or withdrawal (below 0). The database refuses to change or delete one.
 
     `kind`: an `invoice` paid from the balance or, with a negative total, added to it; `void`: the opposite, of an
-    invoice that was made void; a `credit_note`; a `surplus` of a payment; an `adjustment` by a person.
-    `sum_minor` is the balance right after it.
+    invoice that was made void; a `credit_note`; a `surplus` of a payment; a `payment` of an open invoice from the
+    balance; an `adjustment` by a person. `sum_minor` is the balance right after it.
     """
 
     __tablename__ = "balance_entries"
@@ -35,8 +35,12 @@ class BalanceEntry(Base):
         CheckConstraint("amount_minor <> 0", name="amount_minor"),
         CheckConstraint("sum_minor >= 0", name="sum_minor"),
         CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
-        CheckConstraint("kind IN ('invoice', 'void', 'credit_note', 'surplus', 'adjustment')", name="kind"),
-        CheckConstraint("kind NOT IN ('invoice', 'void', 'surplus') OR invoice_id IS NOT NULL", name="invoice_id"),
+        CheckConstraint(
+            "kind IN ('invoice', 'void', 'credit_note', 'surplus', 'payment', 'adjustment')", name="kind"
+        ),
+        CheckConstraint(
+            "kind NOT IN ('invoice', 'void', 'surplus', 'payment') OR invoice_id IS NOT NULL", name="invoice_id"
+        ),
         CheckConstraint("(kind = 'credit_note') = (credit_note_id IS NOT NULL)", name="credit_note_id"),
         Index("ix_balance_entries_account_id", "account_id", "id"),
         Index(

@@ -9,7 +9,8 @@ from control_plane.foundation.db import Base
 
 
 class InvoicePayment(Base):
-    """Money that came in for an invoice (`payment`), or was paid back (`refund`); `amount_minor` is above 0.
+    """Money that came in for an invoice (`payment`), was taken for it from the account's balance (`balance`), or
+    was paid back (`refund`); `amount_minor` is above 0.
 
     `surplus_minor` of a payment is what it exceeded the amount due by: it went to the account's balance.
     """
@@ -17,7 +18,7 @@ class InvoicePayment(Base):
     __tablename__ = "invoice_payments"
     __table_args__ = (
         UniqueConstraint("invoice_id", "kind", "reference"),
-        CheckConstraint("kind IN ('payment', 'refund')", name="kind"),
+        CheckConstraint("kind IN ('payment', 'balance', 'refund')", name="kind"),
         CheckConstraint("amount_minor > 0", name="amount_minor"),
         CheckConstraint("surplus_minor >= 0 AND surplus_minor <= amount_minor", name="surplus_minor"),
         CheckConstraint("char_length(reference) BETWEEN 1 AND 200", name="reference"),

@@ -36,9 +36,18 @@ def pay(
     surplus_to_balance: Annotated[
         bool, typer.Option("--surplus-to-balance", help="What is too much goes to the account's balance.")
     ] = False,
+    from_balance: Annotated[
+        bool, typer.Option("--from-balance", help="No money came in: take it from the account's balance.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Note that money came in, all of it or a part."""
+    """Note that money came in, all of it or a part; or pay from the account's balance."""
+    if from_balance:
+        if paid_on or method or surplus_to_balance:
+            raise typer.BadParameter("goes with --amount and --reference alone", param_hint="--from-balance")
+        taken = {"amount": amount, "reference": reference}
+        print_invoice(post(f"/invoices/{invoice}/pay-from-balance", taken), as_json=as_json)
+        return
     body = {
         "amount": amount,
         "paid_on": paid_on,
