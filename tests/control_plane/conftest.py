@@ -35,10 +35,13 @@ def of_the_test(postgres_server: EmbeddedPostgres) -> OfTheTest:
 
 @pytest.fixture
 async def engine(of_the_test: OfTheTest, database_url: str) -> AsyncIterator[AsyncEngine]:
-    """Connected to a fresh migrated database."""
-    of_the_test.database = make_url(database_url).database or ""
-    yield of_the_test.engine
-    await of_the_test.engine.dispose()
+    """Connected to a fresh migrated database. Its address and whoever listens to it are the test's own."""
+    url = make_url(database_url)
+    of_the_test.database = url.database or ""
+    engine = of_the_test.engine.execution_options()
+    engine.sync_engine.url = url
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture
