@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.outbox import OutboxRow, Topic, claim, finish
+from control_plane.foundation.rounds import repeat
 from control_plane.gateway_sync import metrics
 from control_plane.gateway_sync.base_config import KongConfigError
 from control_plane.gateway_sync.config import GatewayConfig
-from control_plane.gateway_sync.loops import Wake, run_forever
 from control_plane.gateway_sync.operations import PushReport, check_nodes, push_config
 
 log = structlog.get_logger(__name__)
@@ -40,8 +40,9 @@ async def run_config_sync(config: GatewayConfig, *, database_url: str, stop: asy
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_forever("config-push", push, stop=stop, wake=Wake()))
-            group.create_task(run_forever("config-check", check, stop=stop, wake=Wake()))
+            for name, one_round in (("config-push", push), ("config-check", check)):
+                failures = metrics.FAILURES.labels(name)
+                group.create_task(repeat(name, one_round, stop=stop, failures=failures))
     finally:
         await engine.dispose()
 

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.db import create_engine, session_factory
+from control_plane.foundation.rounds import repeat, sleep_unless
 from control_plane.gateway_sync import metrics
-from control_plane.gateway_sync.loops import Wake, pause, run_forever
 from control_plane.gateway_sync.upgrade_hints import due_after, refresh_hints, refresh_void_hints
 
 log = structlog.get_logger(__name__)
@@ -44,8 +44,9 @@ async def run_upgrade_hints(
 
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_forever("upgrade-hints-void", void, stop=stop, wake=Wake()))
-            group.create_task(run_forever("upgrade-hints", everything, stop=stop, wake=Wake()))
+            for name, one_round in (("upgrade-hints-void", void), ("upgrade-hints", everything)):
+                failures = metrics.FAILURES.labels(name)
+                group.create_task(repeat(name, one_round, stop=stop, failures=failures))
     finally:
         await engine.dispose()
 
@@ -63,7 +64,7 @@ async def _round(engine: AsyncEngine, stop: asyncio.Event) -> None:
         if page.last_id is None:
             break
         last_id = page.last_id
-        await pause(stop, time.monotonic() - began)
+        await sleep_unless(stop, time.monotonic() - began)
     seconds = time.monotonic() - started
     metrics.HINT_ROUND_SECONDS.set(seconds)
     log.info("upgrade hints are up to date", due=seen, changed=changed, seconds=round(seconds, 3))

@@ -14,9 +14,9 @@ from control_plane.foundation.clock import utc_now
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.outbox import CHANNEL, OutboxRow, Topic, forget_done
 from control_plane.foundation.redis import RedisClient, create_redis
+from control_plane.foundation.rounds import Wake, repeat
 from control_plane.gateway_sync import metrics, projection, settlement
 from control_plane.gateway_sync.config import ProjectorConfig
-from control_plane.gateway_sync.loops import Wake, run_forever
 from control_plane.gateway_sync.projection_state import ProjectionState, read_state
 from control_plane.gateway_sync.record_writer import RecordWriter
 from control_plane.gateway_sync.sweep import SweepInterruptedError, sweep, sweep_lock
@@ -58,7 +58,9 @@ async def run_projector(config: ProjectorConfig, stop: asyncio.Event) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for name, one_round, wake in loops:
-                group.create_task(run_forever(name, one_round, stop=stop, wake=wake), name=f"km-{name}")
+                failures = metrics.FAILURES.labels(name)
+                rounds = repeat(name, one_round, stop=stop, failures=failures, wake=wake)
+                group.create_task(rounds, name=f"km-{name}")
     finally:
         await client.aclose()
         await engine.dispose()

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import RedisClient, create_redis
+from control_plane.foundation.rounds import Pauses
 from control_plane.usage import metrics
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.collect.collector import Collector, CollectorConfig
@@ -23,7 +24,6 @@ from control_plane.usage.completeness.worker import CheckConfig, run_completenes
 from control_plane.usage.daily.retention import HourlyRetentionConfig, run_hourly_retention
 from control_plane.usage.daily.rollup import DailyConfig, run_daily_rollups
 from control_plane.usage.extra_units import EXTRA_UNITS
-from control_plane.usage.loops import Pauses
 from control_plane.usage.meters.hourly import derive_meters
 from control_plane.usage.meters.periods import run_meter_periods
 from control_plane.usage.meters.workers import MetersConfig, run_meter_backfills

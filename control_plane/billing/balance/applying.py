@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.balance.entries import AccountCurrency, NewEntry, add_entries, lock_balances
 
-BILLING = "billing"
+BILLING = "system:billing"
 
 
 class BalanceDraw(NamedTuple):

@@ -18,8 +18,7 @@ from control_plane.billing.credits.reservations import give_back_held
 from control_plane.billing.credits.tables import CreditGrant, CreditReservation
 from control_plane.foundation.clock import floor_ms, utc_now
 from control_plane.foundation.db import is_any_of
-
-FAILURE_PAUSE_SECONDS = 5.0
+from control_plane.foundation.rounds import repeat
 
 log = structlog.get_logger(__name__)
 
@@ -77,21 +76,13 @@ async def run_credit_expiry(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Look at what is due until `stop`. Failures are counted, logged and tried again."""
-    while not stop.is_set():
-        pause = config.pause_seconds
-        try:
-            async with sessions() as session, session.begin():
-                done = await look(session, now=clock(), keep=config.keep, limit=config.per_round)
-            if done != Looked():
-                continue
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("expiry").inc()
-            log.warning("looking at credits that expire failed and is tried again", error=repr(error))
-            pause = FAILURE_PAUSE_SECONDS
-        try:
-            await asyncio.wait_for(stop.wait(), pause)
-        except TimeoutError:
-            continue
+
+    async def one_round() -> float:
+        async with sessions() as session, session.begin():
+            done = await look(session, now=clock(), keep=config.keep, limit=config.per_round)
+        return config.pause_seconds if done == Looked() else 0
+
+    await repeat("credit-expiry", one_round, stop=stop, failures=metrics.FAILURES.labels("expiry"))
 
 
 async def _end_reservations(session: AsyncSession, account_ids: Collection[str], now: datetime) -> int:

@@ -19,7 +19,7 @@ from control_plane.foundation.audit import record_changes
 from control_plane.foundation.json_rows import as_json
 from control_plane.foundation.outbox import Topic, enqueue_many
 
-ACTOR = "billing"
+ACTOR = "system:billing"
 
 _FINALISE = text("""
 UPDATE invoices SET status = CASE WHEN made.due_minor = 0 THEN 'paid' ELSE 'open' END, number = made.number,

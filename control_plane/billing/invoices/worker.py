@@ -16,7 +16,7 @@ from control_plane.billing.invoices.late_usage import find_late_usage, look_at_o
 from control_plane.billing.invoices.progress import due_ids, look_at_changed, look_at_unknown, put_off
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.errors import KmError
-from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.foundation.rounds import repeat
 
 log = structlog.get_logger(__name__)
 # what is wrong with one subscription must not keep the others from being billed
@@ -33,23 +33,18 @@ async def run_closing(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Bill what is due until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
     swept_at: datetime | None = None
-    while not stop.is_set():
-        try:
-            now = clock()
-            if swept_at is None or not timedelta(0) <= now - swept_at < timedelta(seconds=config.sweep_seconds):
-                await sweep(sessions, now=now)
-                swept_at = now
-            looked = await close_round(sessions, config=config, now=clock())
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("close").inc()
-            log.warning("billing failed and tries again", error=repr(error))
-            await pauses.wait()
-            continue
-        if not looked:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        nonlocal swept_at
+        now = clock()
+        if swept_at is None or not timedelta(0) <= now - swept_at < timedelta(seconds=config.sweep_seconds):
+            await sweep(sessions, now=now)
+            swept_at = now
+        looked = await close_round(sessions, config=config, now=clock())
+        return 0 if looked else config.pause_seconds
+
+    await repeat("invoices", one_round, stop=stop, failures=metrics.FAILURES.labels("close"))
 
 
 async def sweep(sessions: async_sessionmaker[AsyncSession], *, now: datetime) -> None:

@@ -14,10 +14,10 @@ from control_plane.billing.invoices.tables import Invoice
 from control_plane.billing.payments import metrics
 from control_plane.billing.payments.model import PAYABLE
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import Subscription
-from control_plane.usage.loops import Pauses, sleep_unless
 
 log = structlog.get_logger(__name__)
 
@@ -82,18 +82,12 @@ async def run_overdue(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Make subscriptions with overdue invoices past due until `stop`. Failures are counted and tried again."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            done = await _pass(config, sessions, clock())
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("overdue").inc()
-            log.warning("the look for overdue invoices failed and is repeated", error=repr(error))
-            await pauses.wait()
-            continue
-        if done < config.subscriptions_per_pass:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        done = await _pass(config, sessions, clock())
+        return config.pause_seconds if done < config.subscriptions_per_pass else 0
+
+    await repeat("overdue", one_round, stop=stop, failures=metrics.FAILURES.labels("overdue"))
 
 
 async def _pass(config: OverdueConfig, sessions: async_sessionmaker[AsyncSession], now: datetime) -> int:

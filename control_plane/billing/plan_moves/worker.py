@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from control_plane.billing.plan_moves import metrics
 from control_plane.billing.plan_moves.steps import finish_moves, note_begun, plan_waiting, take_back_canceled
 from control_plane.foundation.clock import floor_ms, utc_now
-from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.foundation.rounds import repeat
 
 log = structlog.get_logger(__name__)
 
@@ -32,18 +32,12 @@ async def run_plan_moves(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Carry moves out until `stop`. Failures are counted and tried again."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            done = await move_once(sessions, config=config, now=floor_ms(clock()))
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("round").inc()
-            log.warning("a round of plan moves failed and is repeated", error=repr(error))
-            await pauses.wait()
-            continue
-        if not done:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        done = await move_once(sessions, config=config, now=floor_ms(clock()))
+        return 0 if done else config.pause_seconds
+
+    await repeat("plan-moves", one_round, stop=stop, failures=metrics.FAILURES.labels("round"))
 
 
 async def move_once(sessions: async_sessionmaker[AsyncSession], *, config: PlanMovesConfig, now: datetime) -> int:

@@ -100,7 +100,9 @@ async def grant_paid_credits(session: AsyncSession, *, invoice: Invoice, now: da
             reference=f"invoice_line:{line.id}",
         )
         account_id = invoice.account_id
-        grants.append(await grant_credits(session, account_id=account_id, grant=grant, actor="billing", now=now))
+        grants.append(
+            await grant_credits(session, account_id=account_id, grant=grant, actor="system:billing", now=now)
+        )
     return grants
 
 

@@ -14,7 +14,7 @@ from control_plane.billing.prepaid.drawing import Drawn, draw_for
 from control_plane.billing.prepaid.periods import SEAL_MARGIN, ChangedPeriod, begin_periods, changed_periods
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.errors import KmError
-from control_plane.usage.loops import Pauses, sleep_unless
+from control_plane.foundation.rounds import repeat
 
 SWEEP_MARGIN = timedelta(hours=1)
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -86,24 +86,18 @@ async def run_prepaid_draws(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Draw usage as it is sealed, until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
     seen_until = swept_at = EVER
-    while not stop.is_set():
+
+    async def one_round() -> float:
+        nonlocal seen_until, swept_at
         now = clock()
         sweep = now - swept_at >= timedelta(seconds=config.sweep_seconds)
         margin = SWEEP_MARGIN if sweep else SEAL_MARGIN
-        try:
-            drawn = await draw_usage(
-                sessions, since=seen_until - margin, margin=margin, batch=config.batch, now=now
-            )
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("draws").inc()
-            log.warning("drawing prepaid usage failed and is tried again", error=repr(error))
-            # what had begun may have been kept, and not looked at
-            seen_until = EVER
-            await pauses.wait()
-            continue
+        # what had begun may have been kept, and not looked at: after a failure everything is looked at
+        since, seen_until = seen_until, EVER
+        drawn = await draw_usage(sessions, since=since - margin, margin=margin, batch=config.batch, now=now)
         metrics.DRAWS.inc(drawn.periods)
         seen_until, swept_at = now, now if sweep else swept_at
-        await sleep_unless(stop, config.pause_seconds)
+        return config.pause_seconds
+
+    await repeat("prepaid-draws", one_round, stop=stop, failures=metrics.FAILURES.labels("draws"))

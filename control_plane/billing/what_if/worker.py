@@ -24,10 +24,10 @@ from control_plane.catalog.tables import ApiProduct, Plan, PlanVersion
 from control_plane.foundation.clock import floor_ms, utc_now
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import BillingPeriod
+from control_plane.foundation.rounds import repeat
 from control_plane.subscriptions.tables import SubscriptionPhase
 from control_plane.subscriptions.timeline import Timeline
 from control_plane.subscriptions.timelines import timelines
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
 log = structlog.get_logger(__name__)
@@ -50,18 +50,12 @@ async def run_what_if(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Work jobs out until `stop`. A job that fails three times is given up; others go on."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            done = await work_once(sessions, config=config, now=floor_ms(clock()))
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.inc()
-            log.warning("a what-if job failed and is repeated", error=repr(error))
-            await pauses.wait()
-            continue
-        if not done:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        done = await work_once(sessions, config=config, now=floor_ms(clock()))
+        return 0 if done else config.pause_seconds
+
+    await repeat("what-if", one_round, stop=stop, failures=metrics.FAILURES)
 
 
 async def work_once(sessions: async_sessionmaker[AsyncSession], *, config: WhatIfConfig, now: datetime) -> bool:

@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.foundation.rounds import Pauses
 from control_plane.usage import metrics
 from control_plane.usage.collect.enrichment import AccountCache
 from control_plane.usage.collect.entries import EntryBatch, SegmentKey
@@ -27,7 +28,6 @@ from control_plane.usage.collect.positions import (
 )
 from control_plane.usage.collect.source import Entries, SourceEmptiedError, UsageSource
 from control_plane.usage.collect.storing import EventWriter, StoredHours
-from control_plane.usage.loops import Pauses
 from gateway_contract.usage_lines import MAX_BYTES_PER_ENTRY, MAX_LINES_PER_ENTRY
 
 log = structlog.get_logger(__name__)

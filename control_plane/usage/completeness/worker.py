@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import floor_hour, from_ms, utc_now
 from control_plane.foundation.redis import RedisClient, create_redis
+from control_plane.foundation.rounds import repeat
 from control_plane.foundation.sole_worker import sole_worker
 from control_plane.usage import metrics as usage_metrics
 from control_plane.usage.completeness import metrics, queries
@@ -28,7 +29,6 @@ from control_plane.usage.completeness.due import (
 )
 from control_plane.usage.completeness.tables import CompletenessRun
 from control_plane.usage.digests.making import make_digests
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.retention import countable_from_ms
 from control_plane.usage.store import EventStore
 
@@ -184,23 +184,18 @@ async def run_completeness(
 
     Any number of processes may run this; one of them works.
     """
-    pauses = Pauses(stop)
     client = create_redis(redis_url)
     worker = CompletenessWorker(config=config, sessions=sessions, store=store, client=client)
+
+    async def one_round() -> float:
+        checked = 0
+        async with sole_worker(sessions, CHECK_LOCK) as mine:
+            if mine:
+                checked = await worker.run_round(now=clock())
+        return 0 if checked else config.pause_seconds
+
+    failures = usage_metrics.FAILURES.labels("completeness", "round")
     try:
-        while not stop.is_set():
-            checked = 0
-            try:
-                async with sole_worker(sessions, CHECK_LOCK) as mine:
-                    if mine:
-                        checked = await worker.run_round(now=clock())
-                pauses.reset()
-            except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-                usage_metrics.FAILURES.labels("completeness", "round").inc()
-                log.warning("the check of usage failed and is tried again", error=repr(error))
-                await pauses.wait()
-                continue
-            if not checked:
-                await sleep_unless(stop, config.pause_seconds)
+        await repeat("completeness", one_round, stop=stop, failures=failures)
     finally:
         await client.aclose()

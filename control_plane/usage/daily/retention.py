@@ -15,11 +15,11 @@ from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import floor_day, to_ms, utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
 from control_plane.usage.daily.marks import day_arrays
 from control_plane.usage.daily.tables import UsageDay
 from control_plane.usage.hours import hour_arrays
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 
 log = structlog.get_logger(__name__)
@@ -138,16 +138,10 @@ async def run_hourly_retention(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Drop hours as they grow old until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            async with sessions() as session, session.begin():
-                done = await drop_old_hours(session, config=config, now=clock())
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("daily", "drop").inc()
-            log.warning("dropping old hours failed and is tried again", error=repr(error))
-            await pauses.wait()
-            continue
-        if done < config.days_per_pass:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        async with sessions() as session, session.begin():
+            done = await drop_old_hours(session, config=config, now=clock())
+        return config.pause_seconds if done < config.days_per_pass else 0
+
+    await repeat("hourly-retention", one_round, stop=stop, failures=metrics.FAILURES.labels("daily", "drop"))

@@ -16,9 +16,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
 from control_plane.usage.daily.marks import day_arrays
-from control_plane.usage.loops import Pauses, sleep_unless
 
 log = structlog.get_logger(__name__)
 
@@ -120,16 +120,10 @@ async def run_daily_rollups(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Roll up days until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            async with sessions() as session, session.begin():
-                done = await roll_up_days(session, config=config, now=clock())
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("daily", "roll up").inc()
-            log.warning("rolling up days failed and is tried again", error=repr(error))
-            await pauses.wait()
-            continue
-        if done < config.days_per_pass:
-            await sleep_unless(stop, config.pause_seconds)
+
+    async def one_round() -> float:
+        async with sessions() as session, session.begin():
+            done = await roll_up_days(session, config=config, now=clock())
+        return config.pause_seconds if done < config.days_per_pass else 0
+
+    await repeat("daily-rollup", one_round, stop=stop, failures=metrics.FAILURES.labels("daily", "roll up"))

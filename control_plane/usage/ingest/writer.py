@@ -18,13 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.errors import KmError
+from control_plane.foundation.rounds import Pauses
 from control_plane.usage.collect.endpoints import EndpointNames
 from control_plane.usage.ingest import metrics
 from control_plane.usage.ingest.claims import Claimed, claim, forget_old_ids
 from control_plane.usage.ingest.delivery import deliver, undelivered
 from control_plane.usage.ingest.model import IDS_KEPT, ReportedEvent, Verdict
 from control_plane.usage.ingest.payload import UnknownPayloadError
-from control_plane.usage.loops import Pauses
 from control_plane.usage.retention import MINIMUM_DAYS
 from control_plane.usage.store import EventStore
 

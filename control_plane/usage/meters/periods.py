@@ -17,8 +17,8 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.meters.metrics import PERIODS_COUNTED, PERIODS_PENDING, PERIODS_STANDING
 from control_plane.usage.meters.tables import MeterPeriodState
 from control_plane.usage.meters.unique_values import DuePeriod, is_of, write_unique_values
@@ -88,20 +88,14 @@ async def run_meter_periods(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Keep unique values of billing periods up to date until `stop`. Failures are counted, logged, tried again."""
-    pauses = Pauses(stop)
-    while not stop.is_set():
-        try:
-            done = await count_due_periods(sessions, store, now=clock(), config=config)
-            async with sessions() as session:
-                PERIODS_PENDING.set(await session.scalar(_PENDING) or 0)
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("meter_periods", "count").inc()
-            log.warning("counting unique values failed and is tried again", error=repr(error))
-            await pauses.wait()
-            continue
-        if done < config.periods_per_pass:
-            await sleep_unless(stop, config.look_seconds)
+
+    async def one_round() -> float:
+        done = await count_due_periods(sessions, store, now=clock(), config=config)
+        async with sessions() as session:
+            PERIODS_PENDING.set(await session.scalar(_PENDING) or 0)
+        return config.look_seconds if done < config.periods_per_pass else 0
+
+    await repeat("meter-periods", one_round, stop=stop, failures=metrics.FAILURES.labels("meter_periods", "count"))
 
 
 _BEHIND = MeterPeriodState.counted_generation < MeterPeriodState.generation

@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.meters.backfills import BackfillStep, take_backfill_step
 from control_plane.usage.meters.metrics import BACKFILLED_HOURS, REPLACED_FORGOTTEN
 from control_plane.usage.meters.periods import PeriodsConfig
@@ -70,24 +70,20 @@ async def run_meter_backfills(
 
     Any number of processes may run this. Failures are counted, logged and tried again.
     """
-    pauses = Pauses(stop)
     forget_at: datetime | None = None
-    while not stop.is_set():
+
+    async def one_round() -> float:
+        nonlocal forget_at
         started = time.monotonic()
-        try:
-            if forget_at is None or clock() >= forget_at:
-                async with sessions() as session, session.begin():
-                    REPLACED_FORGOTTEN.inc(await forget_replaced(session))
-                forget_at = clock() + FORGET_EVERY
-            step = await _step(sessions, store, config, clock())
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("meter_backfills", "count").inc()
-            log.warning("counting stored events for a meter failed and is tried again", error=repr(error))
-            await pauses.wait()
-            continue
-        rest = config.look_seconds if step is None else (time.monotonic() - started) * config.rest_factor
-        await sleep_unless(stop, rest)
+        if forget_at is None or clock() >= forget_at:
+            async with sessions() as session, session.begin():
+                REPLACED_FORGOTTEN.inc(await forget_replaced(session))
+            forget_at = clock() + FORGET_EVERY
+        step = await _step(sessions, store, config, clock())
+        return config.look_seconds if step is None else (time.monotonic() - started) * config.rest_factor
+
+    failures = metrics.FAILURES.labels("meter_backfills", "count")
+    await repeat("meter-backfills", one_round, stop=stop, failures=failures)
 
 
 async def _step(

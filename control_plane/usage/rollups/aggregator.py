@@ -17,9 +17,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import to_ms, utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
 from control_plane.usage.hours import hour_arrays
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.retention import MINIMUM_DAYS, may_have_expired
 from control_plane.usage.rollups import metrics as rollup_metrics
@@ -155,43 +155,44 @@ async def run_aggregator(
     After a failure fewer hours are taken at once, and one that fails alone goes to the end of the queue: an hour
     too large for a query, or spoiled, holds up no other for long.
     """
-    pauses = Pauses(stop)
     reported = 0.0
     limit = config.hours_per_pass
-    while not stop.is_set():
+
+    async def recompute() -> float:
+        nonlocal limit, reported
+        if limit == 0:
+            await _put_first_last(sessions, config, clock())
+            limit = 1
+        started = time.monotonic()
+        done = await aggregate_touched(
+            sessions,
+            store,
+            now=clock(),
+            limit=limit,
+            derive=derive,
+            kept_days=config.kept_days,
+            pace=config.pace,
+            lane=config.lane,
+        )
+        if done:
+            rollup_metrics.RECOMPUTE_SECONDS.labels(config.lane.value).observe(time.monotonic() - started)
+        if time.monotonic() - reported > 1.0:
+            reported = time.monotonic()
+            async with sessions() as session:
+                metrics.HOURS_TOUCHED.set(await session.scalar(text("SELECT count(*) FROM touched_hours")) or 0)
+        taken, limit = limit, min(config.hours_per_pass, limit * 2)
+        return config.pause_seconds if done < taken else 0
+
+    async def one_round() -> float:
+        nonlocal limit
         try:
-            if limit == 0:
-                await _put_first_last(sessions, config, clock())
-                limit = 1
-            started = time.monotonic()
-            done = await aggregate_touched(
-                sessions,
-                store,
-                now=clock(),
-                limit=limit,
-                derive=derive,
-                kept_days=config.kept_days,
-                pace=config.pace,
-                lane=config.lane,
-            )
-            if done:
-                rollup_metrics.RECOMPUTE_SECONDS.labels(config.lane.value).observe(time.monotonic() - started)
-            taken, limit = limit, min(config.hours_per_pass, limit * 2)
-            if time.monotonic() - reported > 1.0:
-                reported = time.monotonic()
-                async with sessions() as session:
-                    metrics.HOURS_TOUCHED.set(
-                        await session.scalar(text("SELECT count(*) FROM touched_hours")) or 0
-                    )
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("aggregator", "recompute").inc()
-            log.warning("the aggregator failed and tries again", hours_at_once=limit, error=repr(error))
+            return await recompute()
+        except Exception:
+            log.warning("fewer hours are recomputed at once", hours_at_once=limit)
             limit //= 2
-            await pauses.wait()
-            continue
-        if done < taken:
-            await sleep_unless(stop, config.pause_seconds)
+            raise
+
+    await repeat("aggregator", one_round, stop=stop, failures=metrics.FAILURES.labels("aggregator", "recompute"))
 
 
 async def _put_first_last(

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import from_ms, to_ms, utc_now
 from control_plane.foundation.outbox import Topic, enqueue
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.model import HourKey
 from control_plane.usage.rollups.ledger import ExtraUnits, write_ledger
 
@@ -154,20 +154,15 @@ async def run_sealer(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Seal hours as they become complete until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
     silent_before: tuple[str, ...] = ()
-    while not stop.is_set():
-        try:
-            async with sessions() as session, session.begin():
-                result = await seal_hours(session, config=config, now=clock(), extra_units=extra_units)
-            pauses.reset()
-        except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-            metrics.FAILURES.labels("sealer", "seal").inc()
-            log.warning("the sealer failed and tries again", error=repr(error))
-            await pauses.wait()
-            continue
+
+    async def one_round() -> float:
+        nonlocal silent_before
+        async with sessions() as session, session.begin():
+            result = await seal_hours(session, config=config, now=clock(), extra_units=extra_units)
         if result.silent_shippers != silent_before:
             log.warning("shippers hold the seal of hours", silent_shippers=result.silent_shippers)
             silent_before = result.silent_shippers
-        if len(result.sealed) < config.hours_per_pass:
-            await sleep_unless(stop, config.pause_seconds)
+        return config.pause_seconds if len(result.sealed) < config.hours_per_pass else 0
+
+    await repeat("sealer", one_round, stop=stop, failures=metrics.FAILURES.labels("sealer", "seal"))

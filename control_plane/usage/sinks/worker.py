@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.outgoing import OutgoingClient
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.sinks.day_files import DayFiles
 from control_plane.usage.sinks.model import SinksConfig, pause_after
 from control_plane.usage.sinks.sender import PUT_OFF, Sender
@@ -39,32 +39,28 @@ async def run_sinks(
     clock: Callable[[], datetime] = utc_now,
 ) -> None:
     """Send what waits and write files of days until `stop`. Failures are counted, logged and tried again."""
-    pauses = Pauses(stop)
-    store: EventStore | None = None
+    server: SinkServer | None = None
+
+    async def one_round() -> float:
+        nonlocal server
+        if server is None:
+            store = await asyncio.to_thread(EventStore.open, event_store, max_threads=1)
+            server = SinkServer(config, sessions, store, client, clock)
+        try:
+            return 0 if await server.round(stop) else config.pause_seconds
+        except Exception:
+            broken, server = server, None
+            await asyncio.to_thread(broken.store.close)
+            raise
+
     async with OutgoingClient(
         allow_private=config.allow_private, timeout_seconds=config.timeout_seconds
     ) as client:
         try:
-            while not stop.is_set():
-                try:
-                    if store is None:
-                        store = await asyncio.to_thread(EventStore.open, event_store, max_threads=1)
-                        server = SinkServer(config, sessions, store, client, clock)
-                    did_something = await server.round(stop)
-                    pauses.reset()
-                except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-                    metrics.FAILURES.labels("sinks", "round").inc()
-                    log.warning("serving sinks failed and is tried again", error=repr(error))
-                    if store is not None:
-                        await asyncio.to_thread(store.close)
-                        store = None
-                    await pauses.wait()
-                    continue
-                if not did_something:
-                    await sleep_unless(stop, config.pause_seconds)
+            await repeat("sinks", one_round, stop=stop, failures=metrics.FAILURES.labels("sinks", "round"))
         finally:
-            if store is not None:
-                await asyncio.to_thread(store.close)
+            if server is not None:
+                await asyncio.to_thread(server.store.close)
 
 
 class SinkServer:
@@ -78,6 +74,7 @@ class SinkServer:
         client: OutgoingClient,
         clock: Callable[[], datetime],
     ) -> None:
+        self.store = store
         self._config = config
         self._sessions = sessions
         self._clock = clock

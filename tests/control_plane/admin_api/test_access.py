@@ -94,7 +94,12 @@ class TestClosedByDefault:
 
 
 # they take a body, and change nothing
-READING_POSTS = {"/admin/v1/plans/diff", "/admin/v1/usage/digests/proofs"}
+READING_POSTS = {
+    "/admin/v1/plans/diff",
+    "/admin/v1/plan-moves/preview",
+    "/admin/v1/products/{code}/comparison",
+    "/admin/v1/usage/digests/proofs",
+}
 
 
 class TestRoles:

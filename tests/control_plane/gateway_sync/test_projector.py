@@ -11,7 +11,6 @@ from control_plane.accounts.operations import suspend_account
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.redis import create_redis
 from control_plane.gateway_sync.config import ProjectorConfig
-from control_plane.gateway_sync.loops import Wake, run_forever
 from control_plane.gateway_sync.projection_state import read_state
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.keys.operations import revoke_key
@@ -155,45 +154,6 @@ class TestRunProjector:
                 return marker is not None and marker.completed_at - first.completed_at >= timedelta(seconds=0.3)
 
             await eventually(swept_again)
-
-
-class TestRunForever:
-    async def test_no_failure_ends_it(self):
-        stop, rounds = asyncio.Event(), []
-
-        async def fails():
-            rounds.append(len(rounds))
-            if len(rounds) == 3:
-                stop.set()
-            raise RuntimeError("again")
-
-        await asyncio.wait_for(run_forever("test", fails, stop=stop, wake=Wake()), 30)
-        assert rounds == [0, 1, 2]
-
-    async def test_stop_ends_a_long_pause(self):
-        stop = asyncio.Event()
-
-        async def done():
-            return 3600.0
-
-        task = asyncio.create_task(run_forever("test", done, stop=stop, wake=Wake()))
-        await asyncio.sleep(0.05)
-        stop.set()
-        await asyncio.wait_for(task, 30)
-
-    async def test_a_wake_between_rounds_is_not_lost(self):
-        stop, wake, rounds = asyncio.Event(), Wake(), []
-
-        async def one_round():
-            rounds.append(1)
-            if len(rounds) == 1:
-                wake.set()
-            else:
-                stop.set()
-            return 3600.0
-
-        await asyncio.wait_for(run_forever("test", one_round, stop=stop, wake=wake), 30)
-        assert len(rounds) == 2
 
 
 def _values(config: ProjectorConfig) -> dict:

@@ -12,8 +12,8 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.foundation.rounds import repeat
 from control_plane.usage import metrics
-from control_plane.usage.loops import Pauses, sleep_unless
 from control_plane.usage.requests.exports.files import CountedFile, writer_of
 from control_plane.usage.requests.exports.model import ExportConfig, ExportKind, ExportRefusedError
 from control_plane.usage.requests.exports.queries import file_name, wish_of
@@ -157,28 +157,24 @@ async def run_exports(
     Any number of processes may run this. A job in hand at `stop` goes back to the queue.
     """
     limited = replace(event_store, query_memory_mb=min(event_store.query_memory_mb, config.query_memory_mb))
-    pauses = Pauses(stop)
     store: EventStore | None = None
+
+    async def one_round() -> float:
+        nonlocal store
+        if store is None:
+            store = await asyncio.to_thread(EventStore.open, limited, max_threads=1)
+            store.limit(seconds=config.query_seconds)
+        try:
+            exporter = Exporter(config=config, sessions=sessions, store=store, stop=stop, clock=clock)
+            await exporter.housekeep()
+            return 0 if await exporter.work() else config.pause_seconds
+        except Exception:
+            broken, store = store, None
+            await asyncio.to_thread(broken.close)
+            raise
+
     try:
-        while not stop.is_set():
-            try:
-                if store is None:
-                    store = await asyncio.to_thread(EventStore.open, limited, max_threads=1)
-                    store.limit(seconds=config.query_seconds)
-                exporter = Exporter(config=config, sessions=sessions, store=store, stop=stop, clock=clock)
-                await exporter.housekeep()
-                did_one = await exporter.work()
-                pauses.reset()
-            except Exception as error:  # noqa: BLE001 - whatever it was, the next round may go better
-                metrics.FAILURES.labels("exporter", "export").inc()
-                log.warning("an export failed and is tried again", error=repr(error))
-                if store is not None:
-                    await asyncio.to_thread(store.close)
-                    store = None
-                await pauses.wait()
-                continue
-            if not did_one:
-                await sleep_unless(stop, config.pause_seconds)
+        await repeat("exporter", one_round, stop=stop, failures=metrics.FAILURES.labels("exporter", "export"))
     finally:
         if store is not None:
             await asyncio.to_thread(store.close)
