@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 import redis
 
@@ -24,6 +25,12 @@ def timed(client: redis.Redis) -> Callable[..., Timed]:
     """Makes a caller whose limit script runs at a clock that the test moves."""
     script = client.register_script(TIMED_SCRIPT)
     return lambda **changes: Timed(client, script, **changes)
+
+
+@pytest.fixture(autouse=True)
+def current_loop_time() -> None:
+    """Let gevent's loop look at the clock: between tests it stands, and timeouts counted from then end at once."""
+    gevent.get_hub().loop.update_now()
 
 
 @pytest.fixture
