@@ -100,6 +100,10 @@ class BalanceAnswer(BaseModel):
 
     currency: str
     available: MoneyAnswer = Field(description="Can be used now.")
+    undrawn: MoneyAnswer = Field(
+        description="Of it, or beyond it: known usage of prepaid plans in hours that are not sealed, drawn soon. "
+        "Reservations cannot hold it."
+    )
     reserved: MoneyAnswer = Field(description="Held by reservations.")
     later: MoneyAnswer = Field(description="Of grants that begin later.")
 
@@ -159,10 +163,11 @@ class EntriesQuery(PageQuery):
     grant_id: Annotated[str | None, Field(pattern="^crg" + _ID, description="Only entries of this grant.")] = None
 
 
-def balance_answer(one: CreditSum) -> BalanceAnswer:
+def balance_answer(one: CreditSum, undrawn_minor: int) -> BalanceAnswer:
     return BalanceAnswer(
         currency=one.currency,
         available=MoneyAnswer.of(one.available_minor, one.currency),
+        undrawn=MoneyAnswer.of(undrawn_minor, one.currency),
         reserved=MoneyAnswer.of(one.reserved_minor, one.currency),
         later=MoneyAnswer.of(one.later_minor, one.currency),
     )

@@ -34,7 +34,7 @@ from control_plane.billing.credits import operations, queries, reservations
 from control_plane.billing.credits.model import read_amount
 from control_plane.billing.credits.operations import NewGrant
 from control_plane.billing.credits.reservations import NewReservation
-from control_plane.billing.prepaid import purchases
+from control_plane.billing.prepaid import purchases, reserving
 from control_plane.billing.prepaid.purchases import NewPurchase
 
 router = APIRouter(tags=["credits"])
@@ -43,9 +43,12 @@ router = APIRouter(tags=["credits"])
 @router.get("/accounts/{account_id}/credits")
 async def get_credits(account_id: AccountId, session: Database, now: Now) -> BalancesAnswer:
     """Return what the account has of credits, by currency; no item where it never had any."""
-    await account_by_id(session, account_id)
+    account = await account_by_id(session, account_id)
     sums = await queries.credit_sums(session, account_id, now=now)
-    return BalancesAnswer(items=[balance_answer(one) for one in sums])
+    undrawn = sum((await reserving.undrawn_use(session, account_id)).values())
+    return BalancesAnswer(
+        items=[balance_answer(one, undrawn if one.currency == account.currency else 0) for one in sums]
+    )
 
 
 @router.post("/accounts/{account_id}/credits/grants", status_code=201)
@@ -145,7 +148,7 @@ async def reserve_credits(
         reference=body.reference,
         api_product=body.api_product,
     )
-    row = await reservations.reserve_credits(
+    row = await reserving.reserve_credits(
         session, account_id=account_id, wanted=wanted, actor=caller.actor, now=now
     )
     return (await reservation_answers(session, [row]))[0]
@@ -168,7 +171,7 @@ async def settle_reservation(
 ) -> ReservationAnswer:
     """Draw what it came to; the rest of what was held goes back. Repeatable with the same amount."""
     held = await queries.reservation(session, reservation_id)
-    row = await reservations.settle_reservation(
+    row = await reserving.settle_reservation(
         session,
         reservation_id=reservation_id,
         amount_minor=read_amount(body.amount, held.currency),

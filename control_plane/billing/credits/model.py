@@ -1,6 +1,6 @@
 """Credits as values: kinds, the order in which grants are used, what is asked of a new grant. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -110,6 +110,20 @@ class CreditSum:
     available_minor: int
     reserved_minor: int
     later_minor: int
+
+
+def free_beside(left: Mapping[str | None, int], undrawn: Mapping[str, int], *, api_product_id: str | None) -> int:
+    """Return how much can be held for an API product (None: for none) beside what is about to be drawn.
+
+    `left`: credits by the product that alone can use them (None: any), at least of the products asked about.
+    `undrawn` by product. Usage of another product uses that product's own credits first.
+    """
+    taken = sum(
+        amount if product == api_product_id else max(0, amount - left[product])
+        for product, amount in undrawn.items()
+    )
+    own = 0 if api_product_id is None else left[api_product_id]
+    return max(0, left[None] + own - taken)
 
 
 def in_order_of_use(grants: Iterable[Grant]) -> list[Grant]:

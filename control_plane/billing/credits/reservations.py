@@ -4,8 +4,11 @@ A reservation takes its amount out of grants at once, so that nobody else can us
 back to the grants it came from, and draws what the thing came to.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,6 +25,7 @@ from control_plane.billing.credits.model import (
     ReservationOverError,
     ReservationStatus,
     check_amount,
+    free_beside,
 )
 from control_plane.billing.credits.operations import check_reference
 from control_plane.billing.credits.prepaid import limits_told
@@ -32,6 +36,10 @@ from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.money import Money
+
+Place = tuple[str, str, str | None]
+"""An account's id, a currency, an API product's id or None."""
+NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +53,17 @@ class NewReservation:
 
 
 async def reserve_credits(
-    session: AsyncSession, *, account_id: str, wanted: NewReservation, actor: str, now: datetime
+    session: AsyncSession,
+    *,
+    account_id: str,
+    wanted: NewReservation,
+    undrawn: Mapping[str, int] = NOTHING,
+    actor: str,
+    now: datetime,
 ) -> CreditReservation:
     """Hold an amount back, all of it or nothing, until it is settled or released, at most for `ttl`.
+
+    `undrawn`: what else is about to be drawn, in minor units by API product; it cannot be held.
 
     Idempotent by reference: asked again, it returns the reservation of that time, whatever has become of it.
 
@@ -68,8 +84,7 @@ async def reserve_credits(
             raise ReferenceTakenError(wanted.reference)
         return before
     async with limits_told(session, [account_id], now=now):
-        grants = await _usable(session, account_id, account.currency, product_id, now)
-        left = sum(grant.remaining_minor for grant in grants)
+        grants, left = await _free(session, (account_id, account.currency, product_id), undrawn, now)
         if left < wanted.amount_minor:
             raise CreditsUsedUpError(
                 asked=Money(wanted.amount_minor, account.currency), left=Money(left, account.currency)
@@ -95,11 +110,18 @@ async def reserve_credits(
 
 
 async def settle_reservation(
-    session: AsyncSession, *, reservation_id: str, amount_minor: int, actor: str, now: datetime
+    session: AsyncSession,
+    *,
+    reservation_id: str,
+    amount_minor: int,
+    undrawn: Mapping[str, int] = NOTHING,
+    actor: str,
+    now: datetime,
 ) -> CreditReservation:
     """Draw what the thing came to: the rest of what was held goes back, more is drawn where more is left.
 
-    Settling again with the same amount changes nothing.
+    `undrawn` as for `reserve_credits`: it limits what is drawn beyond what was held. Settling again with the same
+    amount changes nothing.
 
     Raises:
         ReservationNotFoundError. ReservationOverError: released, expired, or settled with another amount.
@@ -116,8 +138,8 @@ async def settle_reservation(
         drawn = await _draw_held(session, row, amount_minor, actor, now)
         more = amount_minor - drawn
         if more > 0:
-            grants = await _usable(session, row.account_id, row.currency, row.api_product_id, now)
-            left = sum(grant.remaining_minor for grant in grants)
+            place = (row.account_id, row.currency, row.api_product_id)
+            grants, left = await _free(session, place, undrawn, now)
             if left < more:
                 asked, left_in_all = Money(amount_minor, row.currency), Money(left + drawn, row.currency)
                 raise CreditsUsedUpError(asked=asked, left=left_in_all)
@@ -149,6 +171,21 @@ async def release_reservation(
     return row
 
 
+async def lock_account_of(session: AsyncSession, reservation_id: str) -> str:
+    """Lock the account that a reservation belongs to, and return its id.
+
+    Raises:
+        ReservationNotFoundError.
+    """
+    account_id = await session.scalar(
+        select(CreditReservation.account_id).where(CreditReservation.id == reservation_id)
+    )
+    if account_id is None:
+        raise ReservationNotFoundError(reservation_id)
+    await ledger.lock_accounts(session, [account_id])
+    return account_id
+
+
 async def give_back_held(
     session: AsyncSession, row: CreditReservation, *, status: ReservationStatus, author: str, now: datetime
 ) -> None:
@@ -168,11 +205,18 @@ async def _draw_held(
     return await ledger.draw_held(session, held, amount_minor, cause=cause, now=now)
 
 
-async def _usable(
-    session: AsyncSession, account_id: str, currency: str, product_id: str | None, now: datetime
-) -> list[CreditGrant]:
+async def _free(
+    session: AsyncSession, place: Place, undrawn: Mapping[str, int], now: datetime
+) -> tuple[list[CreditGrant], int]:
+    """Return the grants that can pay for something of the product, and how much of them is free."""
+    account_id, currency, product_id = place
     grants = (await ledger.open_grants(session, [account_id])).get(account_id, [])
-    return ledger.usable(grants, currency=currency, api_product_id=product_id, now=now)
+    left: dict[str | None, int] = {}
+    for one in {product_id, None, *undrawn}:
+        own = ledger.usable(grants, currency=currency, api_product_id=one, now=now)
+        left[one] = sum(grant.remaining_minor for grant in own if grant.api_product_id == one)
+    usable = ledger.usable(grants, currency=currency, api_product_id=product_id, now=now)
+    return usable, free_beside(left, undrawn, api_product_id=product_id)
 
 
 async def _reserved(session: AsyncSession, account_id: str, reference: str) -> CreditReservation | None:
@@ -184,12 +228,7 @@ async def _reserved(session: AsyncSession, account_id: str, reference: str) -> C
 
 
 async def _locked(session: AsyncSession, reservation_id: str) -> CreditReservation:
-    account_id = await session.scalar(
-        select(CreditReservation.account_id).where(CreditReservation.id == reservation_id)
-    )
-    if account_id is None:
-        raise ReservationNotFoundError(reservation_id)
-    await ledger.lock_accounts(session, [account_id])
+    await lock_account_of(session, reservation_id)
     return await session.get_one(CreditReservation, reservation_id, with_for_update=True, populate_existing=True)
 
 

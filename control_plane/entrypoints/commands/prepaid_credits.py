@@ -9,7 +9,7 @@ from control_plane.entrypoints.commands.client import get, pages, post
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
 
 app = typer.Typer(help="Prepaid credits: what accounts have paid ahead, or were given.", no_args_is_help=True)
-BALANCE_COLUMNS = ("currency", "available.text", "reserved.text", "later.text")
+BALANCE_COLUMNS = ("currency", "available.text", "undrawn.text", "reserved.text", "later.text")
 GRANT_COLUMNS = (
     "id",
     "kind",
@@ -38,7 +38,7 @@ Product = Annotated[str | None, typer.Option("--product", metavar="CODE", help="
 
 @app.command("balance")
 def balance(account: AccountArgument, *, as_json: AsJson = False) -> None:
-    """Show what can be used now, what is held, and what begins later."""
+    """Show what can be used now, what known usage will draw of it, what is held, and what begins later."""
     print_rows(get(f"/accounts/{account}/credits")["items"], BALANCE_COLUMNS, as_json=as_json)
 
 

@@ -1,6 +1,7 @@
 """Prepaid subscriptions: usage is drawn as it is sealed, and the limit tells what may still be used."""
 
 import asyncio
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -8,12 +9,13 @@ from sqlalchemy import delete, select, update
 
 from control_plane.accounts.tables import Account
 from control_plane.billing.credits.due import look
-from control_plane.billing.credits.model import GrantKind
+from control_plane.billing.credits.model import CreditsUsedUpError, GrantKind, free_beside
 from control_plane.billing.credits.prepaid import prepaid_limits
 from control_plane.billing.credits.queries import invoice_credits
 from control_plane.billing.credits.reservations import NewReservation, reserve_credits, settle_reservation
 from control_plane.billing.credits.tables import PrepaidPeriod
 from control_plane.billing.payments.operations import void_invoice
+from control_plane.billing.prepaid import reserving
 from control_plane.billing.prepaid.drawing import Drawn
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, draw_usage, run_prepaid_draws
 from control_plane.billing.spend_caps import read_spend_caps
@@ -121,6 +123,57 @@ class TestPrepaidLimits:
         await prepaid.draw(FEB_1 + 2 * HOUR)
         assert await prepaid.left(grant) == [595]
         assert await prepaid.limit(customer, FEB_1 + 2 * HOUR) == 595
+
+
+class TestReservingBesideUse:
+    """What an open hour has used is not drawn yet, and must not be spent a second time."""
+
+    async def reserve(self, prepaid, customer, amount_minor, *, reference="job", now, **options):
+        wanted = NewReservation(amount_minor=amount_minor, ttl=HOUR, reference=reference, **options)
+        async with prepaid.sessions() as session, session.begin():
+            return await reserving.reserve_credits(
+                session, account_id=customer.account_id, wanted=wanted, actor=ACTOR, now=now
+            )
+
+    async def test_holds_no_more_than_an_open_hour_leaves(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        await prepaid.use(customer, 400, at=JAN_1 + DAY)
+        now = JAN_1 + DAY + HOUR / 2
+        with pytest.raises(CreditsUsedUpError, match=r"6\.00 of the account's credits are left"):
+            await self.reserve(prepaid, customer, 601, now=now)
+        await self.reserve(prepaid, customer, 600, now=now)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        assert await prepaid.left(grant) == [0]
+
+    async def test_draws_no_more_for_a_job_that_came_to_more_than_was_held(self, prepaid):
+        customer, grant = await prepaid.credited(1000)
+        now = JAN_1 + DAY + HOUR / 2
+        held = await self.reserve(prepaid, customer, 500, now=now)
+        await prepaid.use(customer, 400, at=JAN_1 + DAY)
+        for amount, outcome in ((601, pytest.raises(CreditsUsedUpError)), (600, nullcontext())):
+            with outcome:
+                async with prepaid.sessions() as session, session.begin():
+                    await reserving.settle_reservation(
+                        session, reservation_id=held.id, amount_minor=amount, actor=ACTOR, now=now
+                    )
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        assert await prepaid.left(grant) == [0]
+
+    async def test_what_was_drawn_is_taken_off_once(self, prepaid):
+        customer, _ = await prepaid.credited(1000)
+        await prepaid.use(customer, 400, at=JAN_1 + DAY)
+        await prepaid.draw(JAN_1 + 2 * DAY)
+        async with prepaid.sessions() as session:
+            assert dict(await reserving.undrawn_use(session, customer.account_id)) == {customer.api_product_id: 0}
+        await self.reserve(prepaid, customer, 600, now=JAN_1 + 2 * DAY)
+
+    @pytest.mark.parametrize(
+        ("product", "free"), [("maps", 30 + 100 - 40 - 50), ("weather", 20 + 100 - 70 - 10), (None, 100 - 50 - 10)]
+    )
+    def test_use_of_another_product_takes_its_own_credits_first(self, product, free):
+        left = {None: 100, "maps": 30, "weather": 20}
+        undrawn = {"maps": 40, "weather": 70}
+        assert free_beside(left, undrawn, api_product_id=product) == free
 
 
 class TestWhatGatewaysAreGiven:
