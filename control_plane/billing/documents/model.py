@@ -1,17 +1,23 @@
 """A document in words: every amount and date is text already. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from control_plane.billing.profiles.countries import COUNTRY_NAMES
 from control_plane.foundation.money import Money
 from control_plane.rating.words import MINUS, format_amount
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DASH = "–"  # noqa: RUF001 - an en dash, as between dates in print
 NO_SELLER = "Seller not set"
+# what stays on one line: moments, and numbers of documents
+WHOLE = re.compile(
+    rf"\d{{1,2}} (?:{'|'.join(MONTHS)}) \d{{4}}(?: \d\d:\d\d)?|(?<!\S)[A-Za-z0-9/_]{{1,12}}-[A-Za-z0-9/_-]*\d\b"
+)
 _INSTANT = timedelta(microseconds=1)
 
 
@@ -95,7 +101,7 @@ def seller_party(seller: Mapping[str, Any] | None) -> Party:
         name=seller["name"],
         lines=_filled(
             *seller.get("address_lines", ()),
-            seller.get("country", ""),
+            _country(seller),
             tax_id and f"Tax ID {tax_id}",
             seller.get("email", ""),
         ),
@@ -111,11 +117,16 @@ def buyer_party(buyer: Mapping[str, Any]) -> Party:
             *buyer.get("address_lines", ()),
             f"{buyer.get('postal_code', '')} {buyer.get('city', '')}".strip(),
             buyer.get("region", ""),
-            buyer.get("country", ""),
+            _country(buyer),
             tax_id and f"Tax ID {tax_id}",
             buyer.get("invoice_email", ""),
         ),
     )
+
+
+def _country(party: Mapping[str, Any]) -> str:
+    code: str = party.get("country", "")
+    return COUNTRY_NAMES.get(code, code)
 
 
 def _filled(*lines: str) -> tuple[str, ...]:

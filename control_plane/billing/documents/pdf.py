@@ -12,7 +12,7 @@ from pathlib import Path
 from fpdf import FPDF
 from fpdf.enums import Align, MethodReturnValue, XPos, YPos
 
-from control_plane.billing.documents.model import Document, DocumentLine, Party, SummaryRow
+from control_plane.billing.documents.model import WHOLE, Document, DocumentLine, Party, SummaryRow
 
 FAMILY = "text"
 MARGIN = 18.0
@@ -20,7 +20,7 @@ WIDTH = 210.0 - 2 * MARGIN
 AMOUNT_WIDTH = 38.0
 SUMMARY_WIDTH = 96.0
 COLUMN_GAP = 8.0
-PAGE_NUMBER_WIDTH = 17.0
+FOOTER_Y = -15.0
 INK = (22, 32, 44)
 GREY = (82, 96, 109)
 RULE = (214, 219, 225)
@@ -63,22 +63,13 @@ class _Page(FPDF):
         self.set_author(document.seller.name)
         self.set_producer("kong-monetize")
         self.set_creation_date(document.made_at)
+        self.alias_nb_pages("")  # texts that look like a placeholder stay as they are
 
     def header(self) -> None:
         if self._document.mark:
             self._draw_mark(self._document.mark.upper())
         self.set_text_color(*INK)
         self.set_draw_color(*RULE)
-
-    def footer(self) -> None:
-        self.set_y(-15)
-        self.set_font(FAMILY, "", 8)
-        self.set_text_color(*GREY)
-        parts = [self._document.heading or self._document.title, self._document.mark]
-        left = " · ".join(part for part in parts if part)
-        self.cell(WIDTH - PAGE_NUMBER_WIDTH, 5, left)
-        # the number of pages is filled in later, so it cannot be aligned to the right
-        self.cell(PAGE_NUMBER_WIDTH, 5, f"Page {self.page_no()} of {{nb}}")
 
     def write(self) -> None:  # type: ignore[override]
         """Draw everything."""
@@ -88,6 +79,7 @@ class _Page(FPDF):
         self._draw_lines(self._document.lines)
         self._draw_summary(self._document.summary)
         self._draw_notes(self._document.notes)
+        self._draw_footers()
 
     def _draw_mark(self, mark: str) -> None:
         self.set_font(FAMILY, "B", 110)
@@ -145,7 +137,7 @@ class _Page(FPDF):
             self.set_xy(x, y)
             self.cell(28, 5, name)
             self._pen(size=9.5)
-            self.multi_cell(half - 28, 5, text, align=Align.R, new_x=XPos.LEFT, new_y=YPos.NEXT)
+            self.multi_cell(half - 28, 5, _unbroken(text), align=Align.R, new_x=XPos.LEFT, new_y=YPos.NEXT)
             y = self.get_y()
         self.set_y(max(left, y) + 12)
 
@@ -202,10 +194,29 @@ class _Page(FPDF):
             self.multi_cell(WIDTH, 4.8, note, align=Align.L, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
             self.ln(1.5)
 
+    def _draw_footers(self) -> None:
+        """Draw what stands below each page: only now is it known how many there are."""
+        parts = [self._document.heading, self._document.mark]
+        left = " · ".join(part for part in parts if part)
+        self.set_auto_page_break(auto=False)
+        for number in range(1, self.pages_count + 1):
+            self.page = number
+            self.font_family = ""  # so that each page names the font
+            self._pen(size=8, grey=True)
+            self.set_xy(MARGIN, FOOTER_Y)
+            self.cell(WIDTH, 5, left)
+            self.set_x(MARGIN)
+            self.cell(WIDTH, 5, f"Page {number} of {self.pages_count}", align=Align.R)
+
     def _height(self, text: str, size: float, width: float) -> float:
         self.set_font(FAMILY, "", size)
         height = self.multi_cell(width, size * 0.5, text, dry_run=True, output=MethodReturnValue.HEIGHT)
         return float(height)  # type: ignore[arg-type]  # what HEIGHT alone gives is a number
+
+
+def _unbroken(text: str) -> str:
+    """Return a text in which dates are not broken; at a hyphen nothing is."""
+    return WHOLE.sub(lambda found: found[0].replace(" ", "\u00a0"), text)
 
 
 def _party_rows(party: Party) -> list[tuple[str, float, str, bool]]:
