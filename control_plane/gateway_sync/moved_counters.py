@@ -81,7 +81,7 @@ def _moves(
             new=period_counters(account_id, held.id, new.start_ms, mode),
             first_hour=hour_number(new.start_ms),
             forget_at_ms=to_ms(new.end + KEEP_AFTER_PERIOD),
-            units_too=held.trial_ends_at > now,
+            units_too=held.anchor_at > now,  # made longer, and not ended: billing began by now
         )
         for mode in Mode
     ]

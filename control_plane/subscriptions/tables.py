@@ -23,7 +23,8 @@ class Subscription(Base):
     period, before tax; at `spend_cap_due_at` the gateway must be told of it anew (see `cap_renewal`).
 
     Periods follow the wall clock of `time_zone`, the account's when it subscribed. `trial_ends_at`: a trial ends
-    where the first billed period begins, at the anchor. `unused_time` says whether what was paid in advance for
+    where the first billed period begins, at the anchor; one that is ended early does within that period's first
+    hour. `unused_time` says whether what was paid in advance for
     the time after a cancellation is kept or credited. `billed_by`: `own` invoices or `stripe`.
     """
 

@@ -49,7 +49,8 @@ async def convert(session: AsyncSession, subscription: Subscription, *, actor: s
     paid = with_kind([replace(after[0], starts_at=now), *after[1:]], PhaseKind.PAID)
     subscription.status = check_transition(subscription.status, Status.ACTIVE).value
     subscription.ends_at = subscription.canceled_at = None
-    subscription.anchor_at = subscription.trial_ends_at = floor_hour(now)
+    subscription.trial_ends_at = now
+    subscription.anchor_at = floor_hour(now)
     await rewrite(session, subscription, paid, at=now, now=now)
     await note_change(
         session, subscription, action="subscription.trial_ended", before=before, actor=actor, now=now

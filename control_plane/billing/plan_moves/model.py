@@ -73,9 +73,8 @@ class MoveTime:
         """Return when a subscription moves."""
         if self.timing == "date":
             return self.at
-        trial_end = timeline.trial_ends_at
-        if trial_end is not None and trial_end >= self.at:
-            return trial_end  # billed periods begin there
+        if timeline.trial_ends_at is not None and timeline.anchor_at >= self.at:
+            return timeline.anchor_at  # the trial's end: billed periods begin there
         period = timeline.period_at(self.at)
         return period.start if period.start == self.at else period.end
 

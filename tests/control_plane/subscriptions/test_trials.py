@@ -138,6 +138,8 @@ class TestEndTrial:
         await end_trial(session, **of(subscription, later))
         hour = at("2026-03-18T10:00")
         assert (subscription.status, subscription.anchor_at) == ("active", hour)
+        # when the trial was over, not where the period begins that is paid
+        assert subscription.trial_ends_at == later
         assert await phases_of(session, subscription) == [
             ("starter", "trial", now, later),
             ("starter", "paid", later, None),
