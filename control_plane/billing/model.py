@@ -41,6 +41,20 @@ class QuotaProgress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPreview:
+    """Why a period costs nothing: it is, or was, a trial up to `ends_at`.
+
+    `lines`: what is charged in advance when the trial ends, none where the subscription ends with it.
+    `total_minor`: what they come to after discounts and taxes. Usage is charged later, by the plan's prices.
+    """
+
+    ends_at: datetime
+    goes_on: bool
+    lines: tuple[InvoiceLine, ...]
+    total_minor: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InvoicePreview:
     """What a billing period costs with the usage counted so far, if nothing else changes.
 
@@ -65,6 +79,7 @@ class InvoicePreview:
     used_units: Mapping[str, int] = field(default_factory=dict)
     quota: QuotaProgress | None = None
     spend_cap_minor: int | None = None
+    trial: TrialPreview | None = None
 
     @property
     def spend_cap_left_minor(self) -> int | None:

@@ -12,7 +12,7 @@ from control_plane.accounts.tables import Account
 from control_plane.billing.discounts.applying import discounts_in_force
 from control_plane.billing.discounts.model import Discount
 from control_plane.billing.invoices.amounts import Amounts, amounts_of
-from control_plane.billing.invoices.due import due_lines
+from control_plane.billing.invoices.due import due_in_advance, due_lines
 from control_plane.billing.invoices.model import ChargeLine
 from control_plane.billing.model import QuotaProgress
 from control_plane.billing.taxes.applying import tax_terms
@@ -63,6 +63,11 @@ class PeriodFacts:
         return due_lines(
             self.timeline, self.period, terms=self.terms, units=self.units if units is None else units
         )
+
+    def lines_after_trial(self) -> tuple[ChargeLine, ...]:
+        """Return what is due in advance for the first billing period, which begins where the trial ends."""
+        begins = self.timeline.anchor_at
+        return due_in_advance(self.timeline, self.timeline.period_at(begins), terms=self.terms, begun_by=begins)
 
     def amounts(self, lines: Sequence[ChargeLine]) -> Amounts:
         """Return what lines come to."""

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.billing.model import InvoicePreview, preview_lines
+from control_plane.billing.model import InvoicePreview, TrialPreview, preview_lines
 from control_plane.billing.period_facts import (
     NotSubscribedError,
     PeriodFacts,
@@ -66,12 +66,28 @@ async def preview_invoice(
         used_units=await _shown(session, facts),
         quota=quota_progress(facts, at=moment_within(facts, now)),
         spend_cap_minor=facts.spend_cap_minor,
+        trial=_trial(facts),
     )
 
 
 def moment_within(facts: PeriodFacts, now: datetime) -> datetime:
     """Return `now`, or the last moment of a period that is over."""
     return now if now in facts.period else facts.period.end - MILLISECOND
+
+
+def _trial(facts: PeriodFacts) -> TrialPreview | None:
+    """Return what ends a period that lies before all that are billed, None for any other period."""
+    timeline = facts.timeline
+    if timeline.trial_ends_at is None or facts.period.end > timeline.anchor_at:
+        return None
+    ends_at = timeline.trial_ends_at if timeline.ends_at is None else min(timeline.trial_ends_at, timeline.ends_at)
+    lines = facts.lines_after_trial()
+    return TrialPreview(
+        ends_at=ends_at,
+        goes_on=timeline.ends_at is None or timeline.ends_at > timeline.trial_ends_at,
+        lines=preview_lines(lines),
+        total_minor=facts.amounts(lines).total_minor,
+    )
 
 
 async def _shown(session: AsyncSession, facts: PeriodFacts) -> dict[str, int]:

@@ -70,6 +70,15 @@ class TaxAnswer(BaseModel):
     amount: MoneyAnswer
 
 
+class TrialPreviewAnswer(BaseModel):
+    """Why the period costs nothing: it is, or was, a trial."""
+
+    ends_at: Moment
+    goes_on: bool = Field(description="False where the subscription ends with the trial.")
+    lines: list[LineAnswer] = Field(description="What is charged when it ends, before any use.")
+    total: MoneyAnswer = Field(description="What these lines come to, less discounts, and with taxes.")
+
+
 class InvoicePreviewAnswer(BaseModel):
     """What a billing period costs so far, if nothing else changes. Test calls are never in it."""
 
@@ -88,6 +97,7 @@ class InvoicePreviewAnswer(BaseModel):
     used_units: dict[str, int] = Field(description="Billable units of the period by meter.")
     quota: QuotaAnswer | None
     spend_cap: SpendCapLeftAnswer | None
+    trial: TrialPreviewAnswer | None = Field(description="Null for a period that is billed.")
 
 
 PeriodStart = Annotated[
@@ -154,6 +164,7 @@ def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
         used_units=dict(preview.used_units),
         quota=quota,
         spend_cap=_spend_cap(preview),
+        trial=_trial(preview),
     )
 
 
@@ -163,6 +174,18 @@ def _spend_cap(preview: InvoicePreview) -> SpendCapLeftAnswer | None:
         return None
     return SpendCapLeftAnswer(
         cap=MoneyAnswer.of(cap, preview.currency), left=MoneyAnswer.of(left, preview.currency)
+    )
+
+
+def _trial(preview: InvoicePreview) -> TrialPreviewAnswer | None:
+    trial = preview.trial
+    if trial is None:
+        return None
+    return TrialPreviewAnswer(
+        ends_at=trial.ends_at,
+        goes_on=trial.goes_on,
+        lines=[_line(line) for line in trial.lines],
+        total=MoneyAnswer.of(trial.total_minor, preview.currency),
     )
 
 

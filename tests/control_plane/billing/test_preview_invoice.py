@@ -275,6 +275,34 @@ class TestOtherPrices:
         assert as_table(found)[1] == ("Requests", "100 requests above 60,000 × $0.0015", 15)
 
 
+SETUP = PriceTerms(model="setup_fee", meter=None, params={"amount": "20.00"})
+
+
+class TestTrial:
+    async def test_says_until_when_nothing_is_charged_and_what_is_charged_then(self, session: AsyncSession):
+        subscription = await on_plan(session, **STARTER | {"prices": (*STARTER["prices"], SETUP)}, trial_days=14)
+        await add_usage(session, subscription, hour=NOV_1, units=60_000)
+        found = await preview(session, subscription, now=NOV_1 + DAY)
+        assert (found.lines, found.total_minor) == ((), 0)
+        assert (found.trial.ends_at, found.trial.goes_on) == (NOV_1 + 14 * DAY, True)
+        charged = [(line.line.description, line.line.amount_minor) for line in found.trial.lines]
+        assert charged == [("Starter plan", 4_900), ("Setup fee", 2_000)]
+        assert found.trial.total_minor == 6_900
+
+    async def test_of_one_that_ends_the_subscription_charges_nothing_then(self, session: AsyncSession):
+        subscription = await on_plan(session, **STARTER, trial_days=14)
+        await cancel(session, subscription_id=subscription.id, at="now", actor="test", now=NOV_1 + DAY)
+        found = await preview(session, subscription, now=NOV_1 + 2 * DAY)
+        assert (found.trial.ends_at, found.trial.goes_on) == (NOV_1 + DAY, False)
+        assert (found.trial.lines, found.trial.total_minor) == ((), 0)
+
+    async def test_is_not_told_of_a_period_that_is_billed(self, session: AsyncSession):
+        subscription = await on_plan(session, **STARTER, trial_days=14)
+        await end_trial(session, subscription_id=subscription.id, actor="test", now=NOV_1 + HOUR / 2)
+        found = await preview(session, subscription, now=NOV_1 + HOUR)
+        assert (found.trial, found.total_minor) == (None, 4_900)
+
+
 class TestEndedTrial:
     async def test_what_the_trial_used_in_the_first_hour_of_the_period_uses_no_quota(self, session: AsyncSession):
         subscription = await on_plan(session, **STARTER, trial_days=14, quota_on_change="carry")
