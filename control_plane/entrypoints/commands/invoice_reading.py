@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from control_plane.entrypoints.commands.client import download, fail, get, pages
+from control_plane.entrypoints.commands.invoice_lines import Explain, print_lines
 from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
 
 app = typer.Typer()
@@ -75,9 +76,9 @@ def list_(
 
 
 @app.command("show")
-def show(invoice: InvoiceArgument, *, as_json: AsJson = False) -> None:
+def show(invoice: InvoiceArgument, *, explain: Explain = False, as_json: AsJson = False) -> None:
     """Show an invoice: its lines, what they come to, and what became of it."""
-    print_invoice(get(f"/invoices/{invoice}"), as_json=as_json)
+    print_invoice(get(f"/invoices/{invoice}"), explain=explain, as_json=as_json)
 
 
 @app.command("pdf")
@@ -100,15 +101,14 @@ def pdf(
     typer.echo(f"{target}: {target.stat().st_size:,} bytes")
 
 
-def print_invoice(invoice: dict[str, Any], *, as_json: bool) -> None:
+def print_invoice(invoice: dict[str, Any], *, as_json: bool, explain: bool = False) -> None:
     """Print an invoice's fields, its lines with their sums, and its payments."""
     if as_json:
         print_json(invoice)
         return
     print_fields(invoice, [field for field in FIELDS if _said(invoice, field)])
     typer.echo()
-    lines = [{**line, "#": str(line["position"]), "amount": line["amount"]["text"]} for line in invoice["lines"]]
-    print_rows([*lines, *_sums(invoice)], ("#", "description", "formula", "amount"))
+    print_lines(invoice["lines"], _sums(invoice), explain=explain, of_periods=_is_of_many_periods(invoice))
     if invoice["payments"]:
         typer.echo()
         print_rows(invoice["payments"], PAYMENT_COLUMNS)
@@ -123,7 +123,14 @@ def _said(invoice: dict[str, Any], field: str) -> bool:
     return value not in (None, [], False)
 
 
-def _sums(invoice: dict[str, Any]) -> list[dict[str, str]]:
+def _is_of_many_periods(invoice: dict[str, Any]) -> bool:
+    """Say whether a line is of another billing period than what stands above the lines."""
+    return any(
+        line["period"] != invoice["period"] for line in invoice["lines"] if line["subscription_id"] is not None
+    )
+
+
+def _sums(invoice: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return the sums as rows below the lines; those that are nothing are left out."""
     rows = [("Subtotal", invoice["subtotal"])] if invoice["discounts"] or invoice["taxes"] else []
     rows += [(f"less {one['description']}", one["amount"]) for one in invoice["discounts"]]
@@ -138,4 +145,4 @@ def _sums(invoice: dict[str, Any]) -> list[dict[str, str]]:
     rows += [(label, invoice[name]) for label, name in taken_off.items() if invoice[name]["amount_minor"]]
     if invoice["status"] != "void":
         rows.append(("Left to pay", invoice["left"]))
-    return [{"#": "", "description": label, "formula": "", "amount": money["text"]} for label, money in rows]
+    return [(label, "", money["text"]) for label, money in rows]

@@ -6,8 +6,9 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get
+from control_plane.entrypoints.commands.invoice_lines import Explain, print_lines
 from control_plane.entrypoints.commands.invoice_reading import InvoiceArgument
-from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows
+from control_plane.entrypoints.commands.output import AsJson, print_json, print_rows, short_moment
 
 app = typer.Typer(help="Invoices.", no_args_is_help=True)
 
@@ -20,6 +21,7 @@ def preview(
     period_start: Annotated[
         str | None, typer.Option(metavar="TIME", help="A moment of another billing period, 2026-03-01T00:00:00Z.")
     ] = None,
+    explain: Explain = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a billing period costs so far, line by line: the running one, or the last."""
@@ -28,9 +30,11 @@ def preview(
         print_json(answer)
         return
     period = answer["period"]
-    typer.echo(f"{answer['account_name']} · {answer['api_product_name']} · {period['start']} to {period['end']}\n")
-    lines = [{**line, "amount": line["amount"]["text"]} for line in answer["lines"]]
-    print_rows([*lines, *_sums(answer)], ("description", "formula", "amount"))
+    typer.echo(f"{answer['account_name']} · {answer['api_product_name']} · {_span(period)}\n")
+    if trial := answer["trial"]:
+        _print_trial(trial, explain=explain)
+    else:
+        print_lines(answer["lines"], _sums(answer), explain=explain, of_periods=False)
     if quota := answer["quota"]:
         then = "then refused" if quota["on_exceed"] == "refuse" else "then charged"
         used, units = quota["used_units"], quota["quota_units"]
@@ -39,23 +43,41 @@ def preview(
         typer.echo(f"\nSpend cap: {cap['cap']['text']}, {cap['left']['text']} left")
 
 
-def _sums(preview: dict[str, Any]) -> list[dict[str, str]]:
+def _span(period: dict[str, str]) -> str:
+    return f"{short_moment(period['start'])} to {short_moment(period['end'])}"
+
+
+def _print_trial(trial: dict[str, Any], *, explain: bool) -> None:
+    """Say why nothing is charged, and what will be."""
+    typer.echo(f"In the trial, which lasts until {short_moment(trial['ends_at'])}, nothing is charged.")
+    if not trial["goes_on"]:
+        typer.echo("The subscription ends with it.")
+        return
+    if not trial["lines"]:
+        typer.echo("From then on usage is charged by the plan's prices, and nothing in advance.")
+        return
+    typer.echo("Then it goes on and is billed. Charged in advance, before any use:\n")
+    print_lines(
+        trial["lines"], [("Total", _with_taxes(trial), trial["total"]["text"])], explain=explain, of_periods=False
+    )
+
+
+def _sums(preview: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Return the rows below the lines: discounts and taxes where there are any, and the total."""
-    rows = [
-        {"description": discount["description"], "formula": "", "amount": f"-{discount['amount']['text']}"}
-        for discount in preview["discounts"]
-    ]
+    rows = [(discount["description"], "", f"-{discount['amount']['text']}") for discount in preview["discounts"]]
     rows += [
-        {
-            "description": tax["name"],
-            "formula": f"{tax['percent']} % of {tax['taxable']['text']}",
-            "amount": tax["amount"]["text"],
-        }
+        (tax["name"], f"{tax['percent']} % of {tax['taxable']['text']}", tax["amount"]["text"])
         for tax in preview["taxes"]
     ]
     if rows:
-        rows.insert(0, {"description": "Subtotal", "formula": "", "amount": preview["subtotal"]["text"]})
-    return [*rows, {"description": "Total", "formula": "", "amount": preview["total"]["text"]}]
+        rows.insert(0, ("Subtotal", "", preview["subtotal"]["text"]))
+    return [*rows, ("Total", "", preview["total"]["text"])]
+
+
+def _with_taxes(trial: dict[str, Any]) -> str:
+    """Say where the total is not the sum of the lines."""
+    lines = sum(line["amount"]["amount_minor"] for line in trial["lines"])
+    return "" if lines == trial["total"]["amount_minor"] else "with discounts and taxes"
 
 
 @app.command("line-usage")

@@ -1,6 +1,7 @@
 """What commands print: JSON for machines, tables for people, tab-separated lines into a pipe."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
@@ -9,9 +10,7 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Row = Mapping[str, Any]
-WIDEST = 100_000  # columns: no limit at all
-LONG_TEXT = 30  # longer words than these may be folded, to no less than NARROWEST
-NARROWEST = 16
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d)(:\d\d)\.\d{3}Z")
 
 
 def print_json(value: Any) -> None:
@@ -65,31 +64,34 @@ def cell(row: Row, path: str) -> str:
     return " ".join(str(value).split())
 
 
+def short_moment(text: str) -> str:
+    """Return a time without milliseconds, nor seconds that are nothing: it can still be given to a command."""
+    if found := _MOMENT.fullmatch(text):
+        return f"{found[1]}{'' if found[2] == ':00' else found[2]}Z"
+    return text
+
+
 def _print_table(rows: list[Row], columns: Sequence[str], title: str) -> None:
-    """Print for people, one line a row: ids and times stay whole, so that they can be copied.
-
-    Where that is too wide for the terminal, long texts are folded. One that is too narrow even for that wraps the
-    lines itself.
-    """
+    """Print for people: ids stay whole and times can be given again, so that they can be copied."""
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        is_text = any(" " in text and len(text) > LONG_TEXT for text in (cell(row, column) for row in rows))
-        table.add_column(
-            _label(column).replace("_", " "),
-            justify="right" if _counts(rows, column) else "left",
-            no_wrap=not is_text,
-            min_width=NARROWEST if is_text else None,
-        )
-    for row in rows:
-        table.add_row(*(cell(row, column) for column in columns))
+    from control_plane.entrypoints.commands.table_layout import Column, print_table
+
     console = Console(highlight=False, markup=False)
-    needed = table.__rich_measure__(console, console.options.update(max_width=WIDEST))
-    if needed.minimum > console.width:
-        console.width = max(console.width, needed.maximum)
-    console.print(table if rows else "nothing")
+    if title:
+        console.print(title, style="italic")
+    if not rows:
+        console.print("nothing")
+        return
+    told = [
+        Column(
+            _label(column).replace("_", " "),
+            tuple(short_moment(cell(row, column)) for row in rows),
+            is_number=_counts(rows, column),
+        )
+        for column in columns
+    ]
+    print_table(console, told)
 
 
 def _counts(rows: list[Row], column: str) -> bool:

@@ -40,9 +40,9 @@ PREVIEW_COLUMNS = (
     "account_name",
     "from_version",
     "effective_at",
-    "with_use_before",
-    "with_use_after",
-    "difference",
+    "with_use_before.text",
+    "with_use_after.text",
+    "difference.text",
     "cannot",
 )
 ITEM_COLUMNS = ("subscription_id", "account_name", "status", "effective_at", "tell_by", "told_at", "reason")
@@ -188,8 +188,4 @@ def _print_totals(answer: dict[str, Any]) -> None:
 
 
 def _previewed(item: dict[str, Any]) -> dict[str, Any]:
-    cost = item["cost"] or {}
-    amounts = {
-        name: (cost.get(name) or {}).get("text") for name in ("with_use_before", "with_use_after", "difference")
-    }
-    return {**item, **amounts, "cannot": item["reason"] or None}
+    return {**item, **(item["cost"] or {}), "cannot": item["reason"] or None}
