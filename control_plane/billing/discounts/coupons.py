@@ -30,7 +30,7 @@ class CodeTakenError(ConflictError):
     """Another coupon or promotion code has the code; archived ones keep theirs."""
 
     def __init__(self, kind: str, code: str) -> None:
-        super().__init__(f"{kind}_code_taken", f"The code {code} is taken: choose another.")
+        super().__init__(f"{kind}_taken", f"The code {code} is taken: choose another.")
 
 
 class CouponRedeemedError(ConflictError):
@@ -54,7 +54,7 @@ async def create_coupon(
     check_coupon_code(code)
     await _check(session, terms)
     coupon = Coupon(id=new_id("cpn", now), code=code, redemptions=0, created_at=now, **_columns(terms))
-    await _add(session, coupon, kind="coupon", code=code)
+    await _add(session, coupon, kind="coupon_code", code=code)
     await _record(session, coupon, "coupon.created", before=None, after=facts(coupon), actor=actor, now=now)
     return coupon
 
