@@ -10,7 +10,7 @@ from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.subscriptions.model import Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.records import bumped_subscription, facts, note_change
-from control_plane.subscriptions.segments import Segment, from_moment, with_kind
+from control_plane.subscriptions.segments import Segment, from_moment, until, with_kind
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import PhaseKind
 
@@ -62,7 +62,8 @@ async def extend_trial(
 ) -> Subscription:
     """Let a trial end later, at a full hour. A change of plan that was planned for its end moves with it.
 
-    What was to happen at its end, going on or ending, happens then.
+    What was to happen at its end, going on or ending, happens then. Changes that are planned for other moments
+    stay as they are; of those after the old end up to the new one the last is made at the new one.
 
     Raises:
         NotFoundError, SubscriptionOverError, NotTrialingError. ValidationFailedError: `ends_at` is no full hour,
@@ -79,8 +80,9 @@ async def extend_trial(
         raise ValidationFailedError("ends_at", f"must be within {LONGEST_TRIAL.days} days of its beginning")
     before = facts(subscription)
     planned = ahead(subscription, now)
-    trial = [Segment(planned[0].plan_version_id, PhaseKind.TRIAL, now, ends_at)]
-    paid = [Segment(planned[-1].plan_version_id, PhaseKind.PAID, ends_at, None)]
+    trial = until(planned, ends_before)
+    trial[-1] = replace(trial[-1], ends_at=ends_at)
+    paid = from_moment(planned, ends_at) or [Segment(planned[-1].plan_version_id, PhaseKind.PAID, ends_at, None)]
     subscription.anchor_at = subscription.trial_ends_at = ends_at
     if subscription.ends_at is not None:
         subscription.ends_at = ends_at

@@ -178,6 +178,22 @@ class TestExtendTrial:
         assert (await advance(session, now=END)).phases_begun == 0
         assert (await advance(session, now=later)).phases_begun == 1
 
+    @pytest.mark.parametrize(
+        ("planned", "extended", "begins"),
+        [(20, 1, 20), (20, 30, 30), (-3, 7, -3)],
+    )
+    async def test_leaves_changes_for_other_moments(
+        self, session, subscription, now, *, planned: int, extended: int, begins: int
+    ):
+        moment = END + planned * DAY
+        await change_plan(session, plan_code="growth", effective_at=moment, **of(subscription, now))
+        await extend_trial(session, ends_at=END + extended * DAY, **of(subscription, now + DAY))
+        found = await phases_of(session, subscription)
+        assert {start for code, _, start, _ in found if code == "starter"} <= {now, END + extended * DAY}
+        assert min(start for code, _, start, _ in found if code == "growth") == END + begins * DAY
+        assert [kind for _, kind, start, _ in found if start >= END + extended * DAY][-1] == "paid"
+        assert all(kind == "trial" for _, kind, start, _ in found if start < END + extended * DAY)
+
     async def test_lets_one_that_ends_with_it_end_then(self, session, account, now):
         subscription = await a_subscription(session, account, now=now, plan="short")
         later = END + DAY
