@@ -74,13 +74,23 @@ class Words:
 
 
 def compare(
-    candidates: Iterable[Candidate], *, demand: Demand, currency: str, held: PlanTerms | None, words: Words
+    candidates: Iterable[Candidate],
+    *,
+    demand: Demand,
+    currency: str,
+    held: PlanTerms | None,
+    words: Words,
+    own_quota_units: int | None = None,
 ) -> tuple[ComparedPlan, ...]:
     """Return plans with what the demand costs on them, the cheapest by month first, those without amounts last.
 
-    Of plans that cost the same, one that refuses nothing comes first.
+    Of plans that cost the same, one that refuses nothing comes first. `own_quota_units`: the subscription's, which
+    it keeps when it changes its plan.
     """
-    compared = [_compared(one, demand=demand, currency=currency, held=held, words=words) for one in candidates]
+    compared = [
+        _compared(one, demand=demand, currency=currency, held=held, words=words, own_quota_units=own_quota_units)
+        for one in candidates
+    ]
     compared.sort(
         key=lambda one: (
             one.monthly_minor is None,
@@ -94,15 +104,30 @@ def compare(
 
 
 def _compared(
-    plan: Candidate, *, demand: Demand, currency: str, held: PlanTerms | None, words: Words
+    plan: Candidate,
+    *,
+    demand: Demand,
+    currency: str,
+    held: PlanTerms | None,
+    words: Words,
+    own_quota_units: int | None,
 ) -> ComparedPlan:
     terms = plan.terms
-    refused, units = _let_through(terms, demand.units)
+    most = most_units(terms, own_quota_units=own_quota_units)
+    refused, units = _let_through(terms, demand.units, most=most)
     cost = None
-    refuses = "" if terms.by_quote else why_refused(terms, held=held, demand=demand)
+    refuses = ""
     if not terms.by_quote:
+        refuses = why_refused(terms, held=held, demand=demand, own_quota_units=own_quota_units)
         try:
-            cost = plan_cost(terms, units, name=plan.name, meter_names=words.meter_names, weighted=words.weighted)
+            cost = plan_cost(
+                terms,
+                units,
+                name=plan.name,
+                meter_names=words.meter_names,
+                weighted=words.weighted,
+                own_quota_units=own_quota_units,
+            )
         except RatingError:
             refuses = refuses or "its price cannot be worked out"
     return ComparedPlan(
@@ -117,12 +142,12 @@ def _compared(
     )
 
 
-def _let_through(terms: PlanTerms, units: Mapping[str, int]) -> tuple[int, Mapping[str, int]]:
+def _let_through(terms: PlanTerms, units: Mapping[str, int], *, most: int | None) -> tuple[int, Mapping[str, int]]:
     """Return quota units of a period that the plan refuses, and the use of 30 days that it lets through.
 
     Of what calls bring with them as much less is let through as of calls.
     """
-    most, asked = most_units(terms), units.get(REQUESTS_METER, 0)
+    asked = units.get(REQUESTS_METER, 0)
     in_one_period = in_period(asked, terms)
     if most is None or in_one_period <= most:
         return 0, units

@@ -46,15 +46,23 @@ def plan_cost(
     name: str = "",
     meter_names: Mapping[str, str] | None = None,
     weighted: bool = False,
+    own_quota_units: int | None = None,
 ) -> PlanCost:
     """Return what the use of 30 days costs; `terms` are those in one currency. Of yearly plans, that of a year.
+
+    `own_quota_units`: the subscription's own quota, which stands in place of a plan's.
 
     Raises:
         RatingError: a price has unusable parameters, or units are negative.
     """
     version = rated_terms(terms, name=name, meter_names=meter_names, weighted=weighted)
     used = {meter: in_period(count, terms) for meter, count in units.items()}
-    run = Run(version=version, period_ms=1, stretches=(Stretch(covered_ms=1, units=used),))
+    run = Run(
+        version=version,
+        period_ms=1,
+        stretches=(Stretch(covered_ms=1, units=used),),
+        own_quota_units=own_quota_units,
+    )
     return PlanCost(terms.interval, rate_period((run,)))
 
 

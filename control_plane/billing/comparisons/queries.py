@@ -25,8 +25,8 @@ async def compare_last_month(
 ) -> Comparison:
     """Return what an account's last 30 days would cost on each public plan of an API product, and on its own.
 
-    Add-ons, discounts and taxes are left out. Calls that were refused by a rate limit or a quota count as asked
-    for, one unit each.
+    A quota of the subscription's own stays on every plan. Add-ons, discounts and taxes are left out. Calls that
+    were refused by a rate limit or a quota count as asked for, one unit each.
 
     Raises:
         NotFoundError: no such account or API product.
@@ -34,9 +34,16 @@ async def compare_last_month(
     payer = await account(session, account_id)
     product = await api_product(session, product_code)
     found = await demands(session, [account_id], now=now)
-    held = await _held(session, account_id, product.id, now=now)
+    held, own_quota_units = await _held(session, account_id, product.id, now=now)
     demand = found.get((account_id, product_code), Demand())
-    return await _comparison(session, product, demand=demand, currency=payer.currency, held=held)
+    return await _comparison(
+        session,
+        product,
+        demand=demand,
+        currency=payer.currency,
+        held=held,
+        own_quota_units=own_quota_units,
+    )
 
 
 async def compare_units(
@@ -58,7 +65,13 @@ async def compare_units(
 
 
 async def _comparison(
-    session: AsyncSession, product: ApiProduct, *, demand: Demand, currency: str, held: PlanVersion | None
+    session: AsyncSession,
+    product: ApiProduct,
+    *,
+    demand: Demand,
+    currency: str,
+    held: PlanVersion | None,
+    own_quota_units: int | None = None,
 ) -> Comparison:
     on_sale = await plans(session, product_code=product.code, public_only=True, kind=PLAN)
     versions = await published_versions(session, [plan.id for plan in on_sale])
@@ -76,6 +89,7 @@ async def _comparison(
             currency=currency,
             held=terms_of_version(held).in_currency(currency) if held else None,
             words=Words(meter_names=names, weighted=bool(product.route_units)),
+            own_quota_units=own_quota_units,
         ),
         not_sold=tuple(sorted({version.plan.code for version in offered} - {one.code for one in candidates})),
     )
@@ -101,10 +115,12 @@ def _candidates(versions: Collection[PlanVersion], currency: str, held: PlanVers
     return found
 
 
-async def _held(session: AsyncSession, account_id: str, product_id: str, *, now: datetime) -> PlanVersion | None:
-    """Return the version that the account has: as it was sold to it, though a newer one may be on sale."""
+async def _held(
+    session: AsyncSession, account_id: str, product_id: str, *, now: datetime
+) -> tuple[PlanVersion | None, int | None]:
+    """Return the version that the account has, as it was sold to it, and its own quota in place of the plan's."""
     statement = (
-        select(SubscriptionPhase.plan_version_id)
+        select(SubscriptionPhase.plan_version_id, Subscription.overrides)
         .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
         .where(
             Subscription.account_id == account_id,
@@ -114,5 +130,8 @@ async def _held(session: AsyncSession, account_id: str, product_id: str, *, now:
             SubscriptionPhase.ends_at.is_(None) | (SubscriptionPhase.ends_at > now),
         )
     )
-    version_id = await session.scalar(statement)
-    return (await plan_versions(session, [version_id]))[version_id] if version_id else None
+    row = (await session.execute(statement)).first()
+    if row is None:
+        return None, None
+    versions = await plan_versions(session, [row.plan_version_id])
+    return versions[row.plan_version_id], row.overrides.get("quota_units")

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from control_plane.billing.comparisons.fitting_plans import most_units
-from control_plane.billing.invoices.due import due_lines
+from control_plane.billing.invoices.due import due_lines, runs_of
 from control_plane.billing.terms import Terms
 from control_plane.catalog.model import PlanTerms
 from control_plane.foundation.clock import MILLISECOND
 from control_plane.foundation.period import BillingPeriod
-from control_plane.rating.versions import REQUESTS
+from control_plane.rating.runs import Run
+from control_plane.rating.versions import CARRY, REQUESTS
 from control_plane.subscriptions.timeline import Timeline
 
 Units = Mapping[tuple[str, datetime], Mapping[str, int]]
@@ -56,9 +57,9 @@ def replay(
 ) -> Replayed:
     """Return what the periods came to, and with `new` in place of every version `of_plan`.
 
-    What the new terms would have refused in a period, by a hard quota or a cap, is taken off the use of that
-    period, of every meter as much as of calls. A setup fee falls due where the subscription began within the
-    periods, as it did.
+    What the new terms would have refused in a period, by a hard quota or a cap with what add-ons brought to it, is
+    taken off the use of that period, of every meter as much as of calls. A setup fee falls due where the
+    subscription began within the periods, as it did.
     """
     moved = _moved(timeline, of_plan)
     before = after = refused = 0
@@ -71,11 +72,21 @@ def replay(
         before += sum(line.amount_minor for line in due_lines(timeline, period, terms=terms, units=used))
         if new is None:
             continue
-        above, left = _let_through(moved, period, used, new_terms)
-        refused += above
         own = {**terms, NEW: new}
+        above, left = _let_through(moved, period, used, new_terms, own)
+        refused += above
         after += sum(line.amount_minor for line in due_lines(moved, period, terms=own, units=left))
     return Replayed(before, None if new is None else after, refused)
+
+
+def _most(run: Run, new_terms: PlanTerms) -> int | None:
+    """Return the quota units above which calls are refused while the new terms run, as the gateway counts them."""
+    most = most_units(new_terms, own_quota_units=run.own_quota_units)
+    if most is None:
+        return None
+    first = run.stretches[0]
+    before = first.units_before.get(REQUESTS, 0) if new_terms.quota_on_change == CARRY else 0
+    return max(0, run.allowance_share.of_units(most) + run.extra_units - before)
 
 
 def _moved(timeline: Timeline, of_plan: Collection[str]) -> Timeline:
@@ -87,14 +98,18 @@ def _moved(timeline: Timeline, of_plan: Collection[str]) -> Timeline:
 
 
 def _let_through(
-    timeline: Timeline, period: BillingPeriod, used: Mapping[str, Mapping[str, int]], terms: PlanTerms
+    timeline: Timeline,
+    period: BillingPeriod,
+    used: Mapping[str, Mapping[str, int]],
+    new_terms: PlanTerms,
+    terms: Mapping[str, Terms],
 ) -> tuple[int, Mapping[str, Mapping[str, int]]]:
     """Return the quota units that would have been refused, and what is left of the use."""
-    most, own_quota = most_units(terms), timeline.own_quota_in(period)
-    if most is not None and terms.quota_hard and own_quota is not None:
-        most = own_quota
-    own = {phase.id for phase in timeline.phases_within(period) if phase.plan_version_id == NEW}
+    phases = [phase for phase in timeline.phases_within(period) if phase.costs]
+    own = {phase.id for phase in phases if phase.plan_version_id == NEW}
     asked = sum(used.get(phase_id, {}).get(REQUESTS, 0) for phase_id in own)
+    runs = runs_of(timeline, period, phases, terms=terms, units=used)
+    most = next((_most(run, new_terms) for run in runs if run.version.version_id == NEW), None)
     if most is None or asked <= most:
         return 0, used
     left = {

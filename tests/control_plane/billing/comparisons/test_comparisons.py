@@ -1,6 +1,6 @@
 """The same use on each plan: amounts by hand, order, and what would have been refused."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -8,10 +8,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.billing.comparisons.fitting_plans import Demand
 from control_plane.billing.comparisons.model import Candidate, Words, compare
 from control_plane.billing.comparisons.queries import compare_last_month, compare_units
+from control_plane.billing.queries import preview_invoice
 from control_plane.catalog.model import PlanTerms, PriceTerms
+from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
+from control_plane.subscriptions.own_terms import override_limits
+from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
-from tests.control_plane.builders import a_new_version, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, a_subscription, an_account
 
 HOUR = timedelta(hours=1)
 
@@ -105,6 +109,30 @@ class TestCompare:
         assert (found.yearly_minor, found.monthly_minor) == (1000, 83)
 
 
+def served(subscription: Subscription, calls: int, *, hour: datetime, outcome: str = "served") -> UsageHourly:
+    billed = calls if outcome == "served" else 0
+    return UsageHourly(
+        account_id=subscription.account_id,
+        hour=hour,
+        phase_id=subscription.phases[0].id,
+        product="weather",
+        mode="live",
+        key_id="key_1",
+        endpoint="GET /v1/current",
+        status=200 if billed else 429,
+        outcome=outcome,
+        calls=calls,
+        units=billed,
+        billable_calls=billed,
+        billable_units=billed,
+        bytes_in=0,
+        bytes_out=0,
+        latency_ms_sum=0,
+        gateway_ms_sum=0,
+        revision=1,
+    )
+
+
 class TestLastMonth:
     async def test_goes_by_what_the_account_asked_for(self, session: AsyncSession, now):
         terms = {"quota_units": 1_000, "prices": (FLAT_49, overage(1_000, "0.01"))}
@@ -122,29 +150,7 @@ class TestLastMonth:
             (24 * 31, "served", 9),
         ):
             hour = now.replace(minute=0, second=0, microsecond=0) - hours_ago * HOUR
-            billed = calls if outcome == "served" else 0
-            session.add(
-                UsageHourly(
-                    account_id=account.id,
-                    hour=hour,
-                    phase_id=subscription.phases[0].id,
-                    product="weather",
-                    mode="live",
-                    key_id="key_1",
-                    endpoint="GET /v1/current",
-                    status=200 if billed else 429,
-                    outcome=outcome,
-                    calls=calls,
-                    units=billed,
-                    billable_calls=billed,
-                    billable_units=billed,
-                    bytes_in=0,
-                    bytes_out=0,
-                    latency_ms_sum=0,
-                    gateway_ms_sum=0,
-                    revision=1,
-                )
-            )
+            session.add(served(subscription, calls, hour=hour, outcome=outcome))
         await session.flush()
         found = await compare_last_month(session, account_id=account.id, product_code="weather", now=now)
         assert found.demand.units["requests"] == 2_500
@@ -155,6 +161,25 @@ class TestLastMonth:
         ]
         assert [one.plan.held for one in found.plans] == [True, False]
         assert (found.cheapest_fitting, found.not_sold) == ("starter", ("euro",))
+
+    async def test_a_quota_of_its_own_stays_as_on_invoices(self, session: AsyncSession, now):
+        terms = {"quota_units": 1_000, "prices": (FLAT_49, overage(1_000, "0.01"))}
+        await a_published_plan(session, now=now, **terms)
+        hard = {"quota_units": 9_000, "quota_hard": True, "prices": (FLAT_199,)}
+        await a_published_plan(session, now=now, code="hard", position=1, **hard)
+        account = await an_account(session, now=now)
+        subscription = await a_subscription(session, account, now=now.replace(day=1, hour=0, minute=0))
+        await override_limits(session, subscription_id=subscription.id, quota_units=3_000, actor=ACTOR, now=now)
+        session.add(served(subscription, 5_000, hour=floor_hour(now) - HOUR))
+        await session.flush()
+        found = await compare_last_month(session, account_id=account.id, product_code="weather", now=now)
+        # 2,000 above the 3,000 of its own; the hard quota is its own, too
+        assert [(one.plan.code, one.monthly_minor, one.refused_units) for one in found.plans] == [
+            ("starter", 49_00 + 20_00, 0),
+            ("hard", 199_00, 2_000),
+        ]
+        preview = await preview_invoice(session, account_id=account.id, product_code="weather", now=now)
+        assert preview.lines[-1].line.amount_minor == 20_00
 
     async def test_units_of_a_month_name_known_meters(self, session: AsyncSession, now):
         await a_published_plan(session, now=now)
