@@ -151,8 +151,10 @@ async def list_what_if_results(
 
 @router.get("/{job_id}/export", response_class=StreamingResponse, responses={200: {"content": {"text/csv": {}}}})
 async def export_what_if(job_id: JobId, session: Database, services: Given) -> StreamingResponse:
-    """Download what a job found as CSV, a line for each subscription; amounts are decimals."""
-    await queries.what_if(session, job_id)
+    """Download what a job found, once it is done, as CSV: a line for each subscription, amounts as decimals."""
+    found = await queries.what_if(session, job_id)
+    if found.job.status != "done":
+        raise queries.WhatIfNotDoneError(job_id, found.job.status)
 
     async def lines() -> AsyncIterator[str]:
         async with services.sessions() as reading:

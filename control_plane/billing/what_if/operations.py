@@ -36,10 +36,11 @@ async def start_what_if(
     The terms are those of now: a draft may be changed afterwards.
 
     Raises:
-        NotFoundError: no such plan or version. NoDraftError. ValidationFailedError: the file has no such plan, or
-        it is an add-on.
+        NotFoundError: no such plan or version. NoDraftError. ValidationFailedError: the file has no such plan; it
+        is an add-on; `version` and `plan_file` are not what the source needs.
     """
     now = floor_ms(now)
+    _check_source(source, version=version, plan_file=plan_file)
     row = await plan(session, plan_code)
     if row.kind != "plan":
         raise ValidationFailedError("plan", "is an add-on: only plans can be replayed")
@@ -72,6 +73,14 @@ async def start_what_if(
 def terms_of_job(terms: dict[str, Any]) -> PlanTerms:
     """Return the terms that a job keeps."""
     return msgspec.convert(terms, PlanTerms)
+
+
+def _check_source(source: Source, *, version: int | None, plan_file: PlanFile | None) -> None:
+    for field, value, wanted in (("version", version, "version"), ("plan_file", plan_file, "plan_file")):
+        if source == wanted and value is None:
+            raise ValidationFailedError(field, f"is needed with source {source}")
+        if source != wanted and value is not None:
+            raise ValidationFailedError(field, f"goes with source {wanted} only")
 
 
 async def _terms(

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts.tables import Account
 from control_plane.billing.what_if.tables import WhatIfJob, WhatIfResult
 from control_plane.catalog.tables import Plan
-from control_plane.foundation.errors import NotFoundError
+from control_plane.foundation.errors import ConflictError, NotFoundError
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 
 
@@ -30,6 +30,15 @@ class WhatIfSums:
     same: int
     not_sold: int
     refused_units: int
+
+
+class WhatIfNotDoneError(ConflictError):
+    """What a job has found so far is not what it will have found."""
+
+    def __init__(self, job_id: str, status: str) -> None:
+        words = "failed" if status == "failed" else "is still being worked out"
+        instead = "start another" if status == "failed" else "export it when it is done"
+        super().__init__("what_if_not_done", f"What-if {job_id} {words}: {instead}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

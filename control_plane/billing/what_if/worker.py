@@ -59,7 +59,7 @@ async def run_what_if(
 
 
 async def work_once(sessions: async_sessionmaker[AsyncSession], *, config: WhatIfConfig, now: datetime) -> bool:
-    """Work out one batch of the oldest job; says whether there was one."""
+    """Work out one batch of the oldest job; False where there is none, or where it is to be tried again."""
     statement = (
         select(WhatIfJob)
         .where(WhatIfJob.status == "queued")
@@ -81,7 +81,7 @@ async def work_once(sessions: async_sessionmaker[AsyncSession], *, config: WhatI
             if job.attempts >= MAX_ATTEMPTS:
                 job.status, job.finished_at = "failed", now
                 job.error = "It failed again and again; the server's log says why."
-            return True
+            return job.status == "failed"
         job.attempts = 0
         if last_id is None:
             job.status, job.finished_at = "done", now

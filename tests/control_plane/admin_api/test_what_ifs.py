@@ -28,6 +28,8 @@ async def customer(session):
 async def test_from_start_to_export(client: httpx.AsyncClient, client_of, sessions, customer):
     job = ok(await client.post("/admin/v1/what-if", json=DRAFT), 201)
     assert (job["status"], job["sums"]) == ("queued", {})
+    early = await client.get(f"/admin/v1/what-if/{job['id']}/export")
+    assert (early.status_code, early.json()["code"]) == (409, "what_if_not_done")
     while await work_once(sessions, config=WhatIfConfig(), now=NOW):
         pass
     reader = client_of("read_only")

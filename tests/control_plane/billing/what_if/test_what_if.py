@@ -16,7 +16,9 @@ from control_plane.catalog.model import PlanTerms, PriceTerms
 from control_plane.catalog.plan_file import parse_plan_file
 from control_plane.catalog.publishing import NoDraftError
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
+from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.operations import change_plan
+from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, a_subscription, an_account
@@ -24,7 +26,7 @@ from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan,
 SEP_1 = datetime(2026, 9, 1, tzinfo=UTC)
 OCT_1 = datetime(2026, 10, 1, tzinfo=UTC)
 NOW = datetime(2026, 11, 5, 10, 30, tzinfo=UTC)
-DAY = timedelta(days=1)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
 def flat(amount: str) -> PriceTerms:
@@ -143,6 +145,25 @@ class TestWhatIf:
         job_id = await run(session, sessions, draft=hard, months=1)
         assert await results(session, job_id) == {one.id: (1, 149_00, 40_00, 6_000)}
 
+    @pytest.mark.parametrize("limit", [{"quota_hard": True}, {"quota_cap_units": 4_000}])
+    async def test_what_add_ons_bring_is_not_refused(self, session: AsyncSession, sessions, limit: dict):
+        await a_published_plan(session, now=SEP_1, quota_units=100, **OLD)
+        await a_published_plan(session, now=SEP_1, code="more", position=1, kind="add_on", quota_units=1_000)
+        one, other = [await customer(session) for _ in range(2)]
+        await add_on(
+            session, subscription_id=one.id, add_on_code="more", quantity=2, actor=ACTOR, now=SEP_1 + MINUTE
+        )
+        await override_limits(session, subscription_id=other.id, quota_units=9_000, actor=ACTOR, now=SEP_1)
+        for subscription in (one, other):
+            uses(session, subscription, 10_000, at=OCT_1, phase=-1)
+        units = 4_000 if "quota_hard" in limit else 3_000
+        terms = PlanTerms(interval="month", currency="USD", quota_units=units, prices=(per_unit("0.01"),), **limit)
+        job_id = await run(session, sessions, draft=terms, months=1)
+        found = await results(session, job_id)
+        # 6,000 with what two of the add-on bring, $98.00 for these; 9,000 where the quota is its own
+        assert found[one.id][2:] == (60_00 + 98_00, 4_000)
+        assert found[other.id][2:] == (90_00, 1_000)
+
     async def test_terms_that_are_not_sold_in_a_currency_have_no_amount(self, session: AsyncSession, sessions):
         await a_published_plan(session, now=SEP_1, currency="EUR", prices=(flat("45.00"),))
         one = await customer(session, currency="EUR")
@@ -187,5 +208,11 @@ class TestWhatIf:
             await start_what_if(session, source="draft", **wanted)
         with pytest.raises(NotFoundError):
             await start_what_if(session, source="version", version=7, **wanted)
-        with pytest.raises(ValidationFailedError):
-            await start_what_if(session, source="plan_file", **wanted)
+        for source, options, field in (
+            ("plan_file", {}, "plan_file"),
+            ("version", {}, "version"),
+            ("draft", {"version": 1}, "version"),
+        ):
+            with pytest.raises(ValidationFailedError) as refused:
+                await start_what_if(session, source=source, **options, **wanted)
+            assert refused.value.field == field
