@@ -60,10 +60,11 @@ def time_ahead(
 def _part_of_day(start: datetime, end: datetime, day: datetime, hour_shares: Sequence[float]) -> float:
     first = min(max(start, day), day + DAY) - day
     last = min(max(end, day), day + DAY) - day
-    return max(0.0, _share_before(last, hour_shares) - _share_before(first, hour_shares))
+    return max(0.0, share_before(last, hour_shares) - share_before(first, hour_shares))
 
 
-def _share_before(time_of_day: timedelta, hour_shares: Sequence[float]) -> float:
+def share_before(time_of_day: timedelta, hour_shares: Sequence[float]) -> float:
+    """Return the part of a day's units that falls before a time of the day."""
     hours, rest = divmod(time_of_day / timedelta(hours=1), 1)
     whole = int(hours)
     return sum(hour_shares[:whole]) + (rest * hour_shares[whole] if rest else 0.0)

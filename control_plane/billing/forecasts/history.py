@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.billing.forecasts.days import EVEN, HOURS
+from control_plane.billing.forecasts.days import EVEN, HOURS, share_before
 from control_plane.foundation.clock import floor_day
 from control_plane.subscriptions.timeline import PhaseKind, Timeline
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
@@ -31,14 +31,16 @@ GROUP BY 1
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Units by meter of whole UTC days, the last one yesterday; `count` of them. `today`: units of today so far.
+    """Units by meter of whole UTC days, the last one yesterday; `count` of them.
 
-    `hour_shares`: the part of a day's quota units that falls on each UTC hour.
+    `lately`: units of the last time, `lately_days` of a day long: of today so far, or of all since the beginning
+    where no whole day lies between. `hour_shares`: the part of a day's quota units that falls on each UTC hour.
     """
 
     count: int
     days: dict[str, list[int]]
-    today: dict[str, int]
+    lately: dict[str, int]
+    lately_days: float
     hour_shares: Sequence[float]
 
 
@@ -46,29 +48,35 @@ async def usage_history(
     session: AsyncSession, timeline: Timeline, *, not_added: Collection[str], now: datetime
 ) -> History:
     """Return the days since the subscription began, or was last paused, at most 56; without meters `not_added`."""
-    today = floor_day(now)
-    first = max(today - DAYS_READ * DAY, _whole_day(_running_since(timeline, now)))
+    today, since = floor_day(now), _running_since(timeline, now)
+    first = max(today - DAYS_READ * DAY, _whole_day(since))
     count = max(0, (today - first) // DAY)
-    starts = [*(first + number * DAY for number in range(count)), today]
+    lately = today if count else floor_day(since)
+    starts = [*(first + number * DAY for number in range(count)), *_days(lately, today)]
     asked = [
         PhasePeriod(phase.id, timeline.account_id, day, day + DAY)
         for day in starts
         for phase in timeline.phases
-        if phase.starts_at < day + DAY and (phase.ends_at is None or phase.ends_at > day)
+        # a pause that ended within a day has parted what was used before it from what was used since
+        if phase.starts_at < day + DAY and (phase.ends_at is None or phase.ends_at > max(day, since))
     ]
     by_day: dict[str, dict[datetime, int]] = defaultdict(lambda: defaultdict(int))
     for (_, day), units in (await units_of_periods(session, asked)).items():
         for meter, used in units.items():
             if meter not in not_added:
                 by_day[meter][day] += max(0, used)
+    shares = await _hour_shares(session, timeline, since=max(first, today - DAYS_OF_HOURS * DAY), until=today)
     return History(
         count=count,
-        days={meter: [used.get(day, 0) for day in starts[:-1]] for meter, used in by_day.items()},
-        today={meter: used.get(today, 0) for meter, used in by_day.items()},
-        hour_shares=await _hour_shares(
-            session, timeline, since=max(first, today - DAYS_OF_HOURS * DAY), until=today
-        ),
+        days={meter: [used.get(day, 0) for day in starts[:count]] for meter, used in by_day.items()},
+        lately={meter: sum(used.get(day, 0) for day in starts[count:]) for meter, used in by_day.items()},
+        lately_days=share_before(now - today, shares) if count else (now - since) / DAY,
+        hour_shares=shares,
     )
+
+
+def _days(first: datetime, last: datetime) -> list[datetime]:
+    return [first + number * DAY for number in range((last - first) // DAY + 1)]
 
 
 def _running_since(timeline: Timeline, now: datetime) -> datetime:

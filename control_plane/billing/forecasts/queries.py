@@ -13,10 +13,13 @@ from control_plane.billing.forecasts.model import Forecast, MeterForecast, Quota
 from control_plane.billing.forecasts.projection import NOTHING_AHEAD, Rest, project, project_from_hours
 from control_plane.billing.model import QuotaProgress
 from control_plane.billing.period_facts import PeriodFacts, period_facts, quota_progress
+from control_plane.catalog.queries import plan_versions
 from control_plane.foundation.errors import ConflictError
 from control_plane.rating.versions import REQUESTS
 
 CASES = ("low", "likely", "high")
+# a pace is no pace of less than an hour
+LEAST_OF_DAY = 1 / 24
 
 
 class NothingToForecastError(ConflictError):
@@ -34,7 +37,7 @@ async def forecast(
 ) -> Forecast:
     """Return what the running billing period of an account's subscription will come to at its end.
 
-    Planned changes are in it; calls beyond a hard quota are not, since they are refused.
+    Planned changes are in it; calls beyond a hard quota, or the cap of one, are not, since they are refused.
 
     Raises:
         NotFoundError: no such account or API product. NotSubscribedError: never a subscription.
@@ -50,10 +53,11 @@ async def forecast(
     not_added = frozenset().union(*(terms.not_carried for terms in facts.terms.values()))
     history = await usage_history(session, timeline, not_added=not_added, now=now)
     ahead = time_ahead(facts.phases, now=now, until=until, hour_shares=history.hour_shares)
-    rests = _rests(history, ahead, now=now)
+    rests = _rests(history, ahead)
     quota, asked = quota_progress(facts, at=now), rests.get(REQUESTS, NOTHING_AHEAD)
-    if quota is not None and quota.hard and REQUESTS in rests:
-        rests = _served(rests, most=max(0, quota.quota_units - quota.used_units))
+    most = None if quota is None else await _most_units(session, facts, quota, now=now)
+    if quota is not None and most is not None and REQUESTS in rests:
+        rests = _served(rests, most=max(0, most - quota.used_units))
     so_far = sum(line.amount_minor for line in facts.lines())
     cases = {case: facts.lines(_units_at_end(facts, ahead, rests, case)) for case in CASES}
     amounts = {case: facts.amounts(lines) for case, lines in cases.items()}
@@ -80,6 +84,25 @@ async def forecast(
     )
 
 
+async def _most_units(
+    session: AsyncSession, facts: PeriodFacts, quota: QuotaProgress, *, now: datetime
+) -> int | None:
+    """Return the units above which calls are refused: a hard quota, or the cap of one that charges."""
+    if quota.hard:
+        return quota.quota_units
+    in_force = facts.timeline.phase_at(now)
+    if in_force is None:
+        return None
+    versions = await plan_versions(session, [in_force.plan_version_id])
+    plan_cap = versions[in_force.plan_version_id].quota_cap_units
+    cap = plan_cap if facts.own_cap_units is None else facts.own_cap_units
+    if cap is None:
+        return None
+    own = facts.timeline.own_quota_in(facts.period)
+    plan_quota = versions[in_force.plan_version_id].quota_units or 0
+    return quota.quota_units + max(0, cap - (plan_quota if own is None else own))
+
+
 def _sureness(rests: Mapping[str, Rest], history: History, *, used_units: int) -> Sureness:
     if not rests:
         return Sureness.NONE
@@ -89,21 +112,21 @@ def _sureness(rests: Mapping[str, Rest], history: History, *, used_units: int) -
     )
 
 
-def _rests(history: History, ahead: TimeAhead, *, now: datetime) -> dict[str, Rest]:
+def _rests(history: History, ahead: TimeAhead) -> dict[str, Rest]:
     """Return what is expected by meter; of a meter never used, nothing."""
-    of_day = sum(history.hour_shares[: now.hour]) + history.hour_shares[now.hour] * now.minute / 60
+    of_day = max(history.lately_days, LEAST_OF_DAY)
     found = {}
     for meter, days in history.days.items():
         rest = project(days, ahead=ahead.days)
         if rest is None:
-            rest = project_from_hours(history.today.get(meter, 0), of_day=max(of_day, 1 / 24), ahead=ahead.days)
+            rest = project_from_hours(history.lately.get(meter, 0), of_day=of_day, ahead=ahead.days)
         if rest is not None:
             found[meter] = rest
     return found
 
 
 def _served(rests: Mapping[str, Rest], *, most: int) -> dict[str, Rest]:
-    """Return what is left where calls beyond a hard quota are refused: of every meter as much less as of calls.
+    """Return what is left where calls beyond so many are refused: of every meter as much less as of calls.
 
     What is asked for by day stays as it is: it says when the quota is used up.
     """

@@ -12,6 +12,8 @@ from control_plane.billing.operations import set_spend_cap
 from control_plane.billing.queries import NotSubscribedError, preview_invoice
 from control_plane.catalog.model import PriceTerms
 from control_plane.subscriptions.operations import cancel, change_plan
+from control_plane.subscriptions.own_terms import override_limits
+from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
@@ -129,6 +131,19 @@ class TestForecast:
         assert found.subtotal.high == 200_00
         assert abs(found.quota.likely_at - (NOV_1 + 20 * DAY)) < timedelta(minutes=1)
 
+    async def test_nor_are_calls_beyond_the_cap_of_a_quota_that_charges(self, session: AsyncSession):
+        terms = {**STARTER, "quota_cap_units": 25_000}
+        subscription = await on_plan(session, **terms)
+        now = NOV_1 + 10 * DAY
+        uses(session, subscription, until=now)
+        found = await forecast_of(session, subscription, now=now)
+        assert found.meters[0].at_end.likely == 25_000
+        assert found.subtotal.high == 49_00 + 50_00
+        await override_limits(
+            session, subscription_id=subscription.id, quota_cap_units=26_000, actor=ACTOR, now=now
+        )
+        assert (await forecast_of(session, subscription, now=now)).meters[0].at_end.likely == 26_000
+
     async def test_planned_changes_are_in_it(self, session: AsyncSession):
         subscription = await on_plan(session)
         per_unit = PriceTerms(model="per_unit", meter="requests", params={"unit_amount": "0.02"})
@@ -177,6 +192,33 @@ class TestForecast:
         found = await forecast_of(session, subscription, now=now)
         assert (found.sureness, found.days_known) == (Sureness.LOW, 0)
         assert found.meters[0].at_end.low > 1000
+
+    @pytest.mark.parametrize(("day", "hour"), [(NOV_1, 20), (NOV_1 + DAY, 2)])
+    async def test_the_pace_of_a_first_day_is_since_it_began(self, session, day: datetime, hour: int):
+        subscription = await on_plan(session, at=NOV_1 + timedelta(hours=11))
+        now = day + timedelta(hours=hour)
+        uses(session, subscription, until=NOV_1 + timedelta(hours=13))
+        found = await forecast_of(session, subscription, now=now)
+        expected = 1000 + 1000 / ((now - subscription.started_at) / DAY) * ((found.until - now) / DAY)
+        assert (found.sureness, found.days_known) == (Sureness.LOW, 0)
+        assert found.meters[0].at_end.likely == pytest.approx(expected, abs=1)
+
+    async def test_a_first_hour_says_little_and_does_not_fail(self, session: AsyncSession):
+        subscription = await on_plan(session, at=NOV_1 + timedelta(hours=12))
+        uses(session, subscription, until=NOV_1 + timedelta(hours=13))
+        for minutes in (0, 1, 59):
+            now = subscription.started_at + timedelta(minutes=minutes)
+            found = await forecast_of(session, subscription, now=now)
+            assert found.meters[0].at_end.likely <= 1000 + 24 * 1000 * 30
+
+    async def test_what_was_used_before_a_pause_is_no_pace_after_it(self, session: AsyncSession):
+        subscription = await on_plan(session, at=NOV_1)
+        uses(session, subscription, until=NOV_1 + 9 * DAY)
+        of = {"subscription_id": subscription.id, "actor": ACTOR}
+        await pause(session, **of, now=NOV_1 + 8.75 * DAY)
+        await resume(session, **of, now=NOV_1 + 8.8 * DAY)
+        found = await forecast_of(session, subscription, now=NOV_1 + 8.9 * DAY)
+        assert (found.sureness, found.meters[0].at_end.likely) == (Sureness.NONE, 9_000)
 
     async def test_without_use_it_is_what_is_due_anyway(self, session: AsyncSession):
         subscription = await on_plan(session)
