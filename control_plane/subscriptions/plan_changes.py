@@ -2,6 +2,7 @@
 here commits.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +20,7 @@ from control_plane.subscriptions.offers import offered_version, require_change
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.queries import period_end
 from control_plane.subscriptions.records import bumped_subscription, facts, note_change
-from control_plane.subscriptions.segments import with_version
+from control_plane.subscriptions.segments import with_version, without_version
 from control_plane.subscriptions.tables import Subscription
 
 UNLIMITED = float("inf")
@@ -102,6 +103,31 @@ async def discard_change(
         session, subscription, action="subscription.change_discarded", before=before, actor=actor, now=now
     )
     return subscription
+
+
+async def take_change_back(
+    session: AsyncSession,
+    subscription: Subscription,
+    *,
+    plan_version_id: str,
+    begins: Collection[datetime],
+    actor: str,
+    now: datetime,
+) -> bool:
+    """Take back one change of a subscription, locked, to a version that was to begin at one of these moments.
+
+    Other planned changes stay. Says whether there was such a change.
+    """
+    planned = ahead(subscription, now)
+    staying = without_version(planned, plan_version_id, begins=begins)
+    if staying == planned:
+        return False
+    before = facts(subscription)
+    await rewrite(session, subscription, staying, at=now, now=now)
+    await note_change(
+        session, subscription, action="subscription.change_discarded", before=before, actor=actor, now=now
+    )
+    return True
 
 
 async def move(

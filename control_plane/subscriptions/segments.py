@@ -40,6 +40,20 @@ def with_version(segments: Sequence[Segment], plan_version_id: str) -> list[Segm
     return [replace(one, plan_version_id=plan_version_id) for one in segments]
 
 
+def without_version(
+    segments: Sequence[Segment], plan_version_id: str, *, begins: Collection[datetime]
+) -> list[Segment]:
+    """Return segments as if a version did not begin at one of these moments: what runs before it goes on."""
+    left: list[Segment] = []
+    leaving_out = False
+    for one in segments:
+        leaving_out = one.plan_version_id == plan_version_id and (
+            leaving_out or (bool(left) and one.starts_at in begins)
+        )
+        left.append(replace(one, plan_version_id=left[-1].plan_version_id) if leaving_out else one)
+    return left
+
+
 def with_kind(segments: Sequence[Segment], kind: PhaseKind) -> list[Segment]:
     return [replace(one, kind=kind) for one in segments]
 

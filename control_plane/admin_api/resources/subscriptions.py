@@ -30,6 +30,7 @@ from control_plane.admin_api.resources.subscription_forms import (
 from control_plane.admin_api.services import Now
 from control_plane.billing.discounts.new_plans import discount_new_plan
 from control_plane.billing.operations import require_cap_kept, require_cap_kept_by_quota
+from control_plane.billing.plan_moves.operations import discard_planned_move
 from control_plane.foundation.unset import UNSET
 from control_plane.subscriptions import operations, own_terms, plan_changes, queries, statuses, trials
 from control_plane.subscriptions.tables import Subscription
@@ -115,7 +116,11 @@ async def change_plan(
 async def discard_change(
     subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
 ) -> SubscriptionAnswer:
-    """Take a change of plan back that is planned for later. Without one nothing changes."""
+    """Take a change of plan back that is planned for later. Without one nothing changes.
+
+    Where a plan move has planned it, the subscription is excluded from that move.
+    """
+    await discard_planned_move(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     row = await plan_changes.discard_change(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     return await _kept_answer(session, row, now)
 

@@ -12,13 +12,22 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts.tables import Account
 from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, plan_cost
 from control_plane.billing.plan_impact import recurring_minor
-from control_plane.billing.plan_moves.model import Candidate, MonthlyCost, MoveTarget, MoveTime, reason_against
+from control_plane.billing.plan_moves.model import (
+    OPEN,
+    Candidate,
+    MonthlyCost,
+    MoveTarget,
+    MoveTime,
+    reason_against,
+)
+from control_plane.billing.plan_moves.tables import PlanMoveItem
 from control_plane.catalog.meter_queries import meters
 from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import PlanTerms
 from control_plane.catalog.queries import plan_versions, terms_of_version
 from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.foundation.clock import floor_hour
+from control_plane.foundation.db import is_any_of
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.offers import version_on_sale
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
@@ -67,6 +76,7 @@ async def move_candidates(
     found = []
     for chunk in _chunks(rows):
         lines = await timelines(session, [row.id for row in chunk])
+        taken = await _in_other_moves(session, lines)
         units = await _last_month(session, lines.values(), not_added=not_added, now=now)
         for row in chunk:
             timeline, version = lines[row.id], versions[row.plan_version_id]
@@ -89,9 +99,12 @@ async def move_candidates(
                         spend_cap_minor=row.spend_cap_minor,
                         fixed_minor=costs.fixed_minor(row.currency) if sold else 0,
                         effective_at=effective_at,
+                        in_another_move=row.id in taken,
                         now=now,
                     ),
-                    cost=costs.of(version.id, row.currency, units.get(row.id, {})) if sold else None,
+                    cost=costs.of(version.id, row.currency, units.get(row.id, {}), timeline.quota_override)
+                    if sold
+                    else None,
                 )
             )
     return found
@@ -123,22 +136,32 @@ def _concerned(scope: MoveScope, target: MoveTarget, now: datetime) -> Any:
     return statement.where(PlanVersion.version.in_(scope.from_versions)) if scope.from_versions else statement
 
 
+async def _in_other_moves(session: AsyncSession, subscription_ids: Collection[str]) -> set[str]:
+    statement = select(PlanMoveItem.subscription_id).where(
+        is_any_of(PlanMoveItem.subscription_id, subscription_ids), PlanMoveItem.status.in_(sorted(OPEN))
+    )
+    return set(await session.scalars(statement))
+
+
 class _Costs:
     """What versions cost a month before and after, each worked out once for the same use."""
 
     def __init__(self, before: Mapping[str, PlanTerms], after: PlanTerms) -> None:
         self._before = before
         self._after = after
-        self._known: dict[Any, tuple[int, int]] = {}
+        self._known: dict[Any, tuple[int, int]] = {}  # flat prices, and with use
 
     def fixed_minor(self, currency: str) -> int:
         """Return what a billing period costs unused."""
         return plan_cost(self._after.in_currency(currency), {}).amount_minor
 
-    def of(self, version_id: str, currency: str, units: Mapping[str, int]) -> MonthlyCost:
+    def of(
+        self, version_id: str, currency: str, units: Mapping[str, int], own_quota_units: int | None
+    ) -> MonthlyCost:
+        """Return them; a quota of the subscription's own stays when it is moved."""
         before = self._before[version_id]
-        recurring_before, month_before = self._of(version_id, before, currency, units)
-        recurring_after, month_after = self._of("", self._after, currency, units)
+        recurring_before, month_before = self._of(version_id, before, currency, units, own_quota_units)
+        recurring_after, month_after = self._of("", self._after, currency, units, own_quota_units)
         return MonthlyCost(
             recurring_before_minor=recurring_before,
             recurring_after_minor=recurring_after,
@@ -146,10 +169,12 @@ class _Costs:
             month_after_minor=month_after,
         )
 
-    def _of(self, key: str, terms: PlanTerms, currency: str, units: Mapping[str, int]) -> tuple[int, int]:
-        place = key, currency, tuple(sorted(units.items()))
+    def _of(
+        self, key: str, terms: PlanTerms, currency: str, units: Mapping[str, int], own_quota_units: int | None
+    ) -> tuple[int, int]:
+        place = key, currency, tuple(sorted(units.items())), own_quota_units
         if place not in self._known:
-            cost = plan_cost(terms.in_currency(currency), units)
+            cost = plan_cost(terms.in_currency(currency), units, own_quota_units=own_quota_units)
             self._known[place] = recurring_minor(terms, currency, 1), cost.monthly_minor(currency)
         return self._known[place]
 

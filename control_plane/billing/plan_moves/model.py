@@ -147,6 +147,7 @@ def reason_against(
     spend_cap_minor: int | None,
     fixed_minor: int,
     effective_at: datetime,
+    in_another_move: bool,
     now: datetime,
 ) -> Reason | None:
     """Return why a subscription cannot be moved, None where it can.
@@ -178,6 +179,7 @@ def reason_against(
             ends_at is not None and ends_at <= effective_at,
             Reason("subscription_ending", f"it ends on {ends_at:%Y-%m-%d}" if ends_at else ""),
         ),
+        (in_another_move, Reason("in_another_move", "another move waits for it")),
         (
             has_planned_change(timeline, now=now),
             Reason("change_planned", "the customer has a change of plan planned already"),
@@ -190,6 +192,13 @@ def reason_against(
         ),
     )
     return next((reason for holds, reason in reasons if holds), None)
+
+
+def moments_of(effective_at: datetime, *, trial_ends_at: datetime | None) -> tuple[datetime, ...]:
+    """Return when a planned move may begin: as planned, or at the end of a trial that was made longer since."""
+    if trial_ends_at is None or trial_ends_at <= effective_at:
+        return (effective_at,)
+    return effective_at, trial_ends_at
 
 
 def has_planned_change(timeline: Timeline, *, now: datetime) -> bool:

@@ -1,7 +1,7 @@
 """Scheduling moves of many subscriptions, and taking them back. Nothing here commits."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,11 +21,10 @@ from control_plane.billing.plan_moves.model import (
     NotOpenError,
 )
 from control_plane.billing.plan_moves.tables import PlanMove, PlanMoveItem
-from control_plane.billing.plan_moves.undoing import take_back
+from control_plane.billing.plan_moves.undoing import TakenBack, take_back
 from control_plane.catalog.queries import plan
 from control_plane.foundation.audit import record_change
 from control_plane.foundation.clock import floor_ms
-from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import NotFoundError, ValidationFailedError
 from control_plane.foundation.ids import new_id
 
@@ -56,7 +55,6 @@ async def schedule_move(
     from_plan = await plan(session, scope.from_plan)
     target = await target_of(session, scope.to_plan)
     candidates = await move_candidates(session, scope, target=target, when=when, now=now)
-    taken = await _in_other_moves(session, [one.subscription_id for one in candidates])
     move = PlanMove(
         id=new_id("mov", now),
         from_plan_id=from_plan.id,
@@ -73,10 +71,7 @@ async def schedule_move(
     excluded = exclude or {}
     if unknown := sorted(set(excluded) - {one.subscription_id for one in candidates}):
         raise ValidationFailedError("exclude", f"{unknown[0]} is not on any of the versions to move from")
-    rows = [
-        _row(one, move, target, excluded=excluded.get(one.subscription_id), taken=one.subscription_id in taken)
-        for one in candidates
-    ]
+    rows = [_row(one, move, target, excluded=excluded.get(one.subscription_id)) for one in candidates]
     if not any(row["status"] == ItemStatus.WAITING for row in rows):
         raise NobodyToMoveError
     session.add(move)
@@ -124,12 +119,45 @@ async def exclude_from_move(
         raise NotOpenError(subscription_id, item.status)
     move = await session.get_one(PlanMove, move_id)
     if item.status == ItemStatus.PLANNED:
-        await take_back(session, item, plan_version_id=move.plan_version_id, actor=actor, now=now)
+        taken = await take_back(session, item, plan_version_id=move.plan_version_id, actor=actor, now=now)
+        if taken is TakenBack.BEGUN:
+            raise NotOpenError(subscription_id, ItemStatus.MOVED)
+    await _exclude(session, move, item, reason=reason, actor=actor, now=now)
+    return item
+
+
+async def discard_planned_move(
+    session: AsyncSession, *, subscription_id: str, actor: str, now: datetime
+) -> PlanMoveItem | None:
+    """Exclude a subscription whose planned change, which somebody discards, is that of a move; else do nothing.
+
+    Raises:
+        NotFoundError: no such subscription.
+    """
+    now = floor_ms(now)
+    statement = select(PlanMoveItem).where(
+        PlanMoveItem.subscription_id == subscription_id,
+        PlanMoveItem.status == ItemStatus.PLANNED.value,
+        PlanMoveItem.effective_at > now,
+    )
+    item = (await session.scalars(statement.with_for_update())).one_or_none()
+    if item is None:
+        return None
+    move = await session.get_one(PlanMove, item.move_id)
+    taken = await take_back(session, item, plan_version_id=move.plan_version_id, actor=actor, now=now)
+    if taken is not TakenBack.YES:
+        return None
+    await _exclude(session, move, item, reason="the planned change was discarded", actor=actor, now=now)
+    return item
+
+
+async def _exclude(
+    session: AsyncSession, move: PlanMove, item: PlanMoveItem, *, reason: str, actor: str, now: datetime
+) -> None:
     item.status, item.reason_code, item.reason = ItemStatus.EXCLUDED.value, "excluded", reason
     item.updated_at = now
-    after = {"subscription_id": subscription_id, "reason": reason}
+    after = {"subscription_id": item.subscription_id, "reason": reason}
     await _record(session, move, "plan_move.excluded", after=after, actor=actor, now=now)
-    return item
 
 
 async def locked_move(session: AsyncSession, move_id: str) -> PlanMove:
@@ -145,23 +173,12 @@ async def locked_move(session: AsyncSession, move_id: str) -> PlanMove:
     return found
 
 
-async def _in_other_moves(session: AsyncSession, subscription_ids: Collection[str]) -> set[str]:
-    statement = select(PlanMoveItem.subscription_id).where(
-        is_any_of(PlanMoveItem.subscription_id, subscription_ids), PlanMoveItem.status.in_(sorted(OPEN))
-    )
-    return set(await session.scalars(statement))
-
-
-def _row(
-    one: Candidate, move: PlanMove, target: MoveTarget, *, excluded: str | None, taken: bool
-) -> dict[str, Any]:
+def _row(one: Candidate, move: PlanMove, target: MoveTarget, *, excluded: str | None) -> dict[str, Any]:
     status, code, reason = ItemStatus.WAITING, "", ""
     if excluded is not None:
         status, code, reason = ItemStatus.EXCLUDED, "excluded", excluded or "excluded when the move was scheduled"
     elif one.cannot is not None:
         status, code, reason = ItemStatus.SKIPPED, one.cannot.code, one.cannot.text
-    elif taken:
-        status, code, reason = ItemStatus.SKIPPED, "in_another_move", "another move waits for it"
     cost = one.cost
     return {
         "move_id": move.id,

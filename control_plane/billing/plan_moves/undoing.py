@@ -1,26 +1,41 @@
 """Taking back a move that was planned for one subscription."""
 
 from datetime import datetime
+from enum import Enum, auto
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.plan_moves.model import moments_of
 from control_plane.billing.plan_moves.tables import PlanMoveItem
-from control_plane.subscriptions.plan_changes import discard_change
-from control_plane.subscriptions.records import SubscriptionOverError
-from control_plane.subscriptions.timelines import timeline
+from control_plane.subscriptions.phases import ahead
+from control_plane.subscriptions.plan_changes import take_change_back
+from control_plane.subscriptions.records import SubscriptionOverError, bumped_subscription
+
+
+class TakenBack(Enum):
+    """`NOT_THERE`: the customer has put something else in its place. `BEGUN`: too late, it is in force."""
+
+    YES = auto()
+    NOT_THERE = auto()
+    BEGUN = auto()
 
 
 async def take_back(
     session: AsyncSession, item: PlanMoveItem, *, plan_version_id: str, actor: str, now: datetime
-) -> None:
-    """Drop the planned phase of a move, unless the customer has put another change in its place."""
-    found = await timeline(session, item.subscription_id)
-    is_ours = any(
-        phase.plan_version_id == plan_version_id and phase.starts_at == item.effective_at for phase in found.phases
-    )
-    if not is_ours:
-        return
+) -> TakenBack:
+    """Drop the planned change of a move. What the customer has planned, in its place or for later, stays."""
     try:
-        await discard_change(session, subscription_id=item.subscription_id, actor=actor, now=now)
+        _, subscription = await bumped_subscription(session, item.subscription_id, now)
     except SubscriptionOverError:
-        return  # with the subscription all that was planned is gone
+        return TakenBack.NOT_THERE  # with the subscription all that was planned is gone
+    if ahead(subscription, now)[0].plan_version_id == plan_version_id:
+        return TakenBack.BEGUN
+    found = await take_change_back(
+        session,
+        subscription,
+        plan_version_id=plan_version_id,
+        begins=moments_of(item.effective_at, trial_ends_at=subscription.trial_ends_at),
+        actor=actor,
+        now=now,
+    )
+    return TakenBack.YES if found else TakenBack.NOT_THERE

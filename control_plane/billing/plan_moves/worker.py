@@ -9,7 +9,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.billing.plan_moves import metrics
-from control_plane.billing.plan_moves.steps import finish_moves, note_begun, plan_waiting, take_back_canceled
+from control_plane.billing.plan_moves.steps import (
+    finish_moves,
+    note_begun,
+    plan_waiting,
+    take_back_canceled,
+    wait_again,
+)
 from control_plane.foundation.clock import floor_ms, utc_now
 from control_plane.foundation.rounds import repeat
 
@@ -43,7 +49,7 @@ async def run_plan_moves(
 async def move_once(sessions: async_sessionmaker[AsyncSession], *, config: PlanMovesConfig, now: datetime) -> int:
     """Do each step for a batch, in a transaction of its own; returns how many subscriptions were worked on."""
     done = 0
-    for step in (take_back_canceled, plan_waiting, note_begun):
+    for step in (take_back_canceled, wait_again, plan_waiting, note_begun):
         async with sessions() as session, session.begin():
             done += await step(session, now=now, limit=config.at_once)
     async with sessions() as session, session.begin():

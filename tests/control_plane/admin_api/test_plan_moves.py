@@ -3,6 +3,8 @@
 import httpx
 import pytest
 
+from control_plane.billing.plan_moves.worker import PlanMovesConfig, move_once
+from tests.control_plane.admin_api.conftest import NOW
 from tests.control_plane.admin_api.test_resources import YAML, ok, subscribed
 
 __all__ = ["subscribed"]  # a fixture
@@ -38,6 +40,15 @@ class TestPlanMoves:
         assert (await client.post(f"{url}/exclude", json=excluded)).status_code == 409
         assert ok(await client.post(f"{url}/cancel"))["status"] == "canceling"
         assert ok(await client.get(url))["status"] == "canceling"
+
+    async def test_discarding_the_planned_change_excludes(
+        self, client: httpx.AsyncClient, sessions, outdated: dict
+    ):
+        made = ok(await client.post("/admin/v1/plan-moves", json=MOVE), 201)
+        await move_once(sessions, config=PlanMovesConfig(), now=NOW)
+        answer = ok(await client.post(f"/admin/v1/subscriptions/{outdated['id']}/discard-change"))
+        assert len(answer["phases"]) == 1
+        assert ok(await client.get(f"/admin/v1/plan-moves/{made['id']}"))["counts"] == {"excluded": 1}
 
     async def test_refusals(self, client: httpx.AsyncClient, client_of, outdated: dict):
         soon = await client.post("/admin/v1/plan-moves", json={**MOVE, "at": "2026-12-01T00:00:00Z"})

@@ -1,123 +1,47 @@
-"""Moving many subscriptions: who is moved when, who is not and why, and what is left after a change of mind."""
-
-from datetime import UTC, datetime, timedelta
+"""Moving many subscriptions: who is moved when, who is not and why."""
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.operations import set_spend_cap
 from control_plane.billing.plan_moves.candidates import MoveScope
-from control_plane.billing.plan_moves.model import MoveTime, NobodyToMoveError, NoticeTooShortError, NotOpenError
-from control_plane.billing.plan_moves.operations import cancel_move, exclude_from_move, schedule_move
+from control_plane.billing.plan_moves.model import MoveTime, NobodyToMoveError, NoticeTooShortError
 from control_plane.billing.plan_moves.queries import items_page, move_report, preview_move
-from control_plane.billing.plan_moves.tables import PlanMoveItem
 from control_plane.billing.plan_moves.worker import PlanMovesConfig, move_once
 from control_plane.catalog.model import PriceTerms
 from control_plane.subscriptions.operations import cancel, change_plan
-from control_plane.subscriptions.tables import Subscription
-from control_plane.subscriptions.timelines import timelines
-from control_plane.usage.tables import UsageHourly
+from control_plane.subscriptions.own_terms import override_limits
+from tests.control_plane.billing.plan_moves.moving import (
+    AT_DATE,
+    AT_PERIOD_END,
+    DAY,
+    DEC_1,
+    DEC_10,
+    JAN_1,
+    NOV_1,
+    NOW,
+    OLD,
+    SCOPE,
+    customers,
+    flat,
+    old_and_new,
+    outcome,
+    schedule,
+    usage,
+    versions_of,
+    work,
+)
 from tests.control_plane.builders import (
     ACTOR,
     a_new_version,
     a_published_plan,
-    a_subscription,
-    an_account,
-    audit_of,
 )
-
-NOV_1 = datetime(2026, 11, 1, tzinfo=UTC)
-NOW = datetime(2026, 11, 5, 10, 30, tzinfo=UTC)
-DEC_1 = datetime(2026, 12, 1, tzinfo=UTC)
-DEC_10 = datetime(2026, 12, 10, tzinfo=UTC)
-JAN_1 = datetime(2027, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-SCOPE = MoveScope(from_plan="starter", to_plan="starter")
-AT_PERIOD_END = MoveTime(timing="period_end", at=DEC_10, notice_days=30)
-AT_DATE = MoveTime(timing="date", at=DEC_10, notice_days=30)
-WORKER = PlanMovesConfig(at_once=2)
-
-
-def flat(amount: str) -> PriceTerms:
-    return PriceTerms(model="flat", meter=None, params={"amount": amount})
-
-
-def per_unit(amount: str) -> PriceTerms:
-    return PriceTerms(model="per_unit", meter="requests", params={"unit_amount": amount})
-
-
-OLD = {"prices": (flat("49.00"), per_unit("0.01"))}
-NEW = {"prices": (flat("59.00"), per_unit("0.005"))}
-
-
-async def customers(session: AsyncSession, count: int = 1, **options) -> list[Subscription]:
-    return [
-        await a_subscription(session, await an_account(session, now=NOV_1, **options), now=NOV_1)
-        for _ in range(count)
-    ]
-
-
-async def old_and_new(session: AsyncSession, count: int = 1) -> list[Subscription]:
-    """Customers of the old version, and the new one on sale."""
-    await a_published_plan(session, now=NOV_1, **OLD)
-    found = await customers(session, count)
-    await a_new_version(session, now=NOV_1, **NEW)
-    return found
-
-
-async def schedule(session: AsyncSession, *, when: MoveTime = AT_PERIOD_END, **options) -> str:
-    move = await schedule_move(session, **{"scope": SCOPE, "when": when, "actor": ACTOR, "now": NOW, **options})
-    await session.commit()
-    return move.id
-
-
-async def work(sessions: async_sessionmaker[AsyncSession], *, now: datetime) -> None:
-    for _ in range(20):
-        if not await move_once(sessions, config=WORKER, now=now):
-            return
-    raise AssertionError("the worker never comes to an end")
-
-
-async def outcome(session: AsyncSession, move_id: str) -> dict[str, tuple[str, str]]:
-    rows = await session.execute(
-        select(PlanMoveItem.subscription_id, PlanMoveItem.status, PlanMoveItem.reason_code).where(
-            PlanMoveItem.move_id == move_id
-        )
-    )
-    return {row[0]: (row[1], row[2]) for row in rows}
-
-
-async def versions_of(session: AsyncSession, subscription: Subscription) -> list[tuple[str, datetime]]:
-    found = (await timelines(session, [subscription.id]))[subscription.id]
-    return [(phase.plan_version_id, phase.starts_at) for phase in found.phases]
 
 
 class TestPreview:
     async def test_says_who_would_pay_what(self, session: AsyncSession):
         (first, second) = await old_and_new(session, 2)
-        session.add(
-            UsageHourly(
-                account_id=second.account_id,
-                hour=NOV_1 + DAY,
-                phase_id=second.phases[0].id,
-                product="weather",
-                mode="live",
-                key_id="key_1",
-                endpoint="GET /v1/current",
-                status=200,
-                outcome="served",
-                calls=10_000,
-                units=10_000,
-                billable_calls=10_000,
-                billable_units=10_000,
-                bytes_in=0,
-                bytes_out=0,
-                latency_ms_sum=0,
-                gateway_ms_sum=0,
-                revision=1,
-            )
-        )
+        session.add(usage(second, 10_000, hour=NOV_1 + DAY))
         await session.flush()
         found = await preview_move(session, scope=SCOPE, when=AT_PERIOD_END, now=NOW)
         costs = {
@@ -154,6 +78,26 @@ class TestPreview:
             moved.id: None,
         }
         assert found.movable == 1
+
+    async def test_says_who_waits_for_another_move(self, session: AsyncSession, sessions):
+        await old_and_new(session, 2)
+        await schedule(session)
+        await move_once(sessions, config=PlanMovesConfig(at_once=1), now=NOW)  # one is planned, one waits
+        found = await preview_move(session, scope=SCOPE, when=AT_PERIOD_END, now=NOW)
+        assert [one.cannot.code for one in found.candidates] == ["in_another_move"] * 2
+        assert (found.movable, found.totals) == (0, {})
+
+    async def test_reckons_with_quotas_of_their_own(self, session: AsyncSession):
+        prices = (PriceTerms(model="overage", meter="requests", params={"included": 100, "unit_amount": "0.01"}),)
+        await a_published_plan(session, now=NOV_1, quota_units=100, prices=prices)
+        (one,) = await customers(session)
+        await override_limits(session, subscription_id=one.id, quota_units=9_000, actor=ACTOR, now=NOV_1)
+        await a_new_version(session, now=NOV_1, quota_units=100, prices=(flat("5.00"), *prices))
+        session.add(usage(one, 10_000, hour=NOV_1 + DAY))
+        await session.flush()
+        (found,) = (await preview_move(session, scope=SCOPE, when=AT_PERIOD_END, now=NOW)).candidates
+        # 1,000 above the 9,000 that invoices include, in place of 9,900 above the plan's 100
+        assert (found.cost.month_before_minor, found.cost.month_after_minor) == (10_00, 15_00)
 
     async def test_takes_only_the_versions_asked_for(self, session: AsyncSession):
         (first,) = await old_and_new(session)
@@ -258,44 +202,3 @@ class TestMove:
         second = await schedule(session)
         statuses = sorted((await outcome(session, second)).values())
         assert statuses == [("skipped", "in_another_move"), ("waiting", "")]
-
-
-class TestTakingBack:
-    async def test_cancelling_leaves_everybody_as_before(self, session: AsyncSession, sessions):
-        found = await old_and_new(session, 3)
-        move_id = await schedule(session)
-        await move_once(sessions, config=WORKER, now=NOW)  # two of three are planned
-        await cancel_move(session, move_id=move_id, actor=ACTOR, now=NOW)
-        await session.commit()
-        await work(sessions, now=NOW)
-        session.expunge_all()
-        report = await move_report(session, move_id)
-        assert (report.counts, report.move.status) == ({"canceled": 3}, "canceled")
-        assert [len(await versions_of(session, one)) for one in found] == [1, 1, 1]
-        actions = [row.action for row in await audit_of(session, move_id)]
-        assert actions == ["plan_move.scheduled", "plan_move.canceled"]
-
-    async def test_who_objects_stays(self, session: AsyncSession, sessions):
-        one, other = await old_and_new(session, 2)
-        move_id = await schedule(session)
-        await work(sessions, now=NOW)
-        objection = {"move_id": move_id, "subscription_id": one.id, "reason": "objected", "actor": ACTOR}
-        await exclude_from_move(session, **objection, now=NOW + DAY)
-        await session.commit()
-        await work(sessions, now=JAN_1)
-        assert await outcome(session, move_id) == {one.id: ("excluded", "excluded"), other.id: ("moved", "")}
-        assert len(await versions_of(session, one)) == 1
-        with pytest.raises(NotOpenError):
-            await exclude_from_move(session, **objection, now=JAN_1)
-
-    async def test_a_change_the_customer_planned_outlives_the_move(self, session: AsyncSession, sessions):
-        (one,) = await old_and_new(session)
-        await a_published_plan(session, now=NOV_1, code="growth", position=1, prices=(flat("199.00"),))
-        move_id = await schedule(session)
-        await work(sessions, now=NOW)
-        planned = {"plan_code": "growth", "effective_at": DEC_1, "actor": ACTOR, "now": NOW}
-        await change_plan(session, subscription_id=one.id, **planned)
-        await cancel_move(session, move_id=move_id, actor=ACTOR, now=NOW)
-        await session.commit()
-        await work(sessions, now=NOW)
-        assert (await versions_of(session, one))[-1][1] == DEC_1
