@@ -4,7 +4,6 @@ A wrong field is named in `errors`. Nothing of the input, no stack and no SQL ev
 in the log under the same `request_id`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +20,7 @@ from starlette.exceptions import HTTPException
 from structlog.contextvars import get_contextvars
 
 from control_plane.admin_api.history import HistoryBusyError, HistoryUnavailableError
+from control_plane.admin_api.pattern_words import pattern_words
 from control_plane.foundation.errors import (
     ConflictError,
     KmError,
@@ -58,12 +58,6 @@ _WORDS = {
     "model_attributes_type": "must be a JSON object",
     "dict_type": "must be a JSON object",
     "string_unicode": "must be valid Unicode text",
-}
-
-_ID_PATTERN = re.compile(r"\^([a-z]+)_\[")
-_PATTERN_WORDS = {
-    "^[A-Z]{3}$": "must be an ISO 4217 code such as USD",
-    "^[a-z][a-z0-9_-]{0,47}$": "must be a code: a letter, then letters, digits, _ or -, all lower case",
 }
 
 log = structlog.stdlib.get_logger(__name__)
@@ -154,19 +148,11 @@ def _field_problem(problem: Mapping[str, Any]) -> FieldProblem:
     message: str = problem["msg"]
     words = (
         _WORDS.get(problem["type"])
-        or _pattern_words(problem)
+        or pattern_words(problem.get("ctx", {}).get("pattern", ""))
         or message.removeprefix("Value error, ").removeprefix("Input ")
     )
     words = words.replace("should ", "must ", 1)
     return FieldProblem(field=field_path(location), message=words[:1].lower() + words[1:])
-
-
-def _pattern_words(problem: Mapping[str, Any]) -> str | None:
-    """Return what a pattern asks for, in words, where there are any."""
-    pattern = problem.get("ctx", {}).get("pattern", "")
-    if found := _ID_PATTERN.match(pattern):
-        return f"must be an id: {found[1]}_ and 26 letters and digits"
-    return _PATTERN_WORDS.get(pattern)
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:

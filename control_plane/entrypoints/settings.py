@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from control_plane.usage.ingest.model import MAX_EVENTS
@@ -257,13 +258,17 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        lines = [_told(found["loc"], found["msg"]) for found in error.errors(include_url=False)]
+        lines = [_told(found) for found in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from error
 
 
-def _told(place: tuple[int | str, ...], message: str) -> str:
-    # what is wrong with several together has no place of its own, and names them itself
-    return f"KM_{str(place[0]).upper()}: {message}" if place else message.removeprefix("Value error, ")
+def _told(found: ErrorDetails) -> str:
+    if not found["loc"]:  # what is wrong with several together has no place of its own, and names them itself
+        return found["msg"].removeprefix("Value error, ")
+    name, message = str(found["loc"][0]), found["msg"]
+    if found["type"] == "string_pattern_mismatch":
+        message = f"does not look right. It is: {Settings.model_fields[name].description}"
+    return f"KM_{name.upper()}: {message}"
 
 
 def _checked_url(text: str) -> str:

@@ -70,7 +70,8 @@ class Timeline:
 
     `ends_at` may lie ahead. Billed periods begin at `anchor_at` (see foundation.period). `unused_time`: whether
     what was paid in advance for the time after an early end is `kept` or `credited`. `quota_override` is in force
-    now; what a billing period is rated by is `own_quota_in`.
+    now; what a billing period is rated by is `own_quota_in`. `quota_cap_override`: where a quota that charges
+    refuses, in place of the plan's cap.
     """
 
     subscription_id: str
@@ -87,6 +88,7 @@ class Timeline:
     billed_by: str
     quota_override: int | None
     phases: tuple[TimelinePhase, ...]
+    quota_cap_override: int | None = None
     earlier_quotas: tuple[EarlierQuota, ...] = ()
 
     def period_at(self, moment: datetime) -> BillingPeriod:

@@ -130,6 +130,7 @@ def _timeline(row: Row[Any], phases: Sequence[Row[Any]], add_ons: Sequence[Row[A
         unused_time=row.unused_time,
         billed_by=row.billed_by,
         quota_override=row.overrides.get("quota_units"),
+        quota_cap_override=row.overrides.get("quota_cap_units"),
         earlier_quotas=earlier_quotas(row.overrides),
         phases=tuple(made),
     )

@@ -32,7 +32,6 @@ from control_plane.admin_api.pages.rendering import page_response
 from control_plane.admin_api.services import Given, Now
 from control_plane.billing.credit_notes.queries import notes_of_invoice
 from control_plane.billing.documents.html import render_html
-from control_plane.billing.documents.pdf import render_pdf
 from control_plane.billing.documents.reading import document_of_invoice
 from control_plane.billing.invoices import queries
 from control_plane.billing.invoices.tables import Invoice
@@ -84,6 +83,8 @@ async def get_invoice_pdf(invoice_id: InvoiceId, session: Database, services: Gi
     document = await document_of_invoice(
         session, invoice_id=invoice_id, seller=services.invoice_terms.seller, now=now
     )
+    from control_plane.billing.documents.pdf import render_pdf  # half a second: not at every start
+
     content = await asyncio.to_thread(render_pdf, document, fonts=services.pdf_fonts)
     return pdf_response(content, document.number or invoice_id)
 

@@ -19,7 +19,6 @@ from control_plane.billing.credit_notes import operations, queries
 from control_plane.billing.credit_notes.model import CreditedLine
 from control_plane.billing.credits.model import read_amount
 from control_plane.billing.documents.html import render_html
-from control_plane.billing.documents.pdf import render_pdf
 from control_plane.billing.documents.reading import document_of_credit_note
 from control_plane.billing.invoices.queries import invoice as invoice_by_id
 
@@ -92,6 +91,8 @@ async def get_credit_note_html(credit_note_id: CreditNoteId, session: Database) 
 async def get_credit_note_pdf(credit_note_id: CreditNoteId, session: Database, services: Given) -> Response:
     """Return a credit note as a file."""
     document = await document_of_credit_note(session, credit_note_id)
+    from control_plane.billing.documents.pdf import render_pdf  # half a second: not at every start
+
     content = await asyncio.to_thread(render_pdf, document, fonts=services.pdf_fonts)
     return pdf_response(content, document.number)
 

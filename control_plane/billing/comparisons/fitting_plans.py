@@ -36,6 +36,17 @@ class Demand:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class OwnQuota:
+    """A quota of the subscription's own, and the cap of one that charges: they stand in place of every plan's."""
+
+    units: int | None = None
+    cap_units: int | None = None
+
+
+NOT_OWN = OwnQuota()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """A plan that anybody may take today."""
@@ -111,25 +122,21 @@ def _preference(offer: Offer, judged: JudgedOffer) -> tuple[Any, ...]:
     return rank, judged.amount_minor or 0, *size, offer.position, offer.code
 
 
-def most_units(terms: PlanTerms, *, own_quota_units: int | None = None) -> int | None:
-    """Return the quota units above which calls are refused in a billing period, None for no such bound.
-
-    `own_quota_units`: the subscription's own quota, which stands in place of a plan's.
-    """
-    quota = terms.quota_units if own_quota_units is None else own_quota_units
-    if terms.quota_hard or quota is None or terms.quota_cap_units is None:
-        return quota if terms.quota_hard else terms.quota_cap_units
-    return max(terms.quota_cap_units, quota)
+def most_units(terms: PlanTerms, own: OwnQuota = NOT_OWN) -> int | None:
+    """Return the quota units above which calls are refused in a billing period, None for no such bound."""
+    quota = terms.quota_units if own.units is None else own.units
+    cap = terms.quota_cap_units if own.cap_units is None else own.cap_units
+    if terms.quota_hard or quota is None or cap is None:
+        return quota if terms.quota_hard else None
+    return max(cap, quota)
 
 
-def why_refused(
-    terms: PlanTerms, *, held: PlanTerms | None, demand: Demand, own_quota_units: int | None = None
-) -> str:
+def why_refused(terms: PlanTerms, *, held: PlanTerms | None, demand: Demand, own: OwnQuota = NOT_OWN) -> str:
     """Say in words why terms would have refused calls, '' where not; `held`: the terms now, None for nothing."""
     missing = sorted(set(held.entitlements).difference(terms.entitlements)) if held else []
     if missing:
         return f"lacks {', '.join(missing)}"
-    most = most_units(terms, own_quota_units=own_quota_units)
+    most = most_units(terms, own)
     if most is not None and in_period(demand.units.get(REQUESTS_METER, 0), terms) > most:
         return f"refuses above {most:,} units"
     if held and demand.rate_limited_calls and not _is_wider(terms, held):

@@ -6,7 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get, pages, post
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
+from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_json, print_rows
 
 app = typer.Typer(help="Balances: what accounts have to their credit.", no_args_is_help=True)
 COLUMNS = ("created_at", "kind", "amount.text", "balance.text", "reason", "invoice_id", "author")
@@ -34,7 +34,7 @@ def entries(
     print_rows(pages(f"/accounts/{account}/balance/entries", at_most=at_most), COLUMNS, as_json=as_json)
 
 
-@app.command("adjust", context_settings={"ignore_unknown_options": True})
+@app.command("adjust", context_settings=TAKES_AMOUNTS)
 def adjust(
     account: AccountArgument,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 5.00; below 0, like -5.00, takes away.")],

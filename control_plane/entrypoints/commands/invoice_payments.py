@@ -6,7 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.client import pages, post
 from control_plane.entrypoints.commands.invoice_reading import AtMost, InvoiceArgument, print_invoice
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_rows
 
 app = typer.Typer()
 NOTE_COLUMNS = ("id", "number", "invoice_id", "reason", "total.text", "created_at")
@@ -58,7 +58,7 @@ def pay(
     print_invoice(post(f"/invoices/{invoice}/pay", body), as_json=as_json)
 
 
-@app.command("refund")
+@app.command("refund", context_settings=TAKES_AMOUNTS)
 def refund(
     invoice: InvoiceArgument,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 49.00.")],

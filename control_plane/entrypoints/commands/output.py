@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+# for commands that take an amount: -5 is one, too, and the server says whether it can be used here
+TAKES_AMOUNTS = {"ignore_unknown_options": True}
 Row = Mapping[str, Any]
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d)(:\d\d)\.\d{3}Z")
 

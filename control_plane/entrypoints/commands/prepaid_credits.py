@@ -6,7 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import get, pages, post
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_rows
 
 app = typer.Typer(help="Prepaid credits: what accounts have paid ahead, or were given.", no_args_is_help=True)
 BALANCE_COLUMNS = ("currency", "available.text", "undrawn.text", "reserved.text", "later.text")
@@ -42,7 +42,7 @@ def balance(account: AccountArgument, *, as_json: AsJson = False) -> None:
     print_rows(get(f"/accounts/{account}/credits")["items"], BALANCE_COLUMNS, as_json=as_json)
 
 
-@app.command("grant")
+@app.command("grant", context_settings=TAKES_AMOUNTS)
 def grant(
     account: AccountArgument,
     amount: AmountArgument,
@@ -72,7 +72,7 @@ def grant(
     print_fields(post(f"/accounts/{account}/credits/grants", body), GRANT_FIELDS, as_json=as_json)
 
 
-@app.command("sell")
+@app.command("sell", context_settings=TAKES_AMOUNTS)
 def sell(
     account: AccountArgument,
     amount: AmountArgument,
@@ -123,7 +123,7 @@ def revoke(grant_id: GrantArgument, *, as_json: AsJson = False) -> None:
     print_fields(post(f"/credits/grants/{grant_id}/revoke"), GRANT_FIELDS, as_json=as_json)
 
 
-@app.command("reserve")
+@app.command("reserve", context_settings=TAKES_AMOUNTS)
 def reserve(
     account: AccountArgument,
     amount: AmountArgument,
@@ -139,7 +139,7 @@ def reserve(
     print_fields(answer, RESERVATION_FIELDS, as_json=as_json)
 
 
-@app.command("settle")
+@app.command("settle", context_settings=TAKES_AMOUNTS)
 def settle(reservation: ReservationArgument, amount: AmountArgument, *, as_json: AsJson = False) -> None:
     """Draw what it came to; the rest goes back."""
     answer = post(f"/credits/reservations/{reservation}/settle", {"amount": amount})

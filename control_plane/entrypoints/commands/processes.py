@@ -1,6 +1,9 @@
 """`km serve`, `km api`, `km worker`: the processes of the control plane."""
 
 import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,23 +25,37 @@ def serve(*, port: Port = None, upgrade: Upgrade = False, log_level: LogLevel = 
     Settings come from the environment: KM_DATABASE_URL, KM_REDIS_URL, KM_CLICKHOUSE_DSN, KM_GATEWAY_SECRET and
     others. Listens on KM_HOST (127.0.0.1) and KM_PORT (8090).
     """
-    from control_plane.entrypoints.server import SERVE
+    with _collecting_nothing():
+        from control_plane.entrypoints.server import SERVE
 
     _run(SERVE, port=port, upgrade=upgrade, log_level=log_level)
 
 
 def api(*, port: Port = None, log_level: LogLevel = "INFO") -> None:
     """Run the API alone; as many as wanted, with an event store server."""
-    from control_plane.entrypoints.server import API
+    with _collecting_nothing():
+        from control_plane.entrypoints.server import API
 
     _run(API, port=port, upgrade=False, log_level=log_level)
 
 
 def worker(*, port: Port = None, log_level: LogLevel = "INFO") -> None:
     """Run the workers alone; as many as wanted, with an event store server. Answers health and metrics."""
-    from control_plane.entrypoints.server import WORKER
+    with _collecting_nothing():
+        from control_plane.entrypoints.server import WORKER
 
     _run(WORKER, port=port, upgrade=False, log_level=log_level)
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """Import without garbage collections: what is imported stays, and looking through it takes a fifth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _run(part: "Part", *, port: int | None, upgrade: bool, log_level: str) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, pages, post, put
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_rows
+from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_rows
 
 app = typer.Typer(help="Referrals: who brought which account, and what that is worth.", no_args_is_help=True)
 FIELDS = ("account_id", "referrer_id", "state", "reward.text", "created_at", "settled_at", "invoice_id")
@@ -60,7 +60,7 @@ def rewards(*, as_json: AsJson = False) -> None:
     print_rows(get("/referrals/rewards")["items"], REWARD_FIELDS, as_json=as_json)
 
 
-@app.command("reward")
+@app.command("reward", context_settings=TAKES_AMOUNTS)
 def reward(
     currency: CurrencyArgument,
     amount: Annotated[str | None, typer.Argument(metavar="[AMOUNT]", help="Such as 25.00.")] = None,

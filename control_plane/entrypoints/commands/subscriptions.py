@@ -7,7 +7,7 @@ import typer
 from control_plane.entrypoints.commands import add_ons, discounts
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
-from control_plane.entrypoints.commands.output import AsJson, print_fields, print_json, print_rows
+from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_json, print_rows
 from control_plane.entrypoints.commands.subscription_output import (
     SubscriptionArgument,
     demand_words,
@@ -188,7 +188,7 @@ def override(
     print_subscription(post_all(f"/subscriptions/{subscription}/override", body), as_json=as_json)
 
 
-@app.command("spend-cap")
+@app.command("spend-cap", context_settings=TAKES_AMOUNTS)
 def spend_cap(
     subscription: SubscriptionArgument,
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Like 250.00, before tax; or none.")],

@@ -30,6 +30,7 @@ from control_plane.usage.store import EventStore
 
 log = structlog.get_logger(__name__)
 
+_ANY_MARK = text("SELECT EXISTS (SELECT 1 FROM touched_hours)")
 _OPEN_HOURS = text("""
 INSERT INTO usage_hours (account_id, hour, revision)
 SELECT account_id, hour, 0 FROM (
@@ -120,6 +121,8 @@ async def aggregate_touched(
     but for amendments. Hours that rest by `pace`, and those of another `lane`, keep their marks.
     """
     async with sessions() as session, session.begin():
+        if not await session.scalar(_ANY_MARK):
+            return 0
         await session.execute(_OPEN_HOURS, {"limit": limit})
     async with sessions() as session, session.begin():
         locked = await session.execute(_LOCK_HOURS, {"limit": limit, **choice(pace, lane, now)})

@@ -159,14 +159,20 @@ class TestSubscriptionsAndKeys:
         plan_file.write_text(yaml.safe_dump(sold))
         applied = km("plans", "apply", str(plan_file))
         assert applied.exit_code == 0, applied.stderr
-        began = km("subscriptions", "create", an_account(km), "tried")
+        account = an_account(km)
+        began = km("subscriptions", "create", account, "tried")
         assert re.search(r"tried\t1\ttrial\t", began.stdout), began.stdout
         subscription = re.search(r"sub_\w+", began.stdout)[0]
         assert "status                trialing" in km("subscriptions", "show", subscription).stdout
         assert (
             "must be after the trial's end" in km("subscriptions", "extend-trial", subscription, LONG_AGO).stderr
         )
-        assert answer(km("subscriptions", "end-trial", subscription, "--json"))["status"] == "active"
+        preview = km("invoices", "preview", account, "weather").stdout
+        assert re.search(r"In the trial, which lasts until 20\S+:00Z, nothing is charged\.", preview), preview
+        assert "\nTotal\t\t$9.00\n" in preview
+        ended = answer(km("subscriptions", "end-trial", subscription, "--json"))
+        assert (ended["status"], ended["trial_ends_at"]) == ("active", ended["phases"][1]["starts_at"])
+        assert ended["trial_ends_at"] > ended["started_at"]
         assert km("subscriptions", "change", subscription, "tried-pro").stderr == "In force now.\n"
         assert "Planned for 20" in km("subscriptions", "change", subscription, "tried").stderr
         assert len(answer(km("subscriptions", "discard-change", subscription, "--json"))["phases"]) == 3
@@ -533,6 +539,7 @@ class TestInvoices:
         paid = km("invoices", "pay", number, "--reference", "wire 1", "--amount", "100").stdout
         assert "Left to pay\t\t$256.00" in paid
         assert "payment\t$100.00\twire 1" in paid
+        assert "$80.00 = $240.00." in km("invoices", "show", number, "--explain").stdout
         credit = ("credit", invoice, "--reason", "goodwill", "--key", "k1", "--line", "2=80")
         note = answer(km("invoices", *credit, "--json"))
         assert note["number"] in km("invoices", "credit-notes", "--account", account).stdout
@@ -544,6 +551,12 @@ class TestInvoices:
         assert (refused.exit_code, "invoice_not_voidable" in refused.stderr) == (1, True)
         other = answer(km("invoices", "draft", account, "--json"))["id"]
         assert "discarded" in km("invoices", "discard", other).stdout
+
+    @pytest.mark.parametrize("command", ["grant", "sell"])
+    def test_amounts_below_zero_are_refused_by_their_name(self, km: Km, command: str):
+        refused = km("credits", command, an_account(km), "-1")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.startswith("km: amount: must be a number from 0, ")
 
     @pytest.mark.parametrize("line", ["Support", "=5", "Hours=ax80"])
     def test_says_how_a_line_is_written(self, km: Km, line: str):

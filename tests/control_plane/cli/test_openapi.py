@@ -1,6 +1,8 @@
 """Our OpenAPI document against the running server: generated requests, right and wrong ones."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import pytest
 import schemathesis
@@ -16,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from control_plane.admin_api.app import create_app
+from control_plane.admin_api.pattern_words import pattern_words
 from control_plane.admin_api.services import Services
 from tests.control_plane.cli.conftest import ServerProcess
 
@@ -43,6 +46,23 @@ CASES = [
     for mode in GenerationMode
     if mode is GenerationMode.POSITIVE or operation.path.startswith(("/admin/", INGEST))
 ]
+
+
+def _patterns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("pattern"), str):
+            yield node["pattern"]
+        yield from node.get("patternProperties", {})
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _patterns(part)
+
+
+def test_every_pattern_is_told_in_words():
+    # events are read by another reader, with words of its own
+    read = {path: found for path, found in DOCUMENT["paths"].items() if not path.startswith(INGEST)}
+    patterns = set(_patterns([read, DOCUMENT["components"]]))
+    assert len(patterns) > 30
+    assert {pattern for pattern in patterns if pattern_words(pattern) is None} == set()
 
 
 @pytest.mark.parametrize(("operation", "mode"), CASES)

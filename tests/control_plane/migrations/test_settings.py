@@ -64,6 +64,11 @@ class TestReadSettings:
         assert str(refused.value).startswith(f"{name}: ")
         assert value is None or value not in str(refused.value)
 
+    def test_says_what_an_address_looks_like(self, environment):
+        environment(KM_DATABASE_URL="mysql://x")
+        with pytest.raises(SettingsError, match=r"postgresql\+psycopg://user:password@host/name"):
+            read_settings()
+
     def test_does_not_print_the_secret(self, environment):
         environment()
         assert "s" * 32 not in repr(read_settings())

@@ -134,8 +134,9 @@ class TestCoupon:
         other = CouponTerms(name="Spring", percent=Decimal(21), duration=Duration.FOREVER)
         with pytest.raises(ArchivedError):
             await change_coupon(session, code="spring", terms=other, actor=ACTOR, now=now)
-        with pytest.raises(CodeTakenError):  # a code is given once
+        with pytest.raises(CodeTakenError) as taken:  # a code is given once
             await a_coupon(session, now=now)
+        assert taken.value.code == "coupon_code_taken"
 
 
 class TestPromotionCode:
@@ -148,8 +149,9 @@ class TestPromotionCode:
             await archive_promotion_code(session, code="spring26", actor=ACTOR, now=now)
         actions = [row.action for row in await audit_of(session, made.id)]
         assert actions == ["promotion_code.created", "promotion_code.archived"]
-        with pytest.raises(CodeTakenError):
+        with pytest.raises(CodeTakenError) as taken:
             await a_promotion_code(session, now=now, code="Spring26")
+        assert taken.value.code == "promotion_code_taken"
         await archive_coupon(session, code="spring", actor=ACTOR, now=now)
         with pytest.raises(ArchivedError):
             await a_promotion_code(session, now=now, code="MORE")
