@@ -9,6 +9,7 @@ from control_plane.billing.plan_moves.candidates import MoveScope
 from control_plane.billing.plan_moves.model import Candidate, MonthlyCost, MoveTime
 from control_plane.billing.plan_moves.queries import MovePreview, MoveReport
 from control_plane.billing.plan_moves.tables import PlanMoveItem
+from control_plane.foundation.clock import floor_ms
 
 MAX_NOTICE_DAYS = 365
 MAX_EXCLUDED = 1000
@@ -42,7 +43,7 @@ class PreviewPlanMove(StrictBody):
         )
 
     def when(self) -> MoveTime:
-        return MoveTime(timing=self.timing, at=self.at, notice_days=self.notice_days)
+        return MoveTime(timing=self.timing, at=floor_ms(self.at), notice_days=self.notice_days)
 
 
 class SchedulePlanMove(PreviewPlanMove):

@@ -45,7 +45,6 @@ class PeriodFacts:
     """What a billing period is rated by: `terms` by plan version, `units` by phase; `phases` are cut to it.
 
     `discounts` are as they were before anything of the period was billed. `spend_cap_minor`: before tax.
-    `own_cap_units`: where the subscription's quota refuses, in place of the plan's cap.
     """
 
     payer: Account
@@ -58,7 +57,6 @@ class PeriodFacts:
     discounts: tuple[Discount, ...]
     taxes: tuple[TaxTerm, ...]
     spend_cap_minor: int | None
-    own_cap_units: int | None
 
     def lines(self, units: UnitsByPhase | None = None) -> tuple[ChargeLine, ...]:
         """Return what is due by what was used, or by `units` in place of that."""
@@ -98,10 +96,6 @@ async def period_facts(
     wanted = {(version_id, payer.currency) for version_id in timeline.version_ids}
     terms = {version_id: found for (version_id, _), found in (await read_terms(session, wanted)).items()}
     phases = timeline.phases_within(period)
-    of_its_own = select(Subscription.spend_cap_minor, Subscription.overrides).where(
-        Subscription.id == timeline.subscription_id
-    )
-    own = (await session.execute(of_its_own)).one()
     taxes = await tax_terms(session, [account_id], at=now, seller_country=seller_country)
     return PeriodFacts(
         payer=payer,
@@ -115,8 +109,7 @@ async def period_facts(
             _as_if_not_billed(await discounts_in_force(session, [timeline.subscription_id]), timeline, period)
         ),
         taxes=tuple(taxes.get(account_id, ())),
-        spend_cap_minor=own.spend_cap_minor,
-        own_cap_units=own.overrides.get("quota_cap_units"),
+        spend_cap_minor=await _spend_cap(session, timeline.subscription_id),
     )
 
 
@@ -197,3 +190,7 @@ def _as_if_not_billed(
         )
         for discount in discounts.get(timeline.subscription_id, ())
     ]
+
+
+async def _spend_cap(session: AsyncSession, subscription_id: str) -> int | None:
+    return await session.scalar(select(Subscription.spend_cap_minor).where(Subscription.id == subscription_id))

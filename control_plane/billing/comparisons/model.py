@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from control_plane.billing.comparisons.fitting_plans import Demand, most_units, why_refused
+from control_plane.billing.comparisons.fitting_plans import NOT_OWN, Demand, OwnQuota, most_units, why_refused
 from control_plane.billing.comparisons.plan_cost import in_period, plan_cost, setup_fee_minor
 from control_plane.catalog.model import REQUESTS_METER, PlanTerms
 from control_plane.rating.model import RatingError
@@ -80,16 +80,15 @@ def compare(
     currency: str,
     held: PlanTerms | None,
     words: Words,
-    own_quota_units: int | None = None,
+    own: OwnQuota = NOT_OWN,
 ) -> tuple[ComparedPlan, ...]:
     """Return plans with what the demand costs on them, the cheapest by month first, those without amounts last.
 
-    Of plans that cost the same, one that refuses nothing comes first. `own_quota_units`: the subscription's, which
-    it keeps when it changes its plan.
+    Of plans that cost the same, one that refuses nothing comes first. `own`: the quota of the subscription, which
+    keeps it when it changes its plan.
     """
     compared = [
-        _compared(one, demand=demand, currency=currency, held=held, words=words, own_quota_units=own_quota_units)
-        for one in candidates
+        _compared(one, demand=demand, currency=currency, held=held, words=words, own=own) for one in candidates
     ]
     compared.sort(
         key=lambda one: (
@@ -110,15 +109,15 @@ def _compared(
     currency: str,
     held: PlanTerms | None,
     words: Words,
-    own_quota_units: int | None,
+    own: OwnQuota,
 ) -> ComparedPlan:
     terms = plan.terms
-    most = most_units(terms, own_quota_units=own_quota_units)
+    most = most_units(terms, own)
     refused, units = _let_through(terms, demand.units, most=most)
     cost = None
     refuses = ""
     if not terms.by_quote:
-        refuses = why_refused(terms, held=held, demand=demand, own_quota_units=own_quota_units)
+        refuses = why_refused(terms, held=held, demand=demand, own=own)
         try:
             cost = plan_cost(
                 terms,
@@ -126,7 +125,7 @@ def _compared(
                 name=plan.name,
                 meter_names=words.meter_names,
                 weighted=words.weighted,
-                own_quota_units=own_quota_units,
+                own_quota_units=own.units,
             )
         except RatingError:
             refuses = refuses or "its price cannot be worked out"

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
 from control_plane.billing.comparisons.demand import demands
-from control_plane.billing.comparisons.fitting_plans import Demand
+from control_plane.billing.comparisons.fitting_plans import NOT_OWN, Demand, OwnQuota
 from control_plane.billing.comparisons.model import Candidate, Comparison, Words, compare
 from control_plane.catalog.meter_queries import meters
 from control_plane.catalog.model import PLAN
@@ -34,7 +34,7 @@ async def compare_last_month(
     payer = await account(session, account_id)
     product = await api_product(session, product_code)
     found = await demands(session, [account_id], now=now)
-    held, own_quota_units = await _held(session, account_id, product.id, now=now)
+    held, own = await _held(session, account_id, product.id, now=now)
     demand = found.get((account_id, product_code), Demand())
     return await _comparison(
         session,
@@ -42,7 +42,7 @@ async def compare_last_month(
         demand=demand,
         currency=payer.currency,
         held=held,
-        own_quota_units=own_quota_units,
+        own=own,
     )
 
 
@@ -71,7 +71,7 @@ async def _comparison(
     demand: Demand,
     currency: str,
     held: PlanVersion | None,
-    own_quota_units: int | None = None,
+    own: OwnQuota = NOT_OWN,
 ) -> Comparison:
     on_sale = await plans(session, product_code=product.code, public_only=True, kind=PLAN)
     versions = await published_versions(session, [plan.id for plan in on_sale])
@@ -89,7 +89,7 @@ async def _comparison(
             currency=currency,
             held=terms_of_version(held).in_currency(currency) if held else None,
             words=Words(meter_names=names, weighted=bool(product.route_units)),
-            own_quota_units=own_quota_units,
+            own=own,
         ),
         not_sold=tuple(sorted({version.plan.code for version in offered} - {one.code for one in candidates})),
     )
@@ -117,8 +117,8 @@ def _candidates(versions: Collection[PlanVersion], currency: str, held: PlanVers
 
 async def _held(
     session: AsyncSession, account_id: str, product_id: str, *, now: datetime
-) -> tuple[PlanVersion | None, int | None]:
-    """Return the version that the account has, as it was sold to it, and its own quota in place of the plan's."""
+) -> tuple[PlanVersion | None, OwnQuota]:
+    """Return the version that the account has, as it was sold to it, and its own quota."""
     statement = (
         select(SubscriptionPhase.plan_version_id, Subscription.overrides)
         .join(Subscription, Subscription.id == SubscriptionPhase.subscription_id)
@@ -132,6 +132,7 @@ async def _held(
     )
     row = (await session.execute(statement)).first()
     if row is None:
-        return None, None
+        return None, NOT_OWN
     versions = await plan_versions(session, [row.plan_version_id])
-    return versions[row.plan_version_id], row.overrides.get("quota_units")
+    own = OwnQuota(row.overrides.get("quota_units"), row.overrides.get("quota_cap_units"))
+    return versions[row.plan_version_id], own

@@ -7,13 +7,14 @@ from math import ceil, floor
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.comparisons.fitting_plans import OwnQuota, most_units
 from control_plane.billing.forecasts.days import TimeAhead, time_ahead
 from control_plane.billing.forecasts.history import History, usage_history
 from control_plane.billing.forecasts.model import Forecast, MeterForecast, QuotaForecast, Range, Sureness, how_sure
 from control_plane.billing.forecasts.projection import NOTHING_AHEAD, Rest, project, project_from_hours
 from control_plane.billing.model import QuotaProgress
 from control_plane.billing.period_facts import PeriodFacts, period_facts, quota_progress
-from control_plane.catalog.queries import plan_versions
+from control_plane.catalog.queries import plan_versions, terms_of_version
 from control_plane.foundation.errors import ConflictError
 from control_plane.rating.versions import REQUESTS
 
@@ -88,19 +89,16 @@ async def _most_units(
     session: AsyncSession, facts: PeriodFacts, quota: QuotaProgress, *, now: datetime
 ) -> int | None:
     """Return the units above which calls are refused: a hard quota, or the cap of one that charges."""
-    if quota.hard:
-        return quota.quota_units
     in_force = facts.timeline.phase_at(now)
     if in_force is None:
         return None
     versions = await plan_versions(session, [in_force.plan_version_id])
-    plan_cap = versions[in_force.plan_version_id].quota_cap_units
-    cap = plan_cap if facts.own_cap_units is None else facts.own_cap_units
-    if cap is None:
-        return None
+    terms = terms_of_version(versions[in_force.plan_version_id])
     own = facts.timeline.own_quota_in(facts.period)
-    plan_quota = versions[in_force.plan_version_id].quota_units or 0
-    return quota.quota_units + max(0, cap - (plan_quota if own is None else own))
+    most = most_units(terms, OwnQuota(own, facts.timeline.quota_cap_override))
+    if most is None:
+        return None
+    return quota.quota_units + most - (terms.quota_units or 0 if own is None else own)
 
 
 def _sureness(rests: Mapping[str, Rest], history: History, *, used_units: int) -> Sureness:

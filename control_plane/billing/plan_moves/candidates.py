@@ -149,11 +149,14 @@ class _Costs:
     def __init__(self, before: Mapping[str, PlanTerms], after: PlanTerms) -> None:
         self._before = before
         self._after = after
+        self._fixed: dict[str, int] = {}
         self._known: dict[Any, tuple[int, int]] = {}  # flat prices, and with use
 
     def fixed_minor(self, currency: str) -> int:
         """Return what a billing period costs unused."""
-        return plan_cost(self._after.in_currency(currency), {}).amount_minor
+        if currency not in self._fixed:
+            self._fixed[currency] = plan_cost(self._after.in_currency(currency), {}).amount_minor
+        return self._fixed[currency]
 
     def of(
         self, version_id: str, currency: str, units: Mapping[str, int], own_quota_units: int | None

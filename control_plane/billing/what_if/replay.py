@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from control_plane.billing.comparisons.fitting_plans import most_units
+from control_plane.billing.comparisons.fitting_plans import OwnQuota, most_units
 from control_plane.billing.invoices.due import due_lines, runs_of
 from control_plane.billing.terms import Terms
 from control_plane.catalog.model import PlanTerms
@@ -79,9 +79,9 @@ def replay(
     return Replayed(before, None if new is None else after, refused)
 
 
-def _most(run: Run, new_terms: PlanTerms) -> int | None:
+def _most(run: Run, new_terms: PlanTerms, own: OwnQuota) -> int | None:
     """Return the quota units above which calls are refused while the new terms run, as the gateway counts them."""
-    most = most_units(new_terms, own_quota_units=run.own_quota_units)
+    most = most_units(new_terms, own)
     if most is None:
         return None
     first = run.stretches[0]
@@ -109,7 +109,14 @@ def _let_through(
     own = {phase.id for phase in phases if phase.plan_version_id == NEW}
     asked = sum(used.get(phase_id, {}).get(REQUESTS, 0) for phase_id in own)
     runs = runs_of(timeline, period, phases, terms=terms, units=used)
-    most = next((_most(run, new_terms) for run in runs if run.version.version_id == NEW), None)
+    most = next(
+        (
+            _most(run, new_terms, OwnQuota(run.own_quota_units, timeline.quota_cap_override))
+            for run in runs
+            if run.version.version_id == NEW
+        ),
+        None,
+    )
     if most is None or asked <= most:
         return 0, used
     left = {

@@ -39,7 +39,7 @@ def compare(
     used = ", ".join(f"{count:,} {meter}" for meter, count in answer["demand"]["units"].items()) or "no use"
     refused = answer["demand"]["refused_calls"]
     typer.echo(f"{answer['api_product_name']} · 30 days · {used}" + (f", {refused:,} refused" if refused else ""))
-    typer.echo()
+    typer.echo("Without add-ons, discounts and taxes\n")
     print_rows([_row(plan, answer["cheapest_fitting"]) for plan in answer["plans"]], COLUMNS)
     if answer["not_sold"]:
         typer.echo(f"\nNot sold in this currency: {', '.join(answer['not_sold'])}")

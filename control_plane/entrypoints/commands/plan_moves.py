@@ -183,6 +183,7 @@ def _counted(move: dict[str, Any]) -> dict[str, Any]:
 
 def _print_totals(answer: dict[str, Any]) -> None:
     if answer["totals"]:
+        typer.echo("Each month, without add-ons, discounts and taxes:")
         print_rows([{"currency": code, **one} for code, one in answer["totals"].items()], TOTAL_COLUMNS)
         typer.echo()
 

@@ -81,7 +81,7 @@ def show(job: JobArgument, *, as_json: AsJson = False) -> None:
         return
     print_fields(answer, FIELDS)
     if answer["sums"]:
-        typer.echo()
+        typer.echo("\nBilling periods that are over, before discounts and taxes:")
         print_rows([{"currency": code, **sums} for code, sums in answer["sums"].items()], SUM_COLUMNS)
     if answer["largest"]:
         typer.echo("\nThe largest differences:")

@@ -164,6 +164,14 @@ class TestWhatIf:
         assert found[one.id][2:] == (60_00 + 98_00, 4_000)
         assert found[other.id][2:] == (90_00, 1_000)
 
+    async def test_a_cap_of_its_own_stands_in_place_of_the_new_one(self, session: AsyncSession, sessions):
+        await a_published_plan(session, now=SEP_1, quota_units=100, quota_cap_units=200, **OLD)
+        one = await customer(session)
+        await override_limits(session, subscription_id=one.id, quota_cap_units=8_000, actor=ACTOR, now=SEP_1)
+        uses(session, one, 10_000, at=OCT_1)
+        job_id = await run(session, sessions, draft=None, source="version", version=1, months=1)
+        assert (await results(session, job_id))[one.id] == (1, 149_00, 49_00 + 80_00, 2_000)
+
     async def test_terms_that_are_not_sold_in_a_currency_have_no_amount(self, session: AsyncSession, sessions):
         await a_published_plan(session, now=SEP_1, currency="EUR", prices=(flat("45.00"),))
         one = await customer(session, currency="EUR")
