@@ -7,7 +7,7 @@ A worker calls `advance` every second or so and commits; many workers may.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
@@ -31,6 +31,8 @@ async def advance(session: AsyncSession, *, now: datetime, limit: int = 500) -> 
     rows = await claim(session, topics=[Topic.PRODUCT_CHANGED], limit=MAX_PRODUCT_ROWS)
     told = await _subscribers(session, {row.entity_id for row in rows})
     due = await _due_accounts(session, now, limit)
+    if not rows and not due:
+        return Advanced(0, 0, 0, 0)
     # accounts are locked before anything of theirs, as in every operation, and all at once in one order; what
     # another worker has done while we waited is no longer due when we look again
     accounts = select(Account.id).where(is_any_of(Account.id, told | due)).order_by(Account.id)
@@ -70,11 +72,7 @@ async def _due_accounts(session: AsyncSession, now: datetime, limit: int) -> set
     )
     ending = select(Subscription.account_id).where(_LIVE, Subscription.ends_at <= now).limit(limit)
     capped = select(Subscription.account_id).where(_LIVE, Subscription.spend_cap_due_at <= now).limit(limit)
-    return {
-        *(await session.scalars(beginning)),
-        *(await session.scalars(ending)),
-        *(await session.scalars(capped)),
-    }
+    return set(await session.scalars(union_all(beginning, ending, capped)))
 
 
 async def _due_subscriptions(
