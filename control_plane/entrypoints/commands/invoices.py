@@ -95,8 +95,7 @@ def line_usage(
         print_json(answer)
         return
     print_rows(answer["items"], ("hour", "units", "sealed_at"))
-    typer.echo(
-        f"\n{answer['used_units']:,} {answer['meter']}, {answer['other_units']:,} of them in no sealed hour"
-    )
+    other = f", {answer['other_units']:,} of them in no sealed hour" if answer["other_units"] else ""
+    typer.echo(f"\n{answer['used_units']:,} {answer['meter']}{other}")
     if answer["next_cursor"]:
         typer.echo(f"More: --cursor {answer['next_cursor']}")
