@@ -82,12 +82,14 @@ def year(
 ) -> None:
     """Play a year of customers in minutes; compare each bill with one made by hand; fail if one differs."""
     from devstack.year.command import play_year
+    from devstack.year.world import RefusedError
 
     console = Console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         passed = play_year(console, page=page)
-    except (ChildFailedError, OSError) as error:
+    except (ChildFailedError, RefusedError, OSError) as error:
         console.print(f"[red]km year:[/red] {error}", highlight=False)
         raise typer.Exit(1) from error
     raise typer.Exit(0 if passed else 1)

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import shutil
+import signal
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from devstack.year.page import render_page
 from devstack.year.run import Year, run_year
 from devstack.year.terminal import print_year
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def play_year(console: Console, *, page: Path | None = None) -> bool:
     """Play, print and, with `page`, write the year. Return whether nothing differs."""
@@ -35,13 +40,26 @@ def play_year(console: Console, *, page: Path | None = None) -> bool:
             upgrade(url)
         year = _played(console, url, valkey.url, event_store_dsn(directory / "events"))
     finally:
-        valkey.stop()
-        postgres.destroy()
-        shutil.rmtree(directory, ignore_errors=True)
+        with _undisturbed(), ExitStack() as stack:
+            # last first; what cannot be stopped does not keep the rest from it
+            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            stack.callback(postgres.destroy)
+            stack.callback(valkey.stop)
+    print_year(console, year)
     if page is not None:
         page.write_text(render_page(year))
-    print_year(console, year)
     return year.found.ok
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hear no signals: a second Ctrl-C would leave half of what the first one lets us tidy up."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _played(console: Console, database_url: str, redis_url: str, clickhouse_dsn: str) -> Year:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from devstack.year.model import ZERO
+from devstack.year.model import DIGITS, ZERO
 from devstack.year.world import World
 from gateway_contract.records import decode_account_record
 from gateway_contract.redis_names import account_record
@@ -28,13 +28,15 @@ _DEAD_LETTERS = "SELECT count() FROM usage_dead_letters FINAL"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldInvoice:
-    """A final invoice, amounts in major units. `units`: billed requests on its lines; `paid`: its payments."""
+    """A final invoice, amounts in major units. `units`: billed requests on its lines; `paid`: in money."""
 
     number: str
     account: str
+    currency: str
     status: str
     reason: str
     finalised_at: datetime
+    due_at: datetime | None
     lines: Sequence[tuple[str, Decimal]]
     units: int
     discount: Decimal
@@ -45,7 +47,18 @@ class HeldInvoice:
     due: Decimal
     credited: Decimal
     paid: Decimal
+    paid_back: Decimal
     left: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldNote:
+    """A credit note. `to_outside`: the part that is paid back in money."""
+
+    number: str
+    account: str
+    total: Decimal
+    to_outside: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +68,7 @@ class Held:
     events: Mapping[str, int]
     figures: Mapping[str, Mapping[str, tuple[int, int]]]
     invoices: Sequence[HeldInvoice]
+    notes: Sequence[HeldNote]
     balances: Mapping[str, Decimal]
     credits: Mapping[str, Decimal]
     plans: Mapping[str, str]
@@ -74,10 +88,12 @@ async def read_held(world: World, accounts: Mapping[str, str | None]) -> Held:
     listed = [one async for one in world.pages("/invoices")]
     final = [await world.ask("GET", f"/invoices/{one['id']}") for one in listed if one["status"] != "draft"]
     invoices = sorted((_invoice(one) for one in final), key=lambda one: one.number)
+    notes = sorted([_note(one) async for one in world.pages("/credit-notes")], key=lambda one: one.number)
     return Held(
         events=_events(world),
         figures=figures,
         invoices=invoices,
+        notes=notes,
         balances={account: await _balance(world, account) for account in accounts},
         credits={account: await _credits(world, account) for account in accounts},
         plans={account: await _plan(world, account) for account in accounts},
@@ -94,13 +110,15 @@ def _events(world: World) -> dict[str, int]:
 
 
 def _invoice(answer: Mapping[str, Any]) -> HeldInvoice:
-    lines = answer["lines"]
+    lines, payments = answer["lines"], answer["payments"]
     return HeldInvoice(
         number=answer["number"],
         account=answer["account_id"],
+        currency=_currency(answer),
         status=answer["status"],
         reason=answer["reason"],
         finalised_at=datetime.fromisoformat(answer["finalised_at"]),
+        due_at=None if answer["due_at"] is None else datetime.fromisoformat(answer["due_at"]),
         lines=[(one["description"], _amount(one["amount"])) for one in lines],
         units=sum(one["used_units"] or 0 for one in lines if one["kind"] == "usage"),
         discount=sum((_amount(one["amount"]) for one in answer["discounts"]), ZERO),
@@ -110,13 +128,30 @@ def _invoice(answer: Mapping[str, Any]) -> HeldInvoice:
         balance=_amount(answer["balance_applied"]),
         due=_amount(answer["amount_due"]),
         credited=_amount(answer["credited"]),
-        paid=sum((_amount(one["amount"]) for one in answer["payments"]), ZERO),
+        paid=sum((_amount(one["amount"]) for one in payments if one["kind"] == "payment"), ZERO),
+        paid_back=sum((_amount(one["amount"]) for one in payments if one["kind"] == "refund"), ZERO),
         left=_amount(answer["left"]),
     )
 
 
+def _note(answer: Mapping[str, Any]) -> HeldNote:
+    return HeldNote(
+        number=answer["number"],
+        account=answer["account_id"],
+        total=_amount(answer["total"]),
+        to_outside=_amount(answer["to_outside"]),
+    )
+
+
+def _currency(answer: Mapping[str, Any]) -> str:
+    """Return the currency of an invoice's amounts; all that there are, where they are not of one."""
+    amounts = [answer[name] for name in ("total", "amount_due", "left")]
+    amounts += [one["amount"] for name in ("lines", "discounts", "taxes", "payments") for one in answer[name]]
+    return " and ".join(sorted({one["currency"] for one in amounts}))
+
+
 def _amount(money: Mapping[str, Any]) -> Decimal:
-    return Decimal(money["amount_minor"]).scaleb(-2)
+    return Decimal(money["amount_minor"]).scaleb(-DIGITS.get(money["currency"], 2))
 
 
 async def _balance(world: World, account: str) -> Decimal:

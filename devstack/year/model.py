@@ -9,6 +9,7 @@ from typing import Any
 YEAR = 2032  # a leap year, and one that no event store has forgotten yet
 BULK_UNITS = 1000
 ZERO = Decimal("0.00")
+DIGITS = {"JPY": 0, "KWD": 3}  # of the currencies that have no hundredths
 
 
 def at(moment: str) -> datetime:
@@ -89,7 +90,8 @@ class Story:
     """A customer: `about` in one sentence, what happens, and what it should cost.
 
     `unpaid`: days on which this customer's payment does not come in, though it was due. `statuses`: the days on
-    which the subscription's status should change.
+    which the subscription's status should change. `notes`: what each credit note should be of; `paid_back`: what
+    of it should leave in money.
     """
 
     name: str
@@ -100,12 +102,19 @@ class Story:
     bills: Sequence[Bill] = ()
     unpaid: Sequence[datetime] = ()
     statuses: Sequence[tuple[datetime, str]] = ()
+    notes: Sequence[Decimal] = ()
+    paid_back: Decimal = ZERO
     plan_at_end: str = "starter"
     balance_at_end: Decimal = ZERO
 
     @property
     def currency(self) -> str:
         return str(self.account.get("currency", "USD"))
+
+
+def figures(amount: Decimal, currency: str) -> str:
+    """Return an amount with the currency's digits and no sign of it: `1,200.00`."""
+    return f"{amount:,.{DIGITS.get(currency, 2)}f}"
 
 
 def line(amount: str, why: str) -> Line:

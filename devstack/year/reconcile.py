@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import zip_longest
 
@@ -14,6 +14,9 @@ from devstack.year.play import Played
 
 Figure = Decimal | int
 NOTHING = Counted(0, 0)
+CENT = Decimal("0.01")
+ALL = "all"  # what is of no single customer
+DAYS_TO_PAY = timedelta(days=14)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,19 @@ class Reconciliation:
     @property
     def ok(self) -> bool:
         return not self.difference and not self.mismatches
+
+    def told_of(self, customer: str) -> str:
+        """Return the sum of a customer's differences; where it is zero and yet something is wrong, that it is."""
+        difference = sum((one.difference for one in self.checks if one.customer == customer), ZERO)
+        if not difference and any(one.customer == customer for one in self.mismatches):
+            return "see below"
+        return exactly(difference)
+
+
+def exactly(difference: Decimal) -> str:
+    """Return a difference with two digits after the point, or as many as it has."""
+    rounded = difference.quantize(CENT)
+    return f"{rounded if rounded == difference else difference:f}"
 
 
 def reconcile(stories: Sequence[Story], played: Played, held: Held) -> Reconciliation:
@@ -118,6 +134,15 @@ def _money_checks(story: Story, account: str, invoices: Sequence[HeldInvoice], h
             sum((bill.due - bill.credited for bill in wanted), ZERO),
             {"payments": sum((one.paid for one in kept), ZERO)},
         ),
+        Check(
+            story.name,
+            "paid back",
+            story.paid_back,
+            {
+                "credit notes": sum((one.to_outside for one in held.notes if one.account == account), ZERO),
+                "payments": sum((one.paid_back for one in invoices), ZERO),
+            },
+        ),
         Check(story.name, "left to pay", ZERO, {"invoices": sum((one.left for one in kept), ZERO)}),
         Check(story.name, "balance", story.balance_at_end, {"account": held.balances[account]}),
         Check(story.name, "credits", ZERO, {"account": held.credits[account]}),
@@ -134,16 +159,18 @@ def _bill_mismatches(story: Story, invoices: Sequence[HeldInvoice]) -> Iterable[
             there = f"no bill for {invoice.number}" if bill is None else f"no invoice on {bill.on:%d %B %Y}"
             yield Mismatch(story.name, f"there is {there}")
             continue
-        wanted, found = _said(bill), _found(invoice)
+        wanted, found = _said(bill, story.currency), _found(invoice)
         for what, value in wanted.items():
             if value != found[what]:
                 words = f"{invoice.number}, {bill.on:%d %B %Y}: {what} is {found[what]}, and should be {value}"
                 yield Mismatch(story.name, words)
 
 
-def _said(bill: Bill) -> dict[str, object]:
+def _said(bill: Bill, currency: str) -> dict[str, object]:
     return {
         "day": bill.on.date(),
+        "day to pay by": (bill.on + DAYS_TO_PAY).date(),
+        "currency": currency,
         "reason": bill.reason,
         "lines": [str(line.amount) for line in bill.lines],
         "discount": bill.discount,
@@ -160,6 +187,8 @@ def _said(bill: Bill) -> dict[str, object]:
 def _found(invoice: HeldInvoice) -> dict[str, object]:
     return {
         "day": invoice.finalised_at.date(),
+        "day to pay by": invoice.due_at and invoice.due_at.date(),
+        "currency": invoice.currency,
         "reason": invoice.reason,
         "lines": [str(amount) for _, amount in invoice.lines],
         "discount": invoice.discount,
@@ -180,6 +209,10 @@ def _other_mismatches(story: Story, account: str, held: Held) -> Iterable[Mismat
     found = _days(held.statuses.get(account, ()))
     if found != _days(story.statuses):
         yield Mismatch(story.name, f"its status changed {found}, and should have {_days(story.statuses)}")
+    notes = [str(one.total) for one in held.notes if one.account == account]
+    wanted = [str(amount) for amount in story.notes]
+    if notes != wanted:
+        yield Mismatch(story.name, f"its credit notes are of {notes}, and should be of {wanted}")
 
 
 def _days(changes: Iterable[tuple[datetime, str]]) -> list[str]:
@@ -187,11 +220,18 @@ def _days(changes: Iterable[tuple[datetime, str]]) -> list[str]:
 
 
 def _whole_mismatches(played: Played, held: Held) -> Iterable[Mismatch]:
-    wanted = [f"INV-{number:06}" for number in range(1, len(held.numbers) + 1)]
-    if list(held.numbers) != wanted:
-        yield Mismatch("", "the numbers of invoices have a gap")
+    for series, what, numbers in (
+        ("INV", "invoices", held.numbers),
+        ("CN", "credit notes", [one.number for one in held.notes]),
+    ):
+        if list(numbers) != [f"{series}-{number:06}" for number in range(1, len(numbers) + 1)]:
+            yield Mismatch(ALL, f"the numbers of {what} have a gap")
     if held.drafts:
-        yield Mismatch("", f"{held.drafts} drafts were left")
+        yield Mismatch(ALL, f"{held.drafts} drafts were left")
     if held.dead_letters != len(played.lost):
         words = f"{held.dead_letters} calls were set aside, and {len(played.lost)} came too late"
-        yield Mismatch("", words)
+        yield Mismatch(ALL, words)
+    known = {names["account"] for names in played.known.values()}
+    found = {*held.events, *(account for figures in held.figures.values() for account in figures)}
+    if found - known:
+        yield Mismatch(ALL, f"there is usage of nobody: {sorted(found - known)}")

@@ -6,9 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from devstack.year.model import figures
+from devstack.year.reconcile import exactly
 from devstack.year.run import Year
 
 WIDE = 140
+NONE = "0.00"
 
 
 def print_year(console: Console, year: Year) -> None:
@@ -17,9 +20,9 @@ def print_year(console: Console, year: Year) -> None:
     for check in year.found.checks:
         if check.difference:
             found = ", ".join(f"{where} {value:,}" for where, value in check.found.items())
-            console.print(f"[red]{check.customer}: {check.what} {check.expected:,}, but {found}", highlight=False)
+            console.print(Text(f"{check.customer}: {check.what} {check.expected:,}, but {found}", style="red"))
     for one in year.found.mismatches:
-        console.print(f"[red]{one.customer}: {one.words}", highlight=False)
+        console.print(Text(f"{one.customer}: {one.words}", style="red"))
     console.print(_verdict(year), highlight=False)
 
 
@@ -32,7 +35,7 @@ def _table(year: Year, *, wide: bool) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for story in sorted(year.stories, key=lambda one: one.name):
         checks = {check.what: check for check in year.found.checks if check.customer == story.name}
-        difference = sum((check.difference for check in checks.values()), Decimal(0))
+        difference = year.found.told_of(story.name)
         account = year.played.account(story.name)
         table.add_row(
             story.name,
@@ -40,9 +43,9 @@ def _table(year: Year, *, wide: bool) -> Table:
             f"{checks['calls made'].expected:,}",
             f"{checks['requests'].expected:,}",
             str(sum(invoice.account == account for invoice in year.held.invoices)),
-            f"{checks['billed'].expected:,.2f} {story.currency}",
-            f"{checks['paid in money'].expected:,.2f}",
-            Text(f"{difference:.2f}", style="red" if difference else "green"),
+            f"{figures(Decimal(checks['billed'].expected), story.currency)} {story.currency}",
+            figures(Decimal(checks["paid in money"].expected), story.currency),
+            Text(difference, style="green" if difference == NONE else "red"),
         )
     return table
 
@@ -51,8 +54,9 @@ def _verdict(year: Year) -> str:
     calls, invoices, checks = (len(of) for of in (year.played.calls, year.held.invoices, year.found.checks))
     said = f"{calls:,} calls, {invoices} invoices, {year.played.moments} moments, {checks} checks"
     if year.found.ok:
-        return f"\n{said}: [bold green]the sum of all differences is {year.found.difference}."
+        return f"\n{said}: [bold green]the sum of all differences is {exactly(year.found.difference)}."
     wrong = (
-        f"differences of {year.found.difference}, and {len(year.found.mismatches)} things that are not as expected"
+        f"differences of {exactly(year.found.difference)}, "
+        f"and {len(year.found.mismatches)} things that are not as expected"
     )
     return f"\n{said}: [bold red]{wrong}."

@@ -1,16 +1,25 @@
 """A year of the whole control plane: every bill is the one that was made by hand, and what differs is found."""
 
+import os
+import signal
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import structlog
 from rich.console import Console
 
+from devstack.children import ChildFailedError
+from devstack.stores.postgres import EmbeddedPostgres
+from devstack.stores.valkey import EmbeddedValkey
 from devstack.year.asks import subscribes
 from devstack.year.calls import Numbers, calls_of, count
+from devstack.year.command import play_year
 from devstack.year.gateway import Gateway
 from devstack.year.held import Held
 from devstack.year.model import Story, at, bill, line, use
@@ -25,6 +34,10 @@ CENT = Decimal("0.01")
 
 def first_invoice(held: Held, **changed: object) -> Held:
     return replace(held, invoices=[replace(held.invoices[0], **changed), *held.invoices[1:]])
+
+
+def first_note(held: Held, **changed: object) -> Held:
+    return replace(held, notes=[replace(held.notes[0], **changed), *held.notes[1:]])
 
 
 def another_line(held: Held) -> Held:
@@ -53,10 +66,18 @@ PLANTED: dict[str, Callable[[Held], Held]] = {
     "a total": lambda held: first_invoice(held, total=held.invoices[0].total + CENT),
     "a discount": lambda held: first_invoice(held, discount=CENT),
     "a status": lambda held: first_invoice(held, status="open"),
+    "a currency": lambda held: first_invoice(held, currency="EUR"),
+    "a due date": lambda held: first_invoice(held, due_at=held.invoices[0].due_at + timedelta(days=1)),
     "a payment": lambda held: first_invoice(held, paid=Decimal(0)),
+    "a refund": lambda held: first_invoice(held, paid_back=CENT),
     "units on a bill": lambda held: first_invoice(held, units=1),
     "an invoice": without_last_invoice,
     "a number": lambda held: replace(held, numbers=[*held.numbers[:-1], "INV-999999"]),
+    "a credit note": lambda held: replace(held, notes=held.notes[:-1]),
+    "a credit note's number": lambda held: replace(held, notes=held.notes[1:]),
+    "a credit note's amount": lambda held: first_note(held, total=CENT),
+    "money that a credit note gave": lambda held: first_note(held, to_outside=CENT),
+    "events of nobody": lambda held: replace(held, events={**held.events, "": 1}),
     "hourly figures": lambda held: a_request_more(held, "hourly"),
     "daily figures": lambda held: a_request_more(held, "daily"),
     "the ledger": lambda held: a_request_more(held, "ledger"),
@@ -80,17 +101,28 @@ class TestAYearOfCustomers:
         assert [check for check in year.found.checks if check.difference] == []
         assert render_page(year) == PAGE.read_text(), "km year --page docs/scenario-year.md"
         assert "the sum of all differences is 0.00" in printed(year)
-        assert [name for name, broken in PLANTED.items() if is_ok(year, broken(year.held))] == []
+        assert [name for name, plant in PLANTED.items() if broken(year, plant).found.ok] == []
+        gap = broken(year, PLANTED["a number"])
+        assert "gap" not in verdict(gap).partition("- all: ")[0]
+        assert verdict(gap).endswith(
+            "1 things are not as they should be:\n\n- all: the numbers of invoices have a gap\n"
+        )
+        assert "all: the numbers of invoices have a gap" in printed(gap)
+
+
+def broken(year: Year, plant: Callable[[Held], Held]) -> Year:
+    held = plant(year.held)
+    return replace(year, held=held, found=reconcile(year.stories, year.played, held))
+
+
+def verdict(year: Year) -> str:
+    return render_page(year).rpartition("**The sum")[2]
 
 
 def printed(year: Year) -> str:
     console = Console(file=StringIO(), width=200)
     print_year(console, year)
     return console.file.getvalue()
-
-
-def is_ok(year: Year, held: Held) -> bool:
-    return reconcile(year.stories, year.played, held).ok
 
 
 VAL = Story(
@@ -155,3 +187,34 @@ class TestThePlainCount:
         calls = calls_of(use("01-10T14", 5_000), "acc", Numbers())
         assert calls[0].at == at("01-10T14")
         assert at("01-10T14:59") < calls[-1].at < at("01-10T15")
+
+
+class TestPlayingIt:
+    def test_leaves_nothing_behind_when_ctrl_c_is_pressed_again_while_it_stops(
+        self, tmp_path, monkeypatch: pytest.MonkeyPatch
+    ):
+        done: list[str] = []
+
+        def press(_store):
+            raise KeyboardInterrupt
+
+        def stop(_store):
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("stopped")
+            raise ChildFailedError("it hangs")
+
+        def destroy(_store):
+            os.kill(os.getpid(), signal.SIGINT)
+            done.append("destroyed")
+
+        before = signal.getsignal(signal.SIGINT)
+        monkeypatch.setattr(structlog, "configure", lambda **_: None)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(EmbeddedPostgres, "start", press)
+        monkeypatch.setattr(EmbeddedPostgres, "destroy", destroy)
+        monkeypatch.setattr(EmbeddedValkey, "stop", stop)
+        with pytest.raises((KeyboardInterrupt, ChildFailedError)):
+            play_year(Console(file=StringIO()))
+        assert done == ["stopped", "destroyed"]
+        assert list(tmp_path.glob("km-year-*")) == []
+        assert signal.getsignal(signal.SIGINT) is before

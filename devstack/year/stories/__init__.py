@@ -1,7 +1,7 @@
 """The customers of the year, with the bills that were reckoned for them by hand."""
 
 from devstack.year.model import Story
-from devstack.year.stories import agreed, changing, disputed, edges, growing, moved, reduced
+from devstack.year.stories import abroad, agreed, changing, disputed, edges, growing, moved, reduced
 
 # Lou comes first: the founding offer is for whoever is the first
 STORIES: tuple[Story, ...] = (
@@ -12,4 +12,5 @@ STORIES: tuple[Story, ...] = (
     *agreed.STORIES,
     *disputed.STORIES,
     *edges.STORIES,
+    *abroad.STORIES,
 )

@@ -1,5 +1,7 @@
 """Customers who change plans back and forth, between plans that reckon quotas in other ways."""
 
+from decimal import Decimal
+
 from devstack.year.asks import asks, changes, subscribes
 from devstack.year.model import Story, at, bill, line, plain, use
 
@@ -165,6 +167,7 @@ WES = Story(
         ),
     ],
     unpaid=[at("02-06")],
+    notes=(Decimal("10.00"), Decimal("5.00")),
 )
 
 XAN = Story(

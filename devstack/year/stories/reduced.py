@@ -204,7 +204,7 @@ PIA = Story(
             "period",
             line("14.00", "60,000 - 50,000 = 10,000 requests * 0.0014; the 40,000 are the next period's"),
             line("45.00", "Starter, from 31 May"),
-            tax="11.21",  # 19 % of 59.00
+            tax="11.21",  # VAT: 19 % of 59.00
             total="70.21",
         ),
         *in_euros("06-29", "07-30", "08-30", "09-29"),
