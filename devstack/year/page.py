@@ -28,8 +28,9 @@ counted by a counter that shares no code with the product. At the end everything
 all again.
 
 Prices of a month or year are paid in advance, requests when it is over. An invoice is final an hour after the end
-of its period, and to be paid within 14 days; money comes in on the 6th and the 20th. Days are UTC. Why there are
-invoices for the `start`, a `period`, a `change` and the end (`final`): [Invoices](invoices.md#what-is-billed-when).
+of its period, and to be paid within 14 days; money comes in on the 6th and the 20th. Days are UTC. Why there
+are invoices for the `start`, a `period`, a `change` and the end (`final`):
+[Invoices](invoices.md#what-is-billed-when).
 
 | what is sold | price | requests |
 |---|---|---|
