@@ -92,6 +92,7 @@ class CandidateAnswer(BaseModel):
     from_version: int
     effective_at: Moment
     cost: MonthlyCostAnswer | None = Field(description="Null where the plan is not sold in the currency.")
+    setup_fee: MoneyAnswer = Field(description="Due once when it moves; zero where one was paid before.")
     reason_code: str = Field(description="Why it cannot be moved; empty where it can.")
     reason: str
 
@@ -104,6 +105,7 @@ class CandidateAnswer(BaseModel):
             from_version=one.from_version,
             effective_at=one.effective_at,
             cost=MonthlyCostAnswer.of(one.cost, one.currency) if one.cost else None,
+            setup_fee=MoneyAnswer.of(one.setup_fee_minor, one.currency),
             reason_code=one.cannot.code if one.cannot else "",
             reason=one.cannot.text if one.cannot else "",
         )
@@ -195,6 +197,7 @@ class NoticeAnswer(BaseModel):
     currency: str
     recurring_before_minor: int | None
     recurring_after_minor: int | None
+    setup_fee_minor: int = 0
     message: str
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
-from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, plan_cost
+from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, plan_cost, setup_fee_minor
 from control_plane.billing.plan_impact import recurring_minor
 from control_plane.billing.plan_moves.model import (
     OPEN,
@@ -25,7 +25,7 @@ from control_plane.catalog.meter_queries import meters
 from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import PlanTerms
 from control_plane.catalog.queries import plan_versions, terms_of_version
-from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.catalog.tables import Plan, PlanVersion, Price
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.db import is_any_of
 from control_plane.subscriptions.model import OVER
@@ -36,6 +36,7 @@ from control_plane.subscriptions.timelines import timelines
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
 AT_ONCE = 1000
+SETUP_FEE = "setup_fee"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ async def move_candidates(
     for chunk in _chunks(rows):
         lines = await timelines(session, [row.id for row in chunk])
         taken = await _in_other_moves(session, lines)
+        fee_asked = await _fee_asked(session, lines.values(), target)
         units = await _last_month(session, lines.values(), not_added=not_added, now=now)
         for row in chunk:
             timeline, version = lines[row.id], versions[row.plan_version_id]
@@ -105,6 +107,9 @@ async def move_candidates(
                     cost=costs.of(version.id, row.currency, units.get(row.id, {}), timeline.quota_override)
                     if sold
                     else None,
+                    setup_fee_minor=costs.setup_fee_minor(row.currency)
+                    if sold and not _paid_before(timeline, fee_asked, effective_at)
+                    else 0,
                 )
             )
     return found
@@ -143,6 +148,24 @@ async def _in_other_moves(session: AsyncSession, subscription_ids: Collection[st
     return set(await session.scalars(statement))
 
 
+async def _fee_asked(session: AsyncSession, found: Iterable[Timeline], target: MoveTarget) -> set[str]:
+    """Return the versions with a setup fee that subscriptions have, or had: they pay one in their life."""
+    if all(price.model != SETUP_FEE for price in target.terms.prices):
+        return set()
+    ids = {phase.plan_version_id for timeline in found for phase in timeline.phases}
+    statement = select(Price.plan_version_id).where(
+        is_any_of(Price.plan_version_id, ids), Price.model == SETUP_FEE
+    )
+    return set(await session.scalars(statement))
+
+
+def _paid_before(timeline: Timeline, fee_asked: Collection[str], effective_at: datetime) -> bool:
+    return any(
+        phase.costs and phase.starts_at < effective_at and phase.plan_version_id in fee_asked
+        for phase in timeline.phases
+    )
+
+
 class _Costs:
     """What versions cost a month before and after, each worked out once for the same use."""
 
@@ -157,6 +180,10 @@ class _Costs:
         if currency not in self._fixed:
             self._fixed[currency] = plan_cost(self._after.in_currency(currency), {}).amount_minor
         return self._fixed[currency]
+
+    def setup_fee_minor(self, currency: str) -> int:
+        """Return what is due once of who has never had a plan with a setup fee."""
+        return setup_fee_minor(self._after.in_currency(currency))
 
     def of(
         self, version_id: str, currency: str, units: Mapping[str, int], own_quota_units: int | None

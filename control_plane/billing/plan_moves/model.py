@@ -121,7 +121,10 @@ class MonthlyCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A subscription on one of the versions to move from. `cannot`: why it stays; `cost` None where not sold."""
+    """A subscription on one of the versions to move from. `cannot`: why it stays; `cost` None where not sold.
+
+    `setup_fee_minor`: due once when it moves, of who has never paid one.
+    """
 
     timeline: Timeline
     account_id: str
@@ -133,6 +136,7 @@ class Candidate:
     effective_at: datetime
     cannot: Reason | None
     cost: MonthlyCost | None
+    setup_fee_minor: int = 0
 
     @property
     def subscription_id(self) -> str:

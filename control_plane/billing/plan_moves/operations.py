@@ -213,6 +213,7 @@ def _notice(one: Candidate, move: PlanMove, target: MoveTarget) -> dict[str, Any
         "currency": one.currency,
         "recurring_before_minor": one.cost and one.cost.recurring_before_minor,
         "recurring_after_minor": one.cost and one.cost.recurring_after_minor,
+        "setup_fee_minor": one.setup_fee_minor,
         "message": move.message,
     }
 

@@ -43,6 +43,7 @@ PREVIEW_COLUMNS = (
     "with_use_before.text",
     "with_use_after.text",
     "difference.text",
+    "setup_fee.text",
     "cannot",
 )
 ITEM_COLUMNS = ("subscription_id", "account_name", "status", "effective_at", "tell_by", "told_at", "reason")

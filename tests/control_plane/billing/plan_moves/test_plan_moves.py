@@ -8,6 +8,7 @@ from control_plane.billing.plan_moves.candidates import MoveScope
 from control_plane.billing.plan_moves.model import MoveTime, NobodyToMoveError, NoticeTooShortError
 from control_plane.billing.plan_moves.queries import items_page, move_report, preview_move
 from control_plane.billing.plan_moves.worker import PlanMovesConfig, move_once
+from control_plane.billing.queries import preview_invoice
 from control_plane.catalog.model import PriceTerms
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits
@@ -87,6 +88,25 @@ class TestPreview:
         assert [one.cannot.code for one in found.candidates] == ["in_another_move"] * 2
         assert (found.movable, found.totals) == (0, {})
 
+    async def test_names_the_setup_fee_of_who_has_paid_none(self, session: AsyncSession):
+        fee = PriceTerms(model="setup_fee", meter=None, params={"amount": "20.00"})
+        await a_published_plan(session, now=NOV_1, prices=(flat("9.00"), fee))
+        (paid,) = await customers(session)
+        await a_new_version(session, now=NOV_1, prices=(flat("9.00"),))
+        (unpaid,) = await customers(session)
+        await a_new_version(session, now=NOV_1, prices=(flat("9.00"), fee))
+        found = await preview_move(session, scope=SCOPE, when=AT_DATE, now=NOW)
+        fees = {one.subscription_id: one.setup_fee_minor for one in found.candidates}
+        assert fees == {paid.id: 0, unpaid.id: 20_00}
+        for one in (paid, unpaid):
+            of = {"subscription_id": one.id, "plan_code": "starter", "actor": ACTOR, "now": NOW}
+            await change_plan(session, **of, effective_at=DEC_10)
+            preview = await preview_invoice(
+                session, account_id=one.account_id, product_code="weather", now=DEC_10, period_start=DEC_10
+            )
+            charged = [line.line.amount_minor for line in preview.lines if line.kind == "setup_fee"]
+            assert sum(charged) == fees[one.id]
+
     async def test_reckons_with_quotas_of_their_own(self, session: AsyncSession):
         prices = (PriceTerms(model="overage", meter="requests", params={"included": 100, "unit_amount": "0.01"}),)
         await a_published_plan(session, now=NOV_1, quota_units=100, prices=prices)
@@ -153,6 +173,7 @@ class TestMove:
             "currency": "USD",
             "recurring_before_minor": 49_00,
             "recurring_after_minor": 59_00,
+            "setup_fee_minor": 0,
             "message": "Faster, for a little more.",
         }
         report = await move_report(session, move_id)
