@@ -105,6 +105,8 @@ def _let_through(
     terms: Mapping[str, Terms],
 ) -> tuple[int, Mapping[str, Mapping[str, int]]]:
     """Return the quota units that would have been refused, and what is left of the use."""
+    if not new_terms.quota_hard and new_terms.quota_cap_units is None and timeline.quota_cap_override is None:
+        return 0, used
     phases = [phase for phase in timeline.phases_within(period) if phase.costs]
     own = {phase.id for phase in phases if phase.plan_version_id == NEW}
     asked = sum(used.get(phase_id, {}).get(REQUESTS, 0) for phase_id in own)

@@ -32,6 +32,7 @@ from control_plane.usage.rollups.period_units import PhasePeriod, units_of_perio
 
 log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 3
+WITHOUT_PAUSE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +135,23 @@ async def _batch(session: AsyncSession, job: WhatIfJob, *, limit: int) -> str | 
             if phase.costs
         ],
     )
-    rows = [
-        _result(
-            job,
-            found[key],
-            those,
-            currencies[found[key].account_id],
-            terms=terms,
-            of_plan=versions,
-            new=new,
-            new_terms=new_terms,
-            units=units,
-        )
-        for key, those in periods.items()
-        if those
-    ]
+    rows = []
+    for number, (key, those) in enumerate(periods.items()):
+        if number % WITHOUT_PAUSE == 0:
+            await asyncio.sleep(0)  # the API may share the loop
+        if those:
+            row = _result(
+                job,
+                found[key],
+                those,
+                currencies[found[key].account_id],
+                terms=terms,
+                of_plan=versions,
+                new=new,
+                new_terms=new_terms,
+                units=units,
+            )
+            rows.append(row)
     if rows:
         await session.execute(insert(WhatIfResult), rows)
     return ids[-1]
