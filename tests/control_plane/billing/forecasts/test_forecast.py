@@ -11,10 +11,12 @@ from control_plane.billing.forecasts.queries import NothingToForecastError, fore
 from control_plane.billing.operations import set_spend_cap
 from control_plane.billing.queries import NotSubscribedError, preview_invoice
 from control_plane.catalog.model import PriceTerms
+from control_plane.foundation.clock import floor_ms
 from control_plane.subscriptions.operations import cancel, change_plan
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.timelines import timeline
 from control_plane.usage.tables import UsageHourly
 from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
 
@@ -47,7 +49,7 @@ def uses(
 ) -> None:
     """A thousand units at noon of each day, since the subscription began where not said otherwise."""
     phase, units = subscription.phases[-1], 1000
-    hour = (since or phase.starts_at).replace(hour=12)
+    hour = (since or phase.starts_at).replace(hour=12, minute=0)
     while hour < until:
         session.add(
             UsageHourly(
@@ -202,6 +204,21 @@ class TestForecast:
         expected = 1000 + 1000 / ((now - subscription.started_at) / DAY) * ((found.until - now) / DAY)
         assert (found.sureness, found.days_known) == (Sureness.LOW, 0)
         assert found.meters[0].at_end.likely == pytest.approx(expected, abs=1)
+
+    @pytest.mark.parametrize("part", [0.0, 1e-9, 1 / 720, 0.5, 1 - 1 / 720, 1 - 1e-6])
+    async def test_from_the_first_hour_to_the_last_it_is_between_used_and_range(self, session, part: float):
+        subscription = await on_plan(session, at=OCT_1 + timedelta(hours=10, minutes=20))
+        period = (await timeline(session, subscription.id)).period_at(NOV_1 + 20 * DAY)
+        assert (period.start.hour, period.end.hour) == (10, 10)
+        now = floor_ms(period.start + part * (period.end - period.start))
+        uses(session, subscription, until=now)
+        found = await forecast_of(session, subscription, now=now)
+        requests = found.meters[0]
+        assert requests.used_units <= requests.at_end.low <= requests.at_end.likely <= requests.at_end.high
+        # thirty noons lie in the period
+        assert requests.at_end.likely == pytest.approx(30_000, rel=0.02)
+        assert found.subtotal_so_far_minor <= found.subtotal.low <= found.subtotal.likely <= found.subtotal.high
+        assert found.period == period
 
     async def test_a_first_hour_says_little_and_does_not_fail(self, session: AsyncSession):
         subscription = await on_plan(session, at=NOV_1 + timedelta(hours=12))
