@@ -33,6 +33,8 @@ def preview(
     typer.echo(f"{answer['account_name']} · {answer['api_product_name']} · {_span(period)}\n")
     if trial := answer["trial"]:
         _print_trial(trial, explain=explain)
+    elif not answer["lines"]:
+        typer.echo("Nothing is charged in this period.")
     else:
         print_lines(answer["lines"], _sums(answer), explain=explain, of_periods=False)
     if quota := answer["quota"]:

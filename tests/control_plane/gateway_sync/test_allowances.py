@@ -415,11 +415,13 @@ class TestTrials:
             **{field(hour): "7" for field in (hour_calls, hour_units)},
         }
 
+    @pytest.mark.parametrize("behind", [timedelta(0), timedelta(seconds=5)])
     async def test_leave_their_call_numbers_to_the_period_that_their_early_end_begins(
-        self, gateway, trialing, now
+        self, gateway, trialing, now, behind
     ):
         await self.used(trialing, now)
         await trialing.do(end_trial, now=now)
+        await trialing.grant(now - behind)  # by a projector whose clock is behind
         _, found = await self.moved(trialing, gateway, now)
         assert found == {CALLS: "10", UNITS: "0", hour_calls(hour_number(to_ms(now))): "7"}
 
