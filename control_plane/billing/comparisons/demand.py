@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.comparisons.fitting_plans import Demand
 from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS
+from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import REQUESTS_METER
+from control_plane.catalog.tables import ApiProduct, Meter
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.db import is_any_of
 from control_plane.usage.meters.demand import units_of_accounts
@@ -42,6 +44,7 @@ async def demands(
     for account_id, product, dimension, amount in await session.execute(_dimensions(account_ids, now)):
         dimensions[account_id, product][dimension] = amount
     declared = await units_of_accounts(session, account_ids, start=demand_from(now), end=now)
+    not_added = await not_added_meters(session, {product for _, product in declared})
     found = {}
     for row in await session.execute(_calls(account_ids, now)):
         of = row.account_id, row.product
@@ -51,8 +54,25 @@ async def demands(
             refused_calls=row.refused,
             rate_limited_calls=row.rate_limited,
             peak_hour_calls=row.peak_calls,
+            not_added=not_added.get(row.product, frozenset()),
         )
     return found
+
+
+async def not_added_meters(session: AsyncSession, product_codes: Collection[str]) -> dict[str, frozenset[str]]:
+    """Return, by API product's code, the declared meters whose values do not add up, archived ones too."""
+    if not product_codes:
+        return {}
+    statement = (
+        select(ApiProduct.code, Meter.code, Meter.aggregation)
+        .join(Meter, Meter.api_product_id == ApiProduct.id)
+        .where(ApiProduct.code.in_(product_codes))
+    )
+    found: dict[str, set[str]] = defaultdict(set)
+    for product, meter, aggregation in await session.execute(statement):
+        if not Aggregation(aggregation).adds_up:
+            found[product].add(meter)
+    return {product: frozenset(codes) for product, codes in found.items()}
 
 
 def _calls(account_ids: Collection[str], now: datetime) -> Select[Any]:

@@ -19,12 +19,14 @@ class Demand:
 
     `units` by meter: quota units (`requests`) with one for each refused call, and what was served of each
     dimension. `refused_calls` by a rate limit or the quota, of which `rate_limited_calls` by a rate limit.
+    `not_added`: meters whose values do not add up.
     """
 
     units: Mapping[str, int] = field(default_factory=dict)
     refused_calls: int = 0
     rate_limited_calls: int = 0
     peak_hour_calls: int = 0
+    not_added: frozenset[str] = frozenset()
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -158,7 +160,7 @@ def _is_wider(terms: PlanTerms, than: PlanTerms) -> bool:
 
 def _amount_minor(terms: PlanTerms, demand: Demand) -> int | None:
     try:
-        return plan_cost(terms, demand.units).amount_minor
+        return plan_cost(terms, demand.units, not_added=demand.not_added).amount_minor
     except RatingError:
         return None
 

@@ -126,6 +126,7 @@ def _compared(
                 meter_names=words.meter_names,
                 weighted=words.weighted,
                 own_quota_units=own.units,
+                not_added=demand.not_added,
             )
         except RatingError:
             refuses = refuses or "its price cannot be worked out"

@@ -1,6 +1,6 @@
 """What use of 30 days would cost under terms of a plan, by the steps of invoices. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -47,16 +47,18 @@ def plan_cost(
     meter_names: Mapping[str, str] | None = None,
     weighted: bool = False,
     own_quota_units: int | None = None,
+    not_added: Collection[str] = (),
 ) -> PlanCost:
     """Return what the use of 30 days costs; `terms` are those in one currency. Of yearly plans, that of a year.
 
-    `own_quota_units`: the subscription's own quota, which stands in place of a plan's.
+    `own_quota_units`: the subscription's own quota, which stands in place of a plan's. `not_added`: meters whose
+    values do not add up, which are no more in a year than in 30 days.
 
     Raises:
         RatingError: a price has unusable parameters, or units are negative.
     """
     version = rated_terms(terms, name=name, meter_names=meter_names, weighted=weighted)
-    used = {meter: in_period(count, terms) for meter, count in units.items()}
+    used = {meter: count if meter in not_added else in_period(count, terms) for meter, count in units.items()}
     run = Run(
         version=version,
         period_ms=1,

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.queries import account
-from control_plane.billing.comparisons.demand import demands
+from control_plane.billing.comparisons.demand import demands, not_added_meters
 from control_plane.billing.comparisons.fitting_plans import NOT_OWN, Demand, OwnQuota
 from control_plane.billing.comparisons.model import Candidate, Comparison, Words, compare
 from control_plane.catalog.meter_queries import meters
@@ -57,11 +57,13 @@ async def compare_units(
     product = await api_product(session, product_code)
     check_currency(currency, field="currency")
     declared = {meter.code for meter in await meters(session, product_codes=[product_code])}
+    not_added = await not_added_meters(session, [product_code])
+    demand = Demand(units=dict(units), not_added=not_added.get(product_code, frozenset()))
     known = {"requests", "bytes_in", "bytes_out", "upstream_ms", *product.unit_headers, *declared}
     for meter in units:
         if meter not in known:
             raise ValidationFailedError(f"units.{meter}", f"must be one of {', '.join(sorted(known))}")
-    return await _comparison(session, product, demand=Demand(units=dict(units)), currency=currency, held=None)
+    return await _comparison(session, product, demand=demand, currency=currency, held=None)
 
 
 async def _comparison(

@@ -10,6 +10,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
+from control_plane.billing.comparisons.demand import not_added_meters
 from control_plane.billing.comparisons.plan_cost import DEMAND_DAYS, plan_cost, setup_fee_minor
 from control_plane.billing.plan_impact import recurring_minor
 from control_plane.billing.plan_moves.model import (
@@ -21,8 +22,6 @@ from control_plane.billing.plan_moves.model import (
     reason_against,
 )
 from control_plane.billing.plan_moves.tables import PlanMoveItem
-from control_plane.catalog.meter_queries import meters
-from control_plane.catalog.meters import Aggregation
 from control_plane.catalog.model import PlanTerms
 from control_plane.catalog.queries import plan_versions, terms_of_version
 from control_plane.catalog.tables import Plan, PlanVersion, Price
@@ -33,9 +32,11 @@ from control_plane.subscriptions.offers import version_on_sale
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.subscriptions.timeline import Timeline
 from control_plane.subscriptions.timelines import timelines
+from control_plane.usage.meters.demand import units_of_accounts
 from control_plane.usage.rollups.period_units import PhasePeriod, units_of_periods
 
 AT_ONCE = 1000
+HOUR = timedelta(hours=1)
 SETUP_FEE = "setup_fee"
 
 
@@ -71,15 +72,15 @@ async def move_candidates(
     """Return the live subscriptions on the versions to move from, each judged, in the order of their ids."""
     rows = (await session.execute(_concerned(scope, target, now))).all()
     versions = await plan_versions(session, {row.plan_version_id for row in rows})
-    costs = _Costs({key: terms_of_version(one) for key, one in versions.items()}, target.terms)
     product = next(iter(versions.values())).plan.api_product.code if versions else ""
-    not_added = await _not_added(session, product)
+    not_added = (await not_added_meters(session, [product])).get(product, frozenset())
+    costs = _Costs({key: terms_of_version(one) for key, one in versions.items()}, target.terms, not_added)
     found = []
     for chunk in _chunks(rows):
         lines = await timelines(session, [row.id for row in chunk])
         taken = await _in_other_moves(session, lines)
         fee_asked = await _fee_asked(session, lines.values(), target)
-        units = await _last_month(session, lines.values(), not_added=not_added, now=now)
+        units = await _last_month(session, lines.values(), product, not_added=not_added, now=now)
         for row in chunk:
             timeline, version = lines[row.id], versions[row.plan_version_id]
             effective_at = when.of(timeline)
@@ -169,9 +170,10 @@ def _paid_before(timeline: Timeline, fee_asked: Collection[str], effective_at: d
 class _Costs:
     """What versions cost a month before and after, each worked out once for the same use."""
 
-    def __init__(self, before: Mapping[str, PlanTerms], after: PlanTerms) -> None:
+    def __init__(self, before: Mapping[str, PlanTerms], after: PlanTerms, not_added: Collection[str]) -> None:
         self._before = before
         self._after = after
+        self._not_added = not_added
         self._fixed: dict[str, int] = {}
         self._known: dict[Any, tuple[int, int]] = {}  # flat prices, and with use
 
@@ -204,20 +206,28 @@ class _Costs:
     ) -> tuple[int, int]:
         place = key, currency, tuple(sorted(units.items())), own_quota_units
         if place not in self._known:
-            cost = plan_cost(terms.in_currency(currency), units, own_quota_units=own_quota_units)
+            cost = plan_cost(
+                terms.in_currency(currency),
+                units,
+                own_quota_units=own_quota_units,
+                not_added=self._not_added,
+            )
             self._known[place] = recurring_minor(terms, currency, 1), cost.monthly_minor(currency)
         return self._known[place]
 
 
-async def _not_added(session: AsyncSession, product_code: str) -> set[str]:
-    found = await meters(session, product_codes=[product_code], archived=True)
-    return {meter.code for meter in found if not Aggregation(meter.aggregation).adds_up}
-
-
 async def _last_month(
-    session: AsyncSession, found: Iterable[Timeline], *, not_added: Collection[str], now: datetime
+    session: AsyncSession,
+    found: Collection[Timeline],
+    product_code: str,
+    *,
+    not_added: Collection[str],
+    now: datetime,
 ) -> dict[str, dict[str, int]]:
-    """Return billable units of the last 30 days by subscription and meter."""
+    """Return billable units of the last 30 days by subscription and meter.
+
+    Of meters that do not add up they are those of the account, as in comparisons of plans.
+    """
     end = floor_hour(now)
     start = end - timedelta(days=DEMAND_DAYS)
     of_phase = {
@@ -231,9 +241,17 @@ async def _last_month(
     for (phase_id, _), used in (await units_of_periods(session, list(of_phase.values()))).items():
         total = units[owner[phase_id]]
         for meter, count in used.items():
-            # an amendment may have taken more than is left of it since
-            before, more = total.get(meter, 0), max(0, count)
-            total[meter] = max(before, more) if meter in not_added else before + more
+            if meter not in not_added:
+                # an amendment may have taken more than is left of it since
+                total[meter] = total.get(meter, 0) + max(0, count)
+    if not_added:
+        accounts = {timeline.account_id for timeline in found}
+        of_accounts = await units_of_accounts(session, accounts, start=start, end=end - HOUR)
+        for timeline in found:
+            values = of_accounts.get((timeline.account_id, product_code), {})
+            units[timeline.subscription_id].update(
+                {meter: value for meter, value in values.items() if meter in not_added}
+            )
     return dict(units)
 
 

@@ -10,6 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.billing.call_bounds import MeterUncappedError
 from control_plane.billing.model import InvoicePreview
 from control_plane.billing.operations import require_cap_kept, set_spend_cap
+from control_plane.billing.plan_moves.candidates import MoveScope
+from control_plane.billing.plan_moves.model import MoveTime
+from control_plane.billing.plan_moves.queries import preview_move
 from control_plane.billing.queries import preview_invoice
 from control_plane.catalog.meter_operations import create_meter
 from control_plane.catalog.meters import Aggregation, MeteredEvents, MeterFacts
@@ -20,7 +23,7 @@ from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.queries import subscription as subscription_by_id
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.meters.tables import MeterHourly, MeterPeriod, MeterPeriodState
-from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, a_subscription, an_account
 
 NOV_1, DEC_1 = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -112,6 +115,18 @@ async def different(session: AsyncSession, subscription: Subscription, meter: Me
             )
         )
     await session.flush()
+
+
+async def test_a_plan_move_shows_what_different_values_cost(session: AsyncSession, meters: dict[str, Meter]):
+    one = await subscribed(session, per_unit("users", "1.00"), per_unit("seats", "2.00"))
+    await a_new_version(session, now=NOV_1, prices=(per_unit("users", "3.00"), per_unit("seats", "2.00")))
+    await counted(session, one, meters["users"], 5)
+    await different(session, one, meters["users"], 7)
+    await counted(session, one, meters["seats"], 4, latest_at_ms=1, latest_event_id="evt")
+    when = MoveTime(timing="date", at=NOV_1 + 60 * DAY, notice_days=30)
+    scope = MoveScope(from_plan="starter", to_plan="starter")
+    (found,) = (await preview_move(session, scope=scope, when=when, now=NOV_1 + 20 * DAY)).candidates
+    assert (found.cost.month_before_minor, found.cost.month_after_minor) == (7_00 + 8_00, 21_00 + 8_00)
 
 
 async def preview(session: AsyncSession, subscription: Subscription) -> InvoicePreview:

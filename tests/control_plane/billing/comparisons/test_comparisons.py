@@ -90,6 +90,12 @@ class TestCompare:
         # 60,000 in 30 days are 730,000 in 365
         assert (found.yearly_minor, found.monthly_minor) == (480_00 + 130_00, 50_83)
 
+    def test_what_does_not_add_up_is_no_more_in_a_year(self):
+        seats = plan("seats", interval="year", prices=(price("per_unit", "seats", unit_amount="120.00"),))
+        demand = Demand(units={"seats": 50}, not_added=frozenset({"seats"}))
+        (found,) = compare([seats], demand=demand, currency="USD", held=None, words=Words())
+        assert (found.yearly_minor, found.monthly_minor) == (6_000_00, 500_00)
+
     def test_commitments_count_and_setup_fees_stand_apart(self):
         prices = (
             price("setup_fee", amount="500.00"),
