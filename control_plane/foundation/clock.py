@@ -21,6 +21,8 @@ def as_utc(moment: datetime) -> datetime:
     Raises:
         NaiveTimeError: the datetime has no time zone.
     """
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None:
         raise NaiveTimeError(f"{moment.isoformat()} has no time zone")
     return moment.astimezone(UTC)

@@ -12,6 +12,8 @@ ID_LENGTH = 26
 RANDOM_BITS = 80
 STEP_BITS = 32
 
+_PAIRS = [first + second for first in CROCKFORD for second in CROCKFORD]
+_SHIFTS = range(5 * ID_LENGTH - 10, -1, -10)
 _lock = threading.Lock()
 _last = 0
 
@@ -24,11 +26,8 @@ def new_id(prefix: str, now: datetime | None = None) -> str:
     """
     at_ms = time.time_ns() // 1_000_000 if now is None else to_ms(now)
     value = _next_value(at_ms)
-    characters = []
-    for _ in range(ID_LENGTH):
-        value, digit = divmod(value, 32)
-        characters.append(CROCKFORD[digit])
-    return f"{prefix}_{''.join(reversed(characters))}"
+    pairs = [_PAIRS[value >> shift & 1023] for shift in _SHIFTS]
+    return f"{prefix}_{''.join(pairs)}"
 
 
 def _next_value(at_ms: int) -> int:

@@ -1,7 +1,7 @@
 """Who buys and who sells, as values. Pure."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
@@ -43,7 +43,7 @@ class BillingProfile:
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
         return {
-            **asdict(self),
+            **_shallow(self),
             "address_lines": list(self.address_lines),
             "tax_treatment": str(self.tax_treatment),
         }
@@ -62,7 +62,11 @@ class Seller:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what an invoice writes down when it is finalised."""
-        return {**asdict(self), "address_lines": list(self.address_lines)}
+        return {**_shallow(self), "address_lines": list(self.address_lines)}
+
+
+def _shallow(value: BillingProfile | Seller) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def check_profile(profile: BillingProfile) -> BillingProfile:
