@@ -19,7 +19,7 @@ from control_plane.foundation.clock import MILLISECOND
 from control_plane.rating.versions import REQUESTS
 from control_plane.usage.meters.values import declared_codes
 
-__all__ = ["NotSubscribedError", "preview_invoice"]
+__all__ = ["NotSubscribedError", "preview_invoice", "used_units"]
 
 
 async def preview_invoice(
@@ -96,13 +96,18 @@ async def _shown(session: AsyncSession, facts: PeriodFacts) -> dict[str, int]:
     version_ids = {phase.plan_version_id for phase in phases} | {
         add_on.plan_version_id for phase in phases for add_on in phase.add_ons
     }
-    declared = await meters_of_versions(session, version_ids)
     codes = (await declared_codes(session, [product_code])).get(product_code, set())
     only_if_priced = MEASURED_METERS.union(codes)
     priced = {price.meter for version_id in version_ids for price in terms[version_id].rated.prices}
+    used = await used_units(session, facts)
+    return {meter: count for meter, count in used.items() if meter not in only_if_priced or meter in priced}
+
+
+async def used_units(session: AsyncSession, facts: PeriodFacts) -> dict[str, int]:
+    """Return what was used in the period by meter, `requests` first, whether it costs something or not."""
+    declared = await meters_of_versions(session, facts.timeline.version_ids)
     how = {code: meter.aggregation for of_version in declared.values() for code, meter in of_version.items()}
-    added = _added_up([facts.units.get(phase.id, {}) for phase in phases], how)
-    return {meter: count for meter, count in added.items() if meter not in only_if_priced or meter in priced}
+    return _added_up([facts.units.get(phase.id, {}) for phase in facts.phases], how)
 
 
 def _added_up(of_phases: Collection[Mapping[str, int]], how: Mapping[str, str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from control_plane.billing.forecasts.model import Forecast, MeterForecast, Quota
 from control_plane.billing.forecasts.projection import NOTHING_AHEAD, Rest, project, project_from_hours
 from control_plane.billing.model import QuotaProgress
 from control_plane.billing.period_facts import PeriodFacts, period_facts, quota_progress
+from control_plane.billing.queries import used_units
 from control_plane.catalog.queries import plan_versions, terms_of_version
 from control_plane.foundation.errors import ConflictError
 from control_plane.rating.versions import REQUESTS
@@ -62,7 +63,7 @@ async def forecast(
     so_far = sum(line.amount_minor for line in facts.lines())
     cases = {case: facts.lines(_units_at_end(facts, ahead, rests, case)) for case in CASES}
     amounts = {case: facts.amounts(lines) for case, lines in cases.items()}
-    used = _used(facts)
+    used = await used_units(session, facts)
     return Forecast(
         account_id=account_id,
         account_name=facts.payer.name,
@@ -163,17 +164,6 @@ def _whole(units: float, case: str) -> int:
     if case == "low":
         return floor(near)
     return ceil(near) if case == "high" else round(near)
-
-
-def _used(facts: PeriodFacts) -> dict[str, int]:
-    used: dict[str, int] = {REQUESTS: 0}
-    not_added = frozenset().union(*(terms.not_carried for terms in facts.terms.values()))
-    for units in facts.units.values():
-        for meter, count in units.items():
-            # an amendment of a declared meter may have taken more than is left of it since
-            before, more = used.get(meter, 0), max(0, count)
-            used[meter] = max(before, more) if meter in not_added else before + more
-    return used
 
 
 def _meters(used: Mapping[str, int], rests: Mapping[str, Rest]) -> tuple[MeterForecast, ...]:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.billing.call_bounds import MeterUncappedError
+from control_plane.billing.forecasts.queries import forecast
 from control_plane.billing.model import InvoicePreview
 from control_plane.billing.operations import require_cap_kept, set_spend_cap
 from control_plane.billing.plan_moves.candidates import MoveScope
@@ -201,6 +202,10 @@ class TestPreview:
         found = await preview(session, subscription)
         assert [amount for _, _, amount in lines(found)] == [150, 500, 400, 1200]
         assert found.used_units == {"requests": 0, "users": 5, "peak": 5}
+        ahead = await forecast(
+            session, account_id=subscription.account_id, product_code="weather", now=NOV_1 + 20 * DAY
+        )
+        assert {meter.meter: meter.used_units for meter in ahead.meters} == found.used_units
 
 
 class TestSpendCaps:
