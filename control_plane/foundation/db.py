@@ -72,8 +72,8 @@ def create_engine(
     waiting for locks included, is cancelled (0: never).
     """
     # Nothing is prepared on the server: PostgreSQL may plan what is for all accounts and spans alike, and a large
-    # account's chart took five times as long from the eleventh on. Forbidding such plans (plan_cache_mode) would have
-    # it plan every check of a foreign key anew, which was most of an insert's time.
+    # account's chart took five times as long from the eleventh on. Forbidding such plans (plan_cache_mode) would
+    # have it plan every check of a foreign key anew, which was most of an insert's time.
     options = f"-c timezone=UTC -c statement_timeout={statement_timeout_ms}"
     return create_async_engine(
         url,

@@ -90,7 +90,8 @@ def used(subscription: Subscription, phase_id: str, hour: datetime, units: int) 
 
 @pytest.mark.parametrize("quota_on_change", ["full", "carry", "prorated"])
 async def test_change_nothing(session: AsyncSession, sessions, quota_on_change: str):
-    terms = {"quota_units": 1_000, "quota_cap_units": 600_000, "quota_on_change": quota_on_change, "trial_days": 20}
+    quota = {"quota_units": 1_000, "quota_cap_units": 600_000, "quota_on_change": quota_on_change}
+    terms = {**quota, "trial_days": 20}
     await a_published_plan(session, now=SEP_1 - DAY, **terms, prices=PRICES)
     await a_published_plan(session, now=SEP_1 - DAY, code="growth", position=1, prices=PRICES[:1])
     await a_published_plan(session, now=SEP_1 - DAY, code="more", position=2, kind="add_on", quota_units=700)
