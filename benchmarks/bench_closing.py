@@ -50,7 +50,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--subscriptions", type=int, default=100_000)
     parser.add_argument("--hours", type=int, default=2, help="hours with usage on each day")
-    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--profile", action="store_true", help="one worker in this process, under cProfile")
     parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "closing.json")
     options = parser.parse_args()
