@@ -17,6 +17,7 @@ from control_plane.foundation.outbox import OutboxRow
 from control_plane.keys.operations import IssuedKey, issue_key
 from control_plane.subscriptions.operations import subscribe
 from control_plane.subscriptions.tables import Subscription
+from control_plane.usage.tables import UsageHourly
 
 ACTOR = "tok_tester"
 FLAT_49 = PriceTerms(model="flat", meter=None, params={"amount": "49.00"})
@@ -78,6 +79,33 @@ async def a_subscription(
     session: AsyncSession, account: Account, *, now: datetime, plan: str = "starter", **options: Any
 ) -> Subscription:
     return await subscribe(session, account_id=account.id, plan_code=plan, **options, actor=ACTOR, now=now)
+
+
+def an_hour_of_use(
+    subscription: Subscription, units: int, *, hour: datetime, phase_id: str | None = None, **more: Any
+) -> UsageHourly:
+    """A row of hourly figures: calls of a unit each, served and billable, in the first phase where not said."""
+    values: dict[str, Any] = {
+        "account_id": subscription.account_id,
+        "hour": hour,
+        "phase_id": phase_id or subscription.phases[0].id,
+        "product": "weather",
+        "mode": "live",
+        "key_id": "key_1",
+        "endpoint": "GET /v1/current",
+        "status": 200,
+        "outcome": "served",
+        "calls": units,
+        "units": units,
+        "billable_calls": units,
+        "billable_units": units,
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "latency_ms_sum": 0,
+        "gateway_ms_sum": 0,
+        "revision": 1,
+    }
+    return UsageHourly(**values | more)
 
 
 async def outbox_of(session: AsyncSession, topic: str) -> list[str]:

@@ -15,7 +15,14 @@ from control_plane.foundation.errors import ValidationFailedError
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.tables import UsageHourly
-from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import (
+    ACTOR,
+    a_new_version,
+    a_published_plan,
+    a_subscription,
+    an_account,
+    an_hour_of_use,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -117,25 +124,8 @@ class TestCompare:
 
 def served(subscription: Subscription, calls: int, *, hour: datetime, outcome: str = "served") -> UsageHourly:
     billed = calls if outcome == "served" else 0
-    return UsageHourly(
-        account_id=subscription.account_id,
-        hour=hour,
-        phase_id=subscription.phases[0].id,
-        product="weather",
-        mode="live",
-        key_id="key_1",
-        endpoint="GET /v1/current",
-        status=200 if billed else 429,
-        outcome=outcome,
-        calls=calls,
-        units=billed,
-        billable_calls=billed,
-        billable_units=billed,
-        bytes_in=0,
-        bytes_out=0,
-        latency_ms_sum=0,
-        gateway_ms_sum=0,
-        revision=1,
+    return an_hour_of_use(
+        subscription, billed, hour=hour, calls=calls, status=200 if billed else 429, outcome=outcome
     )
 
 

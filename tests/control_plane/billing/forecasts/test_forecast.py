@@ -17,8 +17,13 @@ from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timelines import timeline
-from control_plane.usage.tables import UsageHourly
-from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import (
+    ACTOR,
+    a_published_plan,
+    a_subscription,
+    an_account,
+    an_hour_of_use,
+)
 
 OCT_1 = datetime(2026, 10, 1, tzinfo=UTC)
 NOV_1 = datetime(2026, 11, 1, tzinfo=UTC)
@@ -51,28 +56,7 @@ def uses(
     phase, units = subscription.phases[-1], 1000
     hour = (since or phase.starts_at).replace(hour=12, minute=0)
     while hour < until:
-        session.add(
-            UsageHourly(
-                account_id=subscription.account_id,
-                hour=hour,
-                phase_id=phase.id,
-                product="weather",
-                mode="live",
-                key_id="key_1",
-                endpoint="GET /v1/current",
-                status=200,
-                outcome="served",
-                calls=units,
-                units=units,
-                billable_calls=units,
-                billable_units=units,
-                bytes_in=units,
-                bytes_out=0,
-                latency_ms_sum=0,
-                gateway_ms_sum=0,
-                revision=1,
-            )
-        )
+        session.add(an_hour_of_use(subscription, units, hour=hour, phase_id=phase.id, bytes_in=units))
         hour += DAY
 
 

@@ -29,8 +29,14 @@ from control_plane.subscriptions.statuses import change_status
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timelines import timeline
 from control_plane.usage.rollups.sealing import SealingConfig, seal_hours
-from control_plane.usage.tables import UsageHour, UsageHourly
-from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
+from control_plane.usage.tables import UsageHour
+from tests.control_plane.builders import (
+    ACTOR,
+    a_published_plan,
+    a_subscription,
+    an_account,
+    an_hour_of_use,
+)
 
 JAN_1 = datetime(2026, 1, 1, tzinfo=UTC)
 FEB_1 = datetime(2026, 2, 1, tzinfo=UTC)
@@ -152,24 +158,14 @@ class Billing:
         async with self.sessions() as session, session.begin():
             phase_id = await phase_in_force(session, subscription.id, at)
             revision = await self._touch(session, subscription.account_id, hour, known_at)
-            values: dict[str, Any] = {"billable_dimensions": {}, "bytes_in": 0, "bytes_out": 0} | more
+            values: dict[str, Any] = {"billable_dimensions": {}} | more
             session.add(
-                UsageHourly(
-                    account_id=subscription.account_id,
+                an_hour_of_use(
+                    subscription,
+                    units,
                     hour=hour,
                     phase_id=phase_id,
-                    product="weather",
-                    mode="live",
-                    key_id="key_1",
                     endpoint=f"GET /v1/{revision}",
-                    status=200,
-                    outcome="served",
-                    calls=units,
-                    units=units,
-                    billable_calls=units,
-                    billable_units=units,
-                    latency_ms_sum=0,
-                    gateway_ms_sum=0,
                     dimensions=values["billable_dimensions"],
                     revision=revision,
                     **values,

@@ -22,6 +22,7 @@ from tests.control_plane.builders import (
     a_published_plan,
     a_subscription,
     an_account,
+    an_hour_of_use,
 )
 
 NOV_1 = datetime(2026, 11, 1, tzinfo=UTC)
@@ -65,26 +66,7 @@ async def old_and_new(session: AsyncSession, count: int = 1) -> list[Subscriptio
 
 
 def usage(subscription: Subscription, units: int, *, hour: datetime) -> UsageHourly:
-    return UsageHourly(
-        account_id=subscription.account_id,
-        hour=hour,
-        phase_id=subscription.phases[0].id,
-        product="weather",
-        mode="live",
-        key_id="key_1",
-        endpoint="GET /v1/current",
-        status=200,
-        outcome="served",
-        calls=units,
-        units=units,
-        billable_calls=units,
-        billable_units=units,
-        bytes_in=0,
-        bytes_out=0,
-        latency_ms_sum=0,
-        gateway_ms_sum=0,
-        revision=1,
-    )
+    return an_hour_of_use(subscription, units, hour=hour)
 
 
 async def schedule(session: AsyncSession, *, when: MoveTime = AT_PERIOD_END, **options) -> str:

@@ -18,7 +18,13 @@ from control_plane.subscriptions.statuses import pause, resume
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timelines import timelines
 from control_plane.usage.tables import UsageHourly
-from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import (
+    ACTOR,
+    a_published_plan,
+    a_subscription,
+    an_account,
+    an_hour_of_use,
+)
 
 SEP_1, NOW = datetime(2026, 9, 1, 7, tzinfo=UTC), datetime(2026, 12, 5, 10, 30, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
@@ -66,26 +72,7 @@ async def use(session: AsyncSession, subscription: Subscription) -> None:
 
 
 def used(subscription: Subscription, phase_id: str, hour: datetime, units: int) -> UsageHourly:
-    return UsageHourly(
-        account_id=subscription.account_id,
-        hour=hour,
-        phase_id=phase_id,
-        product="weather",
-        mode="live",
-        key_id="key_1",
-        endpoint="GET /v1/current",
-        status=200,
-        outcome="served",
-        calls=units,
-        units=units,
-        billable_calls=units,
-        billable_units=units,
-        bytes_in=0,
-        bytes_out=0,
-        latency_ms_sum=0,
-        gateway_ms_sum=0,
-        revision=1,
-    )
+    return an_hour_of_use(subscription, units, hour=hour, phase_id=phase_id)
 
 
 @pytest.mark.parametrize("quota_on_change", ["full", "carry", "prorated"])

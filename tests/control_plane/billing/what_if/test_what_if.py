@@ -20,8 +20,14 @@ from control_plane.subscriptions.add_ons import add_on
 from control_plane.subscriptions.operations import change_plan
 from control_plane.subscriptions.own_terms import override_limits
 from control_plane.subscriptions.tables import Subscription
-from control_plane.usage.tables import UsageHourly
-from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, a_subscription, an_account
+from tests.control_plane.builders import (
+    ACTOR,
+    a_new_version,
+    a_published_plan,
+    a_subscription,
+    an_account,
+    an_hour_of_use,
+)
 
 SEP_1 = datetime(2026, 9, 1, tzinfo=UTC)
 OCT_1 = datetime(2026, 10, 1, tzinfo=UTC)
@@ -46,28 +52,7 @@ async def customer(session: AsyncSession, *, since: datetime = SEP_1, **options)
 
 
 def uses(session: AsyncSession, subscription: Subscription, units: int, *, at: datetime, phase: int = 0) -> None:
-    session.add(
-        UsageHourly(
-            account_id=subscription.account_id,
-            hour=at,
-            phase_id=subscription.phases[phase].id,
-            product="weather",
-            mode="live",
-            key_id="key_1",
-            endpoint="GET /v1/current",
-            status=200,
-            outcome="served",
-            calls=units,
-            units=units,
-            billable_calls=units,
-            billable_units=units,
-            bytes_in=0,
-            bytes_out=0,
-            latency_ms_sum=0,
-            gateway_ms_sum=0,
-            revision=1,
-        )
-    )
+    session.add(an_hour_of_use(subscription, units, hour=at, phase_id=subscription.phases[phase].id))
 
 
 async def run(
