@@ -1,0 +1,1 @@
+"""What follows when a payment fails: notice, grace, then by policy; and recovery."""

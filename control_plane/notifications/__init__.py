@@ -1,0 +1,1 @@
+"""Mail: templates, a queue, SMTP."""

@@ -1,0 +1,1 @@
+"""What every store holds of the same usage and money, and where they differ."""

@@ -1,0 +1,1 @@
+"""Plans as products, prices and meters at Stripe."""

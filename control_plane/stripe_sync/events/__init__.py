@@ -1,0 +1,1 @@
+"""What Stripe tells: stored once, processed by reading the object again."""

@@ -1,0 +1,1 @@
+"""Customers, checkouts, changes and the standing of subscriptions at Stripe."""

@@ -1,0 +1,1 @@
+"""The doors through which Stripe tells us of events."""
