@@ -1,0 +1,1 @@
+"""What requests and answers may hold, read from the installed SDK."""

@@ -1,0 +1,1 @@
+"""The account, its catalogue, customers, meters, clocks and webhooks."""

@@ -1,0 +1,111 @@
+"""The simulated account: its objects, its time, its news."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from devstack.stripe.clock import Action, Clock, Due
+from devstack.stripe.events import Deliveries, make_event, make_thin_event
+from devstack.stripe.rendering import render
+from devstack.stripe.state import Object, State
+
+API_VERSION = "2026-10-28.endive"
+ACCOUNT_ID = "acct_1KongMonetizeSim"
+
+Listener = Callable[["Simulator", Object], None]
+
+
+@dataclass(frozen=True)
+class SimulatorConfig:
+    """`aggregation_seconds`: how long a meter event takes to show in summaries and invoices."""
+
+    seed: int = 0
+    aggregation_seconds: int = 0
+    requests_per_second: int = 0
+    """0: no limit; Stripe's sandboxes have 25."""
+
+
+LISTENERS: dict[str, list[Listener]] = {}
+
+
+def listen(topic: str, listener: Listener) -> None:
+    """Have `listener(sim, object)` called inside the request in which `sim.tell(topic, object)` is said."""
+    LISTENERS.setdefault(topic, []).append(listener)
+
+
+class Simulator:
+    """Everything a handler works with. One thread."""
+
+    def __init__(self, config: SimulatorConfig | None = None) -> None:
+        self.config = config or SimulatorConfig()
+        self.state = State(self.config.seed)
+        self.clock = Clock()
+        self.test_clocks: dict[str, Clock] = {}
+        self.deliveries = Deliveries()
+        self.violations: list[dict[str, Any]] = []
+        self.base_url = ""
+        self.request: tuple[str | None, str | None] = (None, None)
+        """Id and idempotency key of the request being worked on, for the events it makes."""
+
+    # time
+
+    def clock_of(self, customer: str | None = None) -> Clock:
+        """The test clock of a customer (an id; deleted ones too), else the simulator's own."""
+        kept = self.state.find("customer", customer) if customer else None
+        name = kept.get("test_clock") if kept else None
+        return self.test_clocks.get(name, self.clock) if name else self.clock
+
+    def now(self, customer: str | None = None) -> int:
+        """Seconds since 1970 on the customer's clock."""
+        return self.clock_of(customer).now()
+
+    def at(self, when: int, action: Action, *, customer: str | None = None) -> Due:
+        """Do something at a moment of the customer's clock; `.cancel()` on the answer takes it back."""
+        return self.clock_of(customer).at(when, action)
+
+    # news
+
+    def emit(self, kind: str, one: Object, *, previous: Object | None = None) -> Object:
+        """Write an event about an object as it is now, and send it to the webhooks that want it."""
+        return make_event(self, kind, one, previous=previous)
+
+    def emit_thin(self, kind: str, *, related: Object | None = None, data: Object | None = None) -> Object:
+        """Write an event of the thin form (v2) and send its notification to the destinations that want it."""
+        return make_thin_event(self, kind, related=related, data=data)
+
+    @contextmanager
+    def changing(self, one: Object, event: str) -> Iterator[Object]:
+        """Emit `event` with the previous attributes when the block changed what can be seen of the object."""
+        before = render(self.state, one)
+        yield one
+        after = render(self.state, one)
+        if before != after:
+            self.emit(event, one, previous=previous_attributes(before, after))
+
+    def tell(self, topic: str, one: Object) -> None:
+        """Call those who listen to a topic inside the simulator; no event is made."""
+        for listener in LISTENERS.get(topic, ()):
+            listener(self, one)
+
+    def check_event(self, event: Object) -> None:
+        """Hold an event against the contract; what does not fit is kept as a violation."""
+
+    def violation(self, where: str, problem: str) -> None:
+        """Keep something the simulator itself did wrong, for the tests to fail on."""
+        self.violations.append({"where": where, "problem": problem, "at": self.clock.now()})
+
+
+def previous_attributes(before: Object, after: Object) -> Object:
+    """What changed, with its old values; inside objects only what changed there, lists whole."""
+    changed: Object = {}
+    for name in before.keys() | after.keys():
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            changed[name] = previous_attributes(old, new)
+        else:
+            changed[name] = copy.deepcopy(old)
+    return changed

@@ -1,0 +1,78 @@
+"""What the simulated account holds: objects by kind and id, in the order they were made."""
+
+import itertools
+import random
+import string
+from collections.abc import Iterator
+from typing import Any
+
+from devstack.stripe.problems import no_such
+
+Object = dict[str, Any]
+ALPHABET = string.ascii_letters + string.digits
+
+
+class State:
+    """Objects in Stripe's own form. They are changed in place; what leaves the simulator is copied."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._kinds: dict[str, dict[str, Object]] = {}
+        self._order: dict[tuple[str, str], int] = {}
+        self._numbers = itertools.count(1)
+        self._random = random.Random(seed)  # noqa: S311 - ids that tests can repeat, not secrets
+
+    def new_id(self, prefix: str, length: int = 14) -> str:
+        """Such as `cus_...`; never given twice."""
+        return f"{prefix}_{self.new_token(length)}"
+
+    def new_token(self, length: int) -> str:
+        """Ends in a running number in base 62, so that it is unique."""
+        number, digits = next(self._numbers), ""
+        while number:
+            number, digit = divmod(number, len(ALPHABET))
+            digits = ALPHABET[digit] + digits
+        return "".join(self._random.choices(ALPHABET, k=length - 4)) + digits.rjust(4, "0")
+
+    def add(self, made: Object) -> Object:
+        """Under its `object` name and `id`. Raises ValueError when that id is taken."""
+        kind = self._kinds.setdefault(made["object"], {})
+        if made["id"] in kind:
+            raise ValueError(f"{made['object']} {made['id']} exists already")
+        kind[made["id"]] = made
+        self._order[made["object"], made["id"]] = next(self._numbers)
+        return made
+
+    def find(self, kind: str, identifier: str) -> Object | None:
+        return self._kinds.get(kind, {}).get(identifier)
+
+    def get(self, kind: str, identifier: str, *, param: str | None = None) -> Object:
+        """Raises the refusal Stripe gives: 404 for an id of the path, 400 with `param` for one of the parameters."""
+        found = self.find(kind, identifier)
+        if found is None:
+            raise no_such(kind, identifier, param=param)
+        return found
+
+    def lookup(self, identifier: str, kind: str) -> Object | None:
+        """An object by an id whose kind is only guessed: ids are unique but for those that callers choose."""
+        return self.find(kind, identifier) or next(
+            (kept[identifier] for kept in self._kinds.values() if identifier in kept), None
+        )
+
+    def all(self, kind: str) -> list[Object]:
+        """Oldest first."""
+        return list(self._kinds.get(kind, {}).values())
+
+    def where(self, kind: str, **equal: Any) -> list[Object]:
+        """Those whose fields have these values, oldest first."""
+        return [one for one in self.all(kind) if all(one.get(name) == value for name, value in equal.items())]
+
+    def remove(self, kind: str, identifier: str) -> None:
+        self._kinds.get(kind, {}).pop(identifier, None)
+
+    def order_of(self, one: Object) -> int:
+        """When it was made, as a number that only grows."""
+        return self._order.get((one["object"], one["id"]), 0)
+
+    def kinds(self) -> Iterator[tuple[str, list[Object]]]:
+        for kind in sorted(self._kinds):
+            yield kind, self.all(kind)
