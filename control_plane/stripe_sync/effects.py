@@ -36,8 +36,8 @@ _mark: ContextVar[Mark | None] = ContextVar("km_stripe_mark", default=None)
 async def mark_handled(session: AsyncSession) -> None:
     """Note in this transaction that the events being processed are handled; to be called with the last effect.
 
-    Does nothing where no event is being processed. An `apply_*` that does not call this is safe as well: its events
-    are marked right after it, and where the process dies in between, it is called once more.
+    Does nothing where no event is being processed. An `apply_*` that does not call this is safe as well: its
+    events are marked right after it, and where the process dies in between, it is called once more.
     """
     mark = _mark.get()
     if mark is not None:

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     CREDIT_NOTE = "credit_note"
     DISPUTE = "dispute"
     METER_ERRORS = "meter_errors"
+    EVENT = "event"  # known by its id alone: reading it tells what it is about
 
 
 THIN_PREFIX: Final = "v1."
@@ -77,6 +78,7 @@ OBJECT_PREFIXES: Final = {
     "cn_": Kind.CREDIT_NOTE,
     "dp_": Kind.DISPUTE,
     "du_": Kind.DISPUTE,
+    "evt_": Kind.EVENT,
 }
 """By which kind an id can be told; the longer prefix first."""
 
