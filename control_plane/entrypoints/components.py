@@ -24,6 +24,7 @@ from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
 from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
+from control_plane.stripe_sync.client import StripeConfig
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.daily.retention import HourlyRetentionConfig
@@ -151,6 +152,20 @@ def invoice_terms(settings: Settings) -> InvoiceTerms:
         payment_note=settings.payment_note.strip(),
     )
     return InvoiceTerms(seller=seller, due_after=timedelta(days=settings.invoice_due_days))
+
+
+def stripe_config(settings: Settings) -> StripeConfig | None:
+    """Return how Stripe is asked, None where this installation does not use it."""
+    if not settings.stripe_key.get_secret_value():
+        return None
+    return StripeConfig(
+        api_key=settings.stripe_key.get_secret_value(),
+        api_base=settings.stripe_api_base,
+        webhook_secret=settings.stripe_webhook_secret.get_secret_value(),
+        thin_secret=settings.stripe_thin_secret.get_secret_value(),
+        automatic_tax=settings.stripe_tax,
+        installation=settings.stripe_installation,
+    )
 
 
 def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:

@@ -4,6 +4,7 @@ Each component gets a small frozen value of its own, made from these by whoever 
 """
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -27,6 +28,8 @@ from gateway_contract.kafka import DEFAULT_GROUP, DEFAULT_TOPIC, EXTRA_MISSING, 
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 
 _URL = TypeAdapter(HttpUrl)
+_STRIPE_KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
+_STRIPE_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{8,}")
 
 
 class SettingsError(ValueError):
@@ -160,6 +163,49 @@ class Settings(BaseSettings):
         default_factory=dict, description="JSON: the Authorization header of http sinks, by the sink's name."
     )
     sink_allow_private: bool = Field(default=False, description="Whether sinks may be in private networks.")
+
+    stripe_key: SecretStr = Field(
+        default=SecretStr(""),
+        description="Stripe's secret or, better, restricted key; Stripe is off if empty.",
+    )
+    stripe_api_base: str = Field(default="", description="Where Stripe is asked, if not at Stripe: a simulator.")
+    stripe_webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Signs Stripe's webhooks (`whsec_...`; `km stripe setup` tells it); none are taken if empty.",
+    )
+    stripe_thin_secret: SecretStr = Field(
+        default=SecretStr(""), description="The same for thin events, which tell of errors in reported usage."
+    )
+    stripe_tax: bool = Field(
+        default=False,
+        description="Whether Stripe computes taxes; it needs registrations there (`km stripe doctor`).",
+    )
+    stripe_installation: str = Field(
+        default="main",
+        pattern=r"^[a-z][a-z0-9-]{0,15}$",
+        description="Names what is ours at Stripe; another for each installation that shares a Stripe account.",
+    )
+
+    @field_validator("stripe_key")
+    @classmethod
+    def _stripe_key(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _STRIPE_KEY.fullmatch(value.get_secret_value()):
+            raise ValueError(
+                "must be a secret or restricted key of Stripe's: sk_test_, rk_test_, sk_live_ or rk_live_"
+            )
+        return value
+
+    @field_validator("stripe_webhook_secret", "stripe_thin_secret")
+    @classmethod
+    def _stripe_secret(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not _STRIPE_SECRET.fullmatch(value.get_secret_value()):
+            raise ValueError("must be a signing secret of Stripe's: whsec_...")
+        return value
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _stripe_base(cls, value: str) -> str:
+        return _checked_url(value) if value else ""
 
     @field_validator("redis_url")
     @classmethod
