@@ -186,12 +186,15 @@ class FoundingMember(Base):
 
 
 class FirstPayment(Base):
-    """The invoice that an account paid first with money of its own; who has none is a first-time customer."""
+    """The invoice, ours or Stripe's, that an account paid first with money of its own.
+
+    Who has none is a first-time customer.
+    """
 
     __tablename__ = "first_payments"
 
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
-    invoice_id: Mapped[str] = mapped_column(ForeignKey("invoices.id"))
+    invoice_id: Mapped[str]
     paid_at: Mapped[datetime]
 
 
@@ -242,6 +245,6 @@ class Referral(Base):
     state: Mapped[str] = mapped_column(default="pending", server_default="pending")
     reward_minor: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
-    invoice_id: Mapped[str | None] = mapped_column(ForeignKey("invoices.id"))
+    invoice_id: Mapped[str | None]
     created_at: Mapped[datetime]
     settled_at: Mapped[datetime | None]
