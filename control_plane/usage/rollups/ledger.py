@@ -6,12 +6,14 @@ moment can be asked for.
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import BigInteger, cast, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.foundation.clock import from_ms
+from control_plane.foundation.clock import as_utc, from_ms, to_ms
 from control_plane.foundation.db import is_any_of
 from control_plane.usage.hours import hour_arrays
 from control_plane.usage.model import HourKey
@@ -27,7 +29,7 @@ same locks, as everything derived by the aggregator is. The units of one meter c
 amendments of it are added. Must not commit.
 """
 
-_ADD = text("""
+_CHANGES = """
 WITH sealed AS (
     SELECT * FROM unnest(CAST(:accounts AS text[]), CAST(:hours AS timestamptz[]), CAST(:revisions AS bigint[]),
         CAST(:sealed_at AS timestamptz[])) AS sealed (account_id, hour, revision, sealed_at)
@@ -63,13 +65,31 @@ WITH sealed AS (
         coalesce(counted.units, 0) - coalesce(known.units, 0) AS delta_units
     FROM counted FULL JOIN known USING (account_id, hour, phase_id, meter)
 )
+"""
+_ADD = text(f"""{_CHANGES}
 INSERT INTO usage_ledger (account_id, hour, revision, phase_id, meter, units, delta_units, sealed_at)
 SELECT account_id, hour, sealed.revision, phase_id, meter, units, delta_units, sealed.sealed_at
 FROM changes JOIN sealed USING (account_id, hour)
 WHERE delta_units <> 0
 ORDER BY account_id, hour, phase_id, meter
 RETURNING delta_units > 0
-""")
+""")  # noqa: S608 - constants, no input
+_DIFFERENCES = text(f"""{_CHANGES}
+SELECT account_id, hour, phase_id, meter, units, units - delta_units AS known_units
+FROM changes WHERE delta_units <> 0
+ORDER BY account_id, hour, phase_id, meter
+""")  # noqa: S608 - constants, no input
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerDifference:
+    """An hour's meter: `units` by its rows, `known_units` by the ledger."""
+
+    key: HourKey
+    phase_id: str
+    meter: str
+    units: int
+    known_units: int
 
 
 async def write_ledger(
@@ -85,25 +105,53 @@ async def write_ledger(
     """
     if not sealed:
         return 0
-    hours = sorted(sealed)
-    extra = [item for one in extra_units for item in (await one(session, hours)).items()]
-    rows = await session.execute(
-        _ADD,
-        {
-            **hour_arrays(hours),
-            "revisions": [sealed[key][0] for key in hours],
-            "sealed_at": [sealed[key][1] for key in hours],
-            "extra_accounts": [key.account_id for (key, _, _), _ in extra],
-            "extra_hours": [from_ms(key.hour_ms) for (key, _, _), _ in extra],
-            "extra_phases": [phase_id for (_, phase_id, _), _ in extra],
-            "extra_meters": [meter for (_, _, meter), _ in extra],
-            "extra_units": [units for _, units in extra],
-        },
-    )
+    rows = await session.execute(_ADD, await _asked(session, sealed, extra_units))
     added = [more for (more,) in rows]
     metrics.LEDGER_ENTRIES.labels("more").inc(sum(added))
     metrics.LEDGER_ENTRIES.labels("less").inc(len(added) - sum(added))
     return len(added)
+
+
+async def ledger_differences(
+    session: AsyncSession,
+    sealed: Mapping[HourKey, tuple[int, datetime]],
+    *,
+    extra_units: Sequence[ExtraUnits] = (),
+) -> list[LedgerDifference]:
+    """Return where the ledger says something else of these sealed hours than their rows do: there should be none.
+
+    What sealing them now would write, without writing it. Hours whose rows were dropped must not be asked for.
+    """
+    if not sealed:
+        return []
+    rows = await session.execute(_DIFFERENCES, await _asked(session, sealed, extra_units))
+    return [
+        LedgerDifference(
+            key=HourKey(row.account_id, to_ms(as_utc(row.hour))),
+            phase_id=row.phase_id,
+            meter=row.meter,
+            units=int(row.units),
+            known_units=int(row.known_units),
+        )
+        for row in rows
+    ]
+
+
+async def _asked(
+    session: AsyncSession, sealed: Mapping[HourKey, tuple[int, datetime]], extra_units: Sequence[ExtraUnits]
+) -> dict[str, Any]:
+    hours = sorted(sealed)
+    extra = [item for one in extra_units for item in (await one(session, hours)).items()]
+    return {
+        **hour_arrays(hours),
+        "revisions": [sealed[key][0] for key in hours],
+        "sealed_at": [sealed[key][1] for key in hours],
+        "extra_accounts": [key.account_id for (key, _, _), _ in extra],
+        "extra_hours": [from_ms(key.hour_ms) for (key, _, _), _ in extra],
+        "extra_phases": [phase_id for (_, phase_id, _), _ in extra],
+        "extra_meters": [meter for (_, _, meter), _ in extra],
+        "extra_units": [units for _, units in extra],
+    }
 
 
 async def billable_units_as_of(
