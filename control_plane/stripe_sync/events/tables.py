@@ -11,8 +11,8 @@ from control_plane.foundation.db import Base
 class StripeEvent(Base):
     """One event, however it came to us and however often.
 
-    `kind` and `object_id` name what is read again; both are NULL where the type is none that we act on. What we ask
-    ourselves to read (a resync, or an event known by its id alone) has a row of the same form.
+    `kind` and `object_id` name what is read again; both are NULL where the type is none that we act on. What we
+    ask ourselves to read (a resync, or an event known by its id alone) has a row of the same form.
     """
 
     __tablename__ = "stripe_events"
@@ -47,7 +47,7 @@ class StripeEvent(Base):
 
 
 class StripeEventReads(Base):
-    """How far one of Stripe's lists of events was read: whatever was created before `read_until` is in the inbox."""
+    """How far a list of Stripe's was read: whatever was created before `read_until` is in the inbox."""
 
     __tablename__ = "stripe_event_reads"
 
