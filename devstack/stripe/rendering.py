@@ -39,7 +39,7 @@ def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
         return plain(one)
     if not isinstance(one, dict):
         return one
-    kind = one.get("object")
+    kind = one["object"] if isinstance(one.get("object"), str) else None
     shown: Object = {}
     wanted: dict[str, list[list[str]]] = {}
     for path in paths:
@@ -50,7 +50,7 @@ def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
         below = [path for path in wanted.get(name, ()) if path]
         shown[name] = _copy(state, value, below) if name not in wanted else _expanded(state, name, value, below)
     for name in wanted:
-        reveal = HIDDEN.get((str(kind), name))
+        reveal = HIDDEN.get((kind or "", name))
         if name not in shown and reveal is not None:
             shown[name] = _copy(state, reveal(state, one), [path for path in wanted[name] if path])
         elif name not in one and kind is not None:

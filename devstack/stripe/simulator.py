@@ -45,6 +45,7 @@ class Simulator:
         self.test_clocks: dict[str, Clock] = {}
         self.deliveries = Deliveries()
         self.violations: list[dict[str, Any]] = []
+        self.soon: list[Action] = []
         self.base_url = ""
         self.request: tuple[str | None, str | None] = (None, None)
         """Id and idempotency key of the request being worked on, for the events it makes."""
@@ -64,6 +65,14 @@ class Simulator:
     def at(self, when: int, action: Action, *, customer: str | None = None) -> Due:
         """Do something at a moment of the customer's clock; `.cancel()` on the answer takes it back."""
         return self.clock_of(customer).at(when, action)
+
+    def after_answer(self, action: Action) -> None:
+        """Do something as soon as the answer to this request is on its way."""
+        self.soon.append(action)
+
+    def run_soon(self) -> None:
+        while self.soon:
+            self.soon.pop(0)()
 
     # news
 
