@@ -266,7 +266,7 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "kind IN ('update', 'schedule', 'withdraw', 'cancel', 'cancel_now', 'keep',"
-            " 'end_trial', 'extend_trial', 'discount', 'setup_fee')",
+            " 'end_trial', 'extend_trial', 'discount', 'begin')",
             name=op.f("ck_stripe_changes_kind"),
         ),
         sa.CheckConstraint(

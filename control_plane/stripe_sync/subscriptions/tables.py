@@ -223,7 +223,7 @@ class StripeCheckout(Base):
 class StripeChange(Base):
     """What is wanted of a subscription at Stripe: written first, asked for next, done when Stripe shows it.
 
-    `wanted` is what the change comes to (see `changes.model`), not what was typed. `pending`: Stripe waits for a
+    `wanted` is what the change comes to (see `changes`), not what was typed. `pending`: Stripe waits for a
     payment, and nothing has changed yet. `scheduled`: Stripe has it planned for `effective_at`. One is open at a
     time for each subscription. `attempt` numbers the idempotency keys; a worker takes it up at `next_try_at`.
     """
@@ -232,7 +232,7 @@ class StripeChange(Base):
     __table_args__ = (
         CheckConstraint(
             "kind IN ('update', 'schedule', 'withdraw', 'cancel', 'cancel_now', 'keep',"
-            " 'end_trial', 'extend_trial', 'discount', 'setup_fee')",
+            " 'end_trial', 'extend_trial', 'discount', 'begin')",
             name="kind",
         ),
         CheckConstraint(
