@@ -13,7 +13,7 @@ from control_plane.foundation.db import Base
 
 
 class StripeSetup(Base):
-    """What belongs to the installation as a whole. One row; `account_id` is Stripe's account that all ids are of."""
+    """What belongs to the installation as a whole. `account_id` is Stripe's account that all ids are of."""
 
     __tablename__ = "stripe_setup"
 
