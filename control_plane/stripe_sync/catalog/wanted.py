@@ -27,6 +27,7 @@ class VersionFacts:
     plan_id: str
     version: int
     plan: PlanFacts
+    api_product_id: str
     product_name: str
     terms: PlanTerms
     aggregations: Mapping[str, str]
@@ -102,7 +103,7 @@ class Wanted:
 
     version_id: str
     name: str
-    api_product: str
+    api_product_id: str
     product: WantedProduct
     meters: tuple[WantedMeter, ...]
     prices: tuple[WantedPrice, ...]
@@ -125,7 +126,7 @@ def wanted_of(facts: VersionFacts, *, installation: str, automatic_tax: bool) ->
         description=facts.plan.description,
         tax_code=SOFTWARE_AS_A_SERVICE if automatic_tax else None,
     )
-    rated = [(position, price, _rating(price, facts)) for position, price in _priced(facts.terms)]
+    rated = rated_prices(facts)
     build = _Builder(facts=facts, installation=installation, automatic_tax=automatic_tax, product_id=product.id)
     prices = [
         build.price(position, price, rating) for position, price, rating in rated if isinstance(rating, Native)
@@ -146,7 +147,7 @@ def wanted_of(facts: VersionFacts, *, installation: str, automatic_tax: bool) ->
     return Wanted(
         version_id=facts.version_id,
         name=name,
-        api_product=facts.plan.api_product,
+        api_product_id=facts.api_product_id,
         product=product,
         meters=tuple(build.meter(code) for code in sorted(counted)),
         prices=tuple(prices),
@@ -165,8 +166,12 @@ def _priced(terms: PlanTerms) -> Iterator[tuple[int, RatedPrice]]:
             )
 
 
-def _rating(price: RatedPrice, facts: VersionFacts) -> Native | Ours:
-    return stripe_rating(price, facts.aggregations.get(price.meter or "", "sum"))
+def rated_prices(facts: VersionFacts) -> list[tuple[int, RatedPrice, Native | Ours]]:
+    """Return all prices of a version with their positions, and who rates each."""
+    return [
+        (position, price, stripe_rating(price, facts.aggregations.get(price.meter or "", "sum")))
+        for position, price in _priced(facts.terms)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
