@@ -12,7 +12,7 @@ from control_plane.foundation.errors import ConflictError, KmError
 
 MAX_SENTENCE: Final = 400
 _SECRET = re.compile(r"\b(?:(?:sk|rk|ek)_(?:live|test)_|whsec_)[\w*]+|\b(?:pi|seti|cs)_\w+_secret_\w+")
-_UNAUTHORISED, _FORBIDDEN, _BUSY, _FAILED = 401, 403, 429, 500
+_UNAUTHORISED, _FORBIDDEN, _CONFLICT, _BUSY, _FAILED = 401, 403, 409, 429, 500
 # codes of Stripe's for what is over in a moment
 _PASSING = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
@@ -67,7 +67,7 @@ class StripeKeyRefused(StripeUnavailable):
 
 def outcome_of(error: sdk.StripeError) -> StripeRefused | StripeUnavailable:
     """Return what an error of the SDK's means for whoever asked."""
-    status, code = error.http_status, error.code or ""
+    status, code, param = error.http_status, _field(error, "code") or "", _field(error, "param")
     if isinstance(error, sdk.AuthenticationError) or status == _UNAUTHORISED:
         return StripeKeyRefused("Stripe does not know the key in KM_STRIPE_KEY. Is it complete, and not revoked?")
     if isinstance(error, sdk.PermissionError) or status == _FORBIDDEN:
@@ -76,12 +76,19 @@ def outcome_of(error: sdk.StripeError) -> StripeRefused | StripeUnavailable:
         return StripeUnavailable("Stripe cannot be reached, or did not answer in time.")
     if status >= _FAILED:
         return StripeUnavailable(f"Stripe failed ({status}).", spent_key=True)
-    if status == _BUSY or code in _PASSING:
+    if status in (_CONFLICT, _BUSY) or code in _PASSING:
         return StripeUnavailable("Stripe is busy and asks to come back later.")
     if isinstance(error, sdk.IdempotencyError) and not code:
         code = "idempotency_error"
-    param = getattr(error, "param", None)
-    return StripeRefused(code, param if isinstance(param, str) else None, public_sentence(error), status=status)
+    return StripeRefused(code, param, public_sentence(error), status=status)
+
+
+def _field(error: sdk.StripeError, name: str) -> str | None:
+    """Return a field of the answer; the SDK's own attributes hold it for some kinds of errors only."""
+    body = error.json_body
+    found = body.get("error") if isinstance(body, dict) else None
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
 
 
 def public_sentence(error: sdk.StripeError) -> str:

@@ -11,9 +11,9 @@ class TokenBucket:
 
     def __init__(self, per_second: float, *, clock: Callable[[], float]) -> None:
         self._interval = 1.0 / per_second
-        self._credit = 1.0 - self._interval  # the first of a full bucket goes through, and all of a second's worth
+        self._credit = 1.0 - self._interval  # how far turns may lie back: a full bucket holds a second's worth
         self._clock = clock
-        self._next_at = clock()
+        self._next_at = clock() - self._credit
 
     def reserve(self) -> float:
         """Take the next turn; returns in how many seconds it is."""
