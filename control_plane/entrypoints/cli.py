@@ -32,6 +32,7 @@ from control_plane.entrypoints.commands import (
     prepaid_credits,
     processes,
     products,
+    reconcile,
     referrals,
     requests,
     sinks,
@@ -106,6 +107,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)
     app.command("verify")(verify.verify)
+    app.command("reconcile")(reconcile.reconcile)
     app.command("rebuild")(maintenance.rebuild)
     for entry_point in () if own_only else entry_points(group=GROUP):
         _load(app, entry_point)

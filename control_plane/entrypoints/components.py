@@ -24,6 +24,7 @@ from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
 from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
+from control_plane.reconciliation.worker import ReconciliationConfig, run_reconciliations
 from control_plane.stripe_sync.client import StripeConfig
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.collect.catalog import CatalogWatch
@@ -231,6 +232,9 @@ def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSessio
     async def what_if(stop: asyncio.Event) -> None:
         await run_what_if(config=WhatIfConfig(), sessions=sessions, stop=stop)
 
+    async def reconciliation(stop: asyncio.Event) -> None:
+        await run_reconciliations(config=ReconciliationConfig(), sessions=sessions, stop=stop)
+
     return [
         Worker("invoices", invoices),
         Worker("overdue", overdue),
@@ -238,6 +242,7 @@ def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSessio
         Worker("prepaid_draws", prepaid_draws),
         Worker("plan_moves", plan_moves),
         Worker("what_if", what_if),
+        Worker("reconciliation", reconciliation),
     ]
 
 

@@ -25,7 +25,8 @@ WITH concerned AS (
         AND ledger.hour >= :start AND ledger.hour < :end
         AND (CAST(:account AS text) IS NULL OR ledger.account_id = :account)
         AND (report.state IS NOT NULL OR EXISTS (
-            SELECT 1 FROM prices WHERE prices.plan_version_id = phase.plan_version_id AND prices.meter = ledger.meter))
+            SELECT 1 FROM prices AS price
+            WHERE price.plan_version_id = phase.plan_version_id AND price.meter = ledger.meter))
 )
 """
 _SUMS = text(f"""{_ROWS}

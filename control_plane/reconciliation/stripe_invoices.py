@@ -1,5 +1,6 @@
 """What we expected Stripe's invoices to say, against what they say; and what we could not put on them."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import select, text
@@ -25,14 +26,18 @@ async def compare_stripe_invoices(session: AsyncSession, span: Span) -> Comparis
         (StripeInvoice.created_at >= span.start) & (StripeInvoice.created_at < span.end + timedelta(hours=1)),
         *((StripeInvoice.account_id == span.account_id,) if span.account_id else ()),
     )
-    rows = (
-        await session.execute(
-            select(StripeInvoice, StripeInvoiceCheck)
-            .outerjoin(StripeInvoiceCheck, StripeInvoiceCheck.invoice_id == StripeInvoice.id)
-            .where(*invoices, StripeInvoice.status.in_(FINAL), StripeInvoice.subscription_id.is_not(None))
-            .order_by(StripeInvoice.created_at, StripeInvoice.id)
+    rows: Sequence[tuple[StripeInvoice, StripeInvoiceCheck | None]] = (
+        (
+            await session.execute(
+                select(StripeInvoice, StripeInvoiceCheck)
+                .outerjoin(StripeInvoiceCheck, StripeInvoiceCheck.invoice_id == StripeInvoice.id)
+                .where(*invoices, StripeInvoice.status.in_(FINAL), StripeInvoice.subscription_id.is_not(None))
+                .order_by(StripeInvoice.created_at, StripeInvoice.id)
+            )
         )
-    ).all()
+        .tuples()
+        .all()
+    )
     comparison = (
         Comparison(link=Link.STRIPE_INVOICES, checked_what=WHAT)
         if rows

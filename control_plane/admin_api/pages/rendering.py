@@ -28,6 +28,10 @@ def _number(value: int) -> str:
     return f"{value:,}"
 
 
+def _capitalize_first(value: str) -> str:
+    return value[:1].upper() + value[1:]
+
+
 _environment = Environment(
     loader=PackageLoader("control_plane.admin_api.pages"),
     autoescape=select_autoescape(default=True),
@@ -35,7 +39,13 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.filters |= {"moment": _moment, "hour": _hour, "clock": _clock, "number": _number}
+_environment.filters |= {
+    "moment": _moment,
+    "hour": _hour,
+    "clock": _clock,
+    "number": _number,
+    "capitalize_first": _capitalize_first,
+}
 
 
 def render(template: str, /, **values: Any) -> HTMLResponse:
