@@ -9,12 +9,21 @@ from devstack.stripe.simulator import Simulator, SimulatorConfig
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m devstack.stripe", description="A Stripe simulator on 127.0.0.1")
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.stripe", description="A Stripe simulator on 127.0.0.1"
+    )
     parser.add_argument("--port", type=int, default=12111)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--aggregation-seconds", type=int, default=0)
+    parser.add_argument("--requests-per-second", type=int, default=0)
     given = parser.parse_args()
-    sim = Simulator(SimulatorConfig(seed=given.seed))
-    uvicorn.run(make_app(sim), host="127.0.0.1", port=given.port, log_level="warning", access_log=False)
+    config = SimulatorConfig(
+        seed=given.seed,
+        aggregation_seconds=given.aggregation_seconds,
+        requests_per_second=given.requests_per_second,
+    )
+    sim = Simulator(config)
+    uvicorn.run(make_app(sim), host="127.0.0.1", port=given.port, log_level="warning", access_log=False, proxy_headers=False)
 
 
 if __name__ == "__main__":

@@ -2,34 +2,48 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from devstack.stripe import operations
-from devstack.stripe.contract.checking import Contract
-from devstack.stripe.requests import Request, work
+from devstack.stripe.control import control_router
+from devstack.stripe.delivery import Courier
+from devstack.stripe.front import Front, NoAnswer
+from devstack.stripe.requests import Request
 from devstack.stripe.simulator import Simulator
 
 TICK_SECONDS = 0.05
+SILENCE_SECONDS = 300.0
 
 
-def make_app(sim: Simulator) -> FastAPI:
+def make_app(sim: Simulator) -> ASGIApp:
     """One app for one simulated account."""
     operations.load()
-    contract = Contract()
+    front = Front(sim)
+    courier = Courier(most_attempts=sim.config.webhook_attempts)
+    sim.deliveries.queued = courier.take
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         ticking = asyncio.create_task(_tick(sim))
         yield
         ticking.cancel()
+        await courier.close()
 
     app = FastAPI(title="Stripe simulator", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.include_router(control_router(front, courier))
+    for router in operations.pages(sim):
+        app.include_router(router)
+    app.add_api_route("/{path:path}", _api(front), methods=["GET", "POST", "DELETE"])
+    return BreakableConnections(app)
 
-    @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
+
+def _api(front: Front) -> Callable[[HttpRequest], Awaitable[Response]]:
     async def api(http: HttpRequest) -> Response:
         request = Request(
             method=http.method,
@@ -39,14 +53,43 @@ def make_app(sim: Simulator) -> FastAPI:
             body=await http.body(),
             base_url=str(http.base_url).rstrip("/"),
         )
-        answer = work(sim, contract, request, sim.state.new_id("req"))
-        asyncio.get_running_loop().call_soon(sim.run_soon)
+        front.sim.base_url = request.base_url
+        try:
+            answer = await front.answer(request)
+        except NoAnswer as nothing:
+            front.sim.run_soon()
+            return await _silence(http, reset=nothing.reset)
+        asyncio.get_running_loop().call_soon(front.sim.run_soon)
         return Response(answer.body, answer.status, headers=answer.headers, media_type="application/json")
 
-    return app
+    return api
+
+
+async def _silence(http: HttpRequest, *, reset: bool) -> Response:
+    """Break the connection off, or say nothing until the caller has gone."""
+    if not reset:
+        deadline = asyncio.get_running_loop().time() + SILENCE_SECONDS
+        while asyncio.get_running_loop().time() < deadline and not await http.is_disconnected():
+            await asyncio.sleep(0.02)  # noqa: ASYNC110 - ASGI tells of the end only when asked
+    http.scope["devstack.break_off"]()
+    return Response(status_code=500)
+
+
+class BreakableConnections:
+    """Gives the handler a way to break off the connection, which ASGI has not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            # `send` is bound to uvicorn's request cycle, which holds the transport
+            cycle: Any = send.__self__  # type: ignore[attr-defined]  # a plain ASGI callable has none
+            scope["devstack.break_off"] = cycle.transport.abort
+        await self._app(scope, receive, send)
 
 
 async def _tick(sim: Simulator) -> None:
     while True:
         await asyncio.sleep(TICK_SECONDS)
-        sim.clock.run_due()
+        sim.run_due()

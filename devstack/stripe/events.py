@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from devstack.stripe.simulator import Simulator
 
 
+METER_EVENT_TYPES = ("v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found")
+
+
 @dataclass
 class Delivery:
     """One body on its way to one URL; it is signed when it is sent."""
@@ -60,17 +63,29 @@ def make_event(sim: "Simulator", kind: str, one: Object, *, previous: Object | N
             "type": kind,
         }
     )
-    for endpoint in sim.state.where("webhook_endpoint", status="enabled"):
-        if {kind, "*"} & set(endpoint["enabled_events"]):
-            event["pending_webhooks"] += 1
-    body = to_bytes(render(sim.state, event))
+    wanting = _endpoints_wanting(sim, kind)
+    event["pending_webhooks"] = len(wanting)
     sim.check_event(event)
-    for endpoint in sim.state.where("webhook_endpoint", status="enabled"):
-        if {kind, "*"} & set(endpoint["enabled_events"]):
-            sim.deliveries.queue(Delivery(event["id"], kind, endpoint["url"], endpoint["_secret"], body))
+    body = to_bytes(render(sim.state, event))
+    for endpoint in wanting:
+        sim.deliveries.queue(Delivery(event["id"], kind, endpoint["url"], endpoint["_secret"], body))
     if any("v1." + kind in one["enabled_events"] for one in sim.state.all("v2.core.event_destination")):
-        make_thin_event(sim, "v1." + kind, related=one, data=None)
+        make_thin_event(sim, "v1." + kind, related=one, data=None)["snapshot_event"] = event["id"]
     return event
+
+
+def _endpoints_wanting(sim: "Simulator", kind: str) -> list[Object]:
+    enabled = sim.state.where("webhook_endpoint", status="enabled")
+    return [one for one in enabled if {kind, "*"} & set(one["enabled_events"])]
+
+
+def redeliver(sim: "Simulator", event_id: str) -> int:
+    """Send an event again to all who want it; returns how many deliveries."""
+    event = sim.state.get("event", event_id)
+    body, wanting = to_bytes(render(sim.state, event)), _endpoints_wanting(sim, event["type"])
+    for endpoint in wanting:
+        sim.deliveries.queue(Delivery(event_id, event["type"], endpoint["url"], endpoint["_secret"], body))
+    return len(wanting)
 
 
 def make_thin_event(sim: "Simulator", kind: str, *, related: Object | None, data: Object | None) -> Object:
@@ -100,9 +115,7 @@ def make_thin_event(sim: "Simulator", kind: str, *, related: Object | None, data
     sim.state.add(event)
     for one in sim.state.where("v2.core.event_destination", status="enabled"):
         if kind in one["enabled_events"] and one["type"] == "webhook_endpoint":
-            sim.deliveries.queue(
-                Delivery(event["id"], kind, one["_url"], one["_secret"], notification, thin=True)
-            )
+            sim.deliveries.queue(Delivery(event["id"], kind, one["_url"], one["_secret"], notification, thin=True))
     return event
 
 

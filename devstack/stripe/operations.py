@@ -3,9 +3,12 @@
 import importlib
 import pkgutil
 
+from fastapi import APIRouter
+
 import devstack.stripe.billing
 import devstack.stripe.objects
-from devstack.stripe.routes import ROUTES, Route
+from devstack.stripe.routes import PAGES, ROUTES, Route
+from devstack.stripe.simulator import Simulator
 
 
 def load() -> list[Route]:
@@ -14,3 +17,8 @@ def load() -> list[Route]:
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(found.name)
     return ROUTES
+
+
+def pages(sim: Simulator) -> list[APIRouter]:
+    """What is for people to look at (`routes.pages` registers it)."""
+    return [make(sim) for make in PAGES]

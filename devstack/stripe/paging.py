@@ -41,7 +41,9 @@ def listing(url: str, data: list[Object], *, has_more: bool = False) -> Object:
 def limit_of(params: dict[str, Any]) -> int:
     limit = int(params.get("limit", DEFAULT_LIMIT))
     if not 1 <= limit <= LARGEST_LIMIT:
-        raise StripeProblem("This value must be between 1 and 100.", code="parameter_invalid_integer", param="limit")
+        raise StripeProblem(
+            "This value must be between 1 and 100.", code="parameter_invalid_integer", param="limit"
+        )
     return limit
 
 

@@ -70,6 +70,17 @@ def _expanded(state: State, name: str, value: Any, below: list[list[str]]) -> An
     return _copy(state, value, below)
 
 
+def plain_values(value: Any) -> Any:
+    """A deep copy with all fields, private ones too, that JSON can hold."""
+    if isinstance(value, dict):
+        return {str(name): plain_values(below) for name, below in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_values(below) for below in value]
+    if isinstance(value, Decimal):
+        return plain(value)
+    return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
+
+
 def plain(number: Decimal) -> str:
     """Without an exponent or trailing zeros: Stripe's decimals are strings."""
     text = format(number, "f")

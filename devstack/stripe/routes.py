@@ -42,6 +42,29 @@ class Route:
 ROUTES: list[Route] = []
 
 
+PAGES: list[Callable[["Simulator"], Any]] = []
+
+
+def pages(make: Callable[["Simulator"], Any]) -> Callable[["Simulator"], Any]:
+    """Register a function that makes a FastAPI router of pages for a simulator."""
+    PAGES.append(make)
+    return make
+
+
+Order = Callable[["Simulator", dict[str, Any]], dict[str, Any]]
+ORDERS: dict[str, Order] = {}
+
+
+def order(name: str) -> Callable[[Order], Order]:
+    """Register an order of the control API: `sim.control.order(name, **given)` calls it and gets its answer."""
+
+    def register(given: Order) -> Order:
+        ORDERS[name] = given
+        return given
+
+    return register
+
+
 def route(method: str, template: str) -> Callable[[Handler], Handler]:
     """Register a handler. `template` as in the SDK: `/v1/customers/{customer}`; the more literal template wins."""
 

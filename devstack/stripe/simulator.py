@@ -1,6 +1,7 @@
 """The simulated account: its objects, its time, its news."""
 
 import copy
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ class SimulatorConfig:
     aggregation_seconds: int = 0
     requests_per_second: int = 0
     """0: no limit; Stripe's sandboxes have 25."""
+    meter_event_seconds: float = 0.0
+    """How long a meter event takes to be answered; only one at a time is taken for a customer and meter."""
+    webhook_attempts: int = 16
 
 
 LISTENERS: dict[str, list[Listener]] = {}
@@ -39,14 +43,22 @@ class Simulator:
     """Everything a handler works with. One thread."""
 
     def __init__(self, config: SimulatorConfig | None = None) -> None:
-        self.config = config or SimulatorConfig()
+        self.deliveries = Deliveries()
+        self.started_with = config or SimulatorConfig()
+        self.base_url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """An empty account at the machine's time."""
+        self.config = self.started_with
         self.state = State(self.config.seed)
         self.clock = Clock()
         self.test_clocks: dict[str, Clock] = {}
-        self.deliveries = Deliveries()
+        self.deliveries.log.clear()
         self.violations: list[dict[str, Any]] = []
         self.soon: list[Action] = []
-        self.base_url = ""
+        self.features: dict[str, Any] = {}
+        """What a feature keeps that is no object of Stripe's."""
         self.request: tuple[str | None, str | None] = (None, None)
         """Id and idempotency key of the request being worked on, for the events it makes."""
 
@@ -71,8 +83,25 @@ class Simulator:
         self.soon.append(action)
 
     def run_soon(self) -> None:
+        """What was to be done after the answer; its mistakes are kept as violations."""
         while self.soon:
-            self.soon.pop(0)()
+            action = self.soon.pop(0)
+            with self.recording("after an answer"):
+                action()
+
+    def run_due(self) -> int:
+        """Everything due on the simulator's own clock; its mistakes are kept as violations."""
+        with self.recording("something due"):
+            return self.clock.run_due()
+        return 0
+
+    @contextmanager
+    def recording(self, where: str) -> Iterator[None]:
+        """Keep what goes wrong inside as a violation instead of raising it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a background action has nobody to raise it to
+            self.violation(where, "".join(traceback.format_exception(error))[-3000:])
 
     # news
 

@@ -120,7 +120,11 @@ def module_assignments(name: str) -> dict[str, list[tuple[str, ast.expr]]]:
     path = sdk_folder().joinpath(*name.split(".")[1:]).with_suffix(".py")
     found: dict[str, list[tuple[str, ast.expr]]] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and isinstance(node.targets[0], ast.Name):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and isinstance(node.targets[0], ast.Name)
+        ):
             arguments = node.value.args
             if len(arguments) > 1 and isinstance(arguments[1], ast.Dict):
                 found[node.targets[0].id] = [

@@ -76,7 +76,11 @@ def _is_deleted(answer: Any) -> bool:
 
 
 def _deleted_problem(answer: dict[str, Any]) -> str:
-    return "" if set(answer) - {"discount"} == {"id", "object", "deleted"} else "a deleted object shows more than it has"
+    return (
+        ""
+        if set(answer) - {"discount"} == {"id", "object", "deleted"}
+        else "a deleted object shows more than it has"
+    )
 
 
 def _v2_list(one: Shape) -> Fields:
@@ -103,9 +107,7 @@ class _Coercion:
         for name in raw:
             if name not in shape.fields:
                 param = _below(where, name)
-                raise StripeProblem(
-                    f"Received unknown parameter: {param}", code="parameter_unknown", param=param
-                )
+                raise StripeProblem(f"Received unknown parameter: {param}", code="parameter_unknown", param=param)
         taken: dict[str, Any] = {}
         for name, one in shape.fields.items():
             param = _below(where, name)
@@ -166,7 +168,9 @@ class _Coercion:
                 return None
             raise StripeProblem("Invalid null value", param=where)
         if isinstance(raw, dict | list):
-            raise StripeProblem(f"Invalid string: {raw}" if isinstance(shape, Text) else "Invalid value", param=where)
+            raise StripeProblem(
+                f"Invalid string: {raw}" if isinstance(shape, Text) else "Invalid value", param=where
+            )
         if self._is_json and not isinstance(raw, str):
             return _json_plain(shape, raw, where)
         return _form_plain(shape, str(raw), where)

@@ -80,7 +80,9 @@ def _typed(imports: dict[str, tuple[str, str]], name: str) -> Typed | None:
 
 def _answer(imports: dict[str, tuple[str, str]], written: str) -> Typed | None:
     # `ListObject["Price"]` and `"ListObject[Price]"` are both written; of a union the first counts
-    names = [name for name in re.findall(r"\w+", written) if not name.endswith(("ListObject", "SearchResultObject"))]
+    names = [
+        name for name in re.findall(r"\w+", written) if not name.endswith(("ListObject", "SearchResultObject"))
+    ]
     return next((typed for name in names if (typed := _typed(imports, name))), None)
 
 
