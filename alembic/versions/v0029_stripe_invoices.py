@@ -119,18 +119,8 @@ def upgrade() -> None:
         sa.Column("expected_minor", sa.BigInteger(), nullable=False),
         sa.Column("actual_minor", sa.BigInteger(), nullable=False),
         sa.Column("agrees", sa.Boolean(), nullable=False),
-        sa.Column(
-            "differences",
-            JSONB(none_as_null=True),
-            server_default=sa.text("'[]'"),
-            nullable=False,
-        ),
-        sa.Column(
-            "expected",
-            JSONB(none_as_null=True),
-            server_default=sa.text("'{}'"),
-            nullable=False,
-        ),
+        sa.Column("differences", JSONB(none_as_null=True), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("expected", JSONB(none_as_null=True), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("unknown", ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("checked_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
@@ -200,6 +190,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("account_id", sa.Text(), nullable=False),
         sa.Column("subscription_id", sa.Text(), nullable=True),
+        sa.Column("stripe_subscription_id", sa.Text(), nullable=True),
         sa.Column("customer_id", sa.Text(), nullable=False),
         sa.Column("number", sa.Text(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
@@ -217,12 +208,7 @@ def upgrade() -> None:
         sa.Column("amount_paid_minor", sa.BigInteger(), nullable=False),
         sa.Column("amount_remaining_minor", sa.BigInteger(), nullable=False),
         sa.Column("credited_minor", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "discounts",
-            JSONB(none_as_null=True),
-            server_default=sa.text("'[]'"),
-            nullable=False,
-        ),
+        sa.Column("discounts", JSONB(none_as_null=True), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("taxes", JSONB(none_as_null=True), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("automatic_tax", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("auto_advance", sa.Boolean(), nullable=False),
@@ -255,6 +241,13 @@ def upgrade() -> None:
     op.create_index("ix_stripe_invoices_created_at", "stripe_invoices", ["created_at", "id"], unique=False)
     op.create_index(
         "ix_stripe_invoices_subscription_id", "stripe_invoices", ["subscription_id", "created_at"], unique=False
+    )
+    op.create_index(
+        "ix_stripe_invoices_unknown",
+        "stripe_invoices",
+        ["stripe_subscription_id"],
+        unique=False,
+        postgresql_where=sa.text("subscription_id IS NULL AND stripe_subscription_id IS NOT NULL"),
     )
     op.create_table(
         "stripe_invoice_lines",

@@ -14,10 +14,11 @@ ZERO = text("0")
 class StripeInvoice(Base):
     """An invoice of Stripe's for one of our accounts, as it was at `read_at`; no earlier reading replaces it.
 
-    `status`, `billing_reason` and `collection` are Stripe's words. `finalizes_at`: when Stripe makes a draft final
-    by itself (NULL: it does not). `period_start` and `period_end`: of the invoice, as Stripe has them; each line
-    has its own. `balance_minor` of the customer's balance paid (below zero: added to it). `discounts` and `taxes`:
-    [{"name", "amount_minor"}]. `hosted_url`: where the customer sees and pays it.
+    `status` (also `deleted`), `billing_reason` and `collection` are Stripe's words. `subscription_id` is ours,
+    NULL until its purchase was taken in. `finalizes_at`: when Stripe makes a draft final by itself (NULL: it does
+    not). `period_start` and `period_end`: of the invoice, as Stripe has them; each line has its own.
+    `balance_minor` of the customer's balance paid (below zero: was added to it). `discounts` and `taxes`:
+    [{"name", "amount_minor"}]; `tax_minor` is what taxes add. `hosted_url`: where the customer sees and pays it.
     """
 
     __tablename__ = "stripe_invoices"
@@ -26,11 +27,17 @@ class StripeInvoice(Base):
         Index("ix_stripe_invoices_account_id", "account_id", "created_at", "id"),
         Index("ix_stripe_invoices_created_at", "created_at", "id"),
         Index("ix_stripe_invoices_subscription_id", "subscription_id", "created_at"),
+        Index(
+            "ix_stripe_invoices_unknown",
+            "stripe_subscription_id",
+            postgresql_where=text("subscription_id IS NULL AND stripe_subscription_id IS NOT NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     account_id: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     subscription_id: Mapped[str | None] = mapped_column(ForeignKey("subscriptions.id"))
+    stripe_subscription_id: Mapped[str | None]
     customer_id: Mapped[str]
     number: Mapped[str | None]
     status: Mapped[str]
