@@ -18,9 +18,11 @@ WITH concerned AS (
     SELECT ledger.account_id, ledger.hour, ledger.meter, ledger.delta_units, ledger.sealed_at,
         phase.subscription_id, report.state, report.error
     FROM usage_ledger AS ledger
+    LEFT JOIN stripe_usage_rows AS report
+        ON (report.account_id, report.hour, report.revision, report.phase_id, report.meter)
+            = (ledger.account_id, ledger.hour, ledger.revision, ledger.phase_id, ledger.meter)
     JOIN subscription_phases AS phase ON phase.id = ledger.phase_id
     JOIN subscriptions AS subscription ON subscription.id = phase.subscription_id
-    LEFT JOIN stripe_usage_rows AS report USING (account_id, hour, revision, phase_id, meter)
     WHERE subscription.billed_by = 'stripe' AND phase.kind = 'paid'
         AND ledger.hour >= :start AND ledger.hour < :end
         AND (CAST(:account AS text) IS NULL OR ledger.account_id = :account)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import select, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import as_utc
@@ -26,18 +26,14 @@ async def compare_stripe_invoices(session: AsyncSession, span: Span) -> Comparis
         (StripeInvoice.created_at >= span.start) & (StripeInvoice.created_at < span.end + timedelta(hours=1)),
         *((StripeInvoice.account_id == span.account_id,) if span.account_id else ()),
     )
-    rows: Sequence[tuple[StripeInvoice, StripeInvoiceCheck | None]] = (
-        (
-            await session.execute(
-                select(StripeInvoice, StripeInvoiceCheck)
-                .outerjoin(StripeInvoiceCheck, StripeInvoiceCheck.invoice_id == StripeInvoice.id)
-                .where(*invoices, StripeInvoice.status.in_(FINAL), StripeInvoice.subscription_id.is_not(None))
-                .order_by(StripeInvoice.created_at, StripeInvoice.id)
-            )
+    rows: Sequence[Row[StripeInvoice, StripeInvoiceCheck | None]] = (
+        await session.execute(
+            select(StripeInvoice, StripeInvoiceCheck)
+            .outerjoin(StripeInvoiceCheck, StripeInvoiceCheck.invoice_id == StripeInvoice.id)
+            .where(*invoices, StripeInvoice.status.in_(FINAL), StripeInvoice.subscription_id.is_not(None))
+            .order_by(StripeInvoice.created_at, StripeInvoice.id)
         )
-        .tuples()
-        .all()
-    )
+    ).all()
     comparison = (
         Comparison(link=Link.STRIPE_INVOICES, checked_what=WHAT)
         if rows
