@@ -18,6 +18,7 @@ from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, run_prepaid
 from control_plane.billing.profiles.model import Seller
 from control_plane.billing.what_if.worker import WhatIfConfig, run_what_if
 from control_plane.entrypoints.settings import Settings
+from control_plane.entrypoints.stripe_components import stripe_workers
 from control_plane.entrypoints.supervisor import Worker
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
@@ -25,7 +26,6 @@ from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
 from control_plane.reconciliation.worker import ReconciliationConfig, run_reconciliations
-from control_plane.stripe_sync.client import StripeConfig
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.daily.retention import HourlyRetentionConfig
@@ -155,20 +155,6 @@ def invoice_terms(settings: Settings) -> InvoiceTerms:
     return InvoiceTerms(seller=seller, due_after=timedelta(days=settings.invoice_due_days))
 
 
-def stripe_config(settings: Settings) -> StripeConfig | None:
-    """Return how Stripe is asked, None where this installation does not use it."""
-    if not settings.stripe_key.get_secret_value():
-        return None
-    return StripeConfig(
-        api_key=settings.stripe_key.get_secret_value(),
-        api_base=settings.stripe_api_base,
-        webhook_secret=settings.stripe_webhook_secret.get_secret_value(),
-        thin_secret=settings.stripe_thin_secret.get_secret_value(),
-        automatic_tax=settings.stripe_tax,
-        installation=settings.stripe_installation,
-    )
-
-
 def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> list[Worker]:
     """Return all workers. Without gateway nodes there is nobody to push configuration to."""
 
@@ -204,6 +190,7 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
         Worker("projector", projector),
         Worker("subscriptions", subscriptions),
         *billing_workers(settings, sessions),
+        *stripe_workers(settings, sessions),
         Worker("upgrade_hints", upgrade_hints),
     ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found

@@ -22,11 +22,13 @@ from control_plane.admin_api.services import Check, Ingest, Services
 from control_plane.entrypoints import components
 from control_plane.entrypoints.schema import SchemaWatch
 from control_plane.entrypoints.settings import Settings
+from control_plane.entrypoints.stripe_components import webhooks_config
 from control_plane.entrypoints.supervisor import Supervisor, Worker
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.redis import RedisClient, create_redis
 from control_plane.gateway_sync.sweep import SweepReport, rebuild
 from control_plane.usage.ingest.rate_limit import RateLimiter
+from control_plane.webhooks.stripe import stripe_webhooks
 
 GRACE_SECONDS = 20.0
 HTTP_GRACE_SECONDS = 10
@@ -103,6 +105,8 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             checks=_checks(engine, schema, client, history, supervisor),
         )
         app = create_app(services) if part.api else create_health_app(services)
+        if part.api:
+            app.include_router(stripe_webhooks(webhooks_config(settings, session_factory(engine))))
         await _serve(app, listener, supervisor, ready=ready)
 
 

@@ -29,7 +29,7 @@ from gateway_contract.receipts import WeakSecretError, parse_secrets
 
 _URL = TypeAdapter(HttpUrl)
 _STRIPE_KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
-_STRIPE_SECRET = re.compile(r"whsec_[A-Za-z0-9+/=_-]{8,}")
+_STRIPE_SECRETS = re.compile(r" *whsec_[A-Za-z0-9+/=_-]{8,} *(, *whsec_[A-Za-z0-9+/=_-]{8,} *)*")
 
 
 class SettingsError(ValueError):
@@ -171,7 +171,8 @@ class Settings(BaseSettings):
     stripe_api_base: str = Field(default="", description="Where Stripe is asked, if not at Stripe: a simulator.")
     stripe_webhook_secret: SecretStr = Field(
         default=SecretStr(""),
-        description="Signs Stripe's webhooks (`whsec_...`; `km stripe setup` tells it); none are taken if empty.",
+        description="Signs Stripe's webhooks (`whsec_...`; `km stripe setup` tells it), several with commas while"
+        " one replaces another; none are taken if empty.",
     )
     stripe_thin_secret: SecretStr = Field(
         default=SecretStr(""), description="The same for thin events, which tell of errors in reported usage."
@@ -186,6 +187,13 @@ class Settings(BaseSettings):
         description="Names what is ours at Stripe; another for each installation that shares a Stripe account.",
     )
 
+    stripe_event_body_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="How long the bodies of Stripe's webhooks are kept; what became of each event stays known.",
+    )
+
     @field_validator("stripe_key")
     @classmethod
     def _stripe_key(cls, value: SecretStr) -> SecretStr:
@@ -198,8 +206,8 @@ class Settings(BaseSettings):
     @field_validator("stripe_webhook_secret", "stripe_thin_secret")
     @classmethod
     def _stripe_secret(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and not _STRIPE_SECRET.fullmatch(value.get_secret_value()):
-            raise ValueError("must be a signing secret of Stripe's: whsec_...")
+        if value.get_secret_value() and not _STRIPE_SECRETS.fullmatch(value.get_secret_value()):
+            raise ValueError("must be a signing secret of Stripe's: whsec_..., or several with commas")
         return value
 
     @field_validator("stripe_api_base")

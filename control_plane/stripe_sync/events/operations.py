@@ -156,7 +156,7 @@ def _check(wanted: Replay) -> None:
         raise ValidationFailedError("states", "goes with an object or a range")
 
 
-def _chosen(wanted: Replay) -> Select[tuple[StripeEvent]]:
+def _chosen(wanted: Replay) -> Select[StripeEvent]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.event_ids:
         conditions.append(is_any_of(StripeEvent.id, wanted.event_ids))
