@@ -32,7 +32,7 @@ async def start_reconciliation(
     now = floor_ms(now)
     end = floor_hour(now) if end is None else end
     start = end - USUAL if start is None else start
-    for name, moment in (("start", start), ("end", end)):
+    for name, moment in (("end", end), ("start", start)):
         if floor_hour(moment) != moment:
             raise ValidationFailedError(name, "must be a full hour (UTC)")
     if not timedelta() < end - start <= LONGEST:
