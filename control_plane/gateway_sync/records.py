@@ -89,6 +89,7 @@ class SubscriptionSnapshot:
     `ends_at` may lie ahead: cancelled at period end. `plan_changed`: its spend cap holds for a billing period in
     which another plan ran before. `counting`: how units count in the billing period with the number (ms)
     `counting_from_ms`. `next`: what is known to come, and when; None there: the subscription ends.
+    `blocked`: no calls while it is past due, whatever the plan's policy.
     """
 
     id: str
@@ -104,6 +105,7 @@ class SubscriptionSnapshot:
     offers: tuple[PlanTerms, ...]
     fitting: FittingPlan | None = None
     past_due: bool = False
+    blocked: bool = False
     quota_cap_override: int | None = None
     concurrency_override: int | None = None
     spend_cap: SpendCap | None = None
@@ -166,7 +168,7 @@ def build_grant(subscription: SubscriptionSnapshot, *, now: datetime, public_url
         ),
         concurrency=_concurrency(subscription),
         spend_cap=subscription.spend_cap,
-        payment_due=subscription.past_due and plan.on_past_due == "refuse",
+        payment_due=subscription.past_due and (subscription.blocked or plan.on_past_due == "refuse"),
         allowance=_allowance(subscription, quota_units, quota),
         paused=subscription.paused,
         next=_next(subscription, now=now, public_url=public_url),

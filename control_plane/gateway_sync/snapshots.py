@@ -18,6 +18,7 @@ from control_plane.foundation.db import is_any_of
 from control_plane.foundation.period import Interval, period_containing
 from control_plane.foundation.windows import windows_from_json
 from control_plane.gateway_sync import metrics
+from control_plane.gateway_sync.held_terms import held_to
 from control_plane.gateway_sync.plan_snapshots import ProductSnapshot, plans_by_version, products_with_offers
 from control_plane.gateway_sync.records import (
     AccountSnapshot,
@@ -28,8 +29,9 @@ from control_plane.gateway_sync.records import (
 from control_plane.gateway_sync.tables import UpgradeHint, hint_basis
 from control_plane.gateway_sync.timed_terms import versions_needed, with_timeline
 from control_plane.rating.versions import PRORATED
+from control_plane.subscriptions.holds import BLOCK
 from control_plane.subscriptions.model import OVER, Status
-from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
+from control_plane.subscriptions.tables import PaymentHold, Subscription, SubscriptionAddOn, SubscriptionPhase
 from control_plane.subscriptions.timeline import PhaseKind, Timeline
 from control_plane.subscriptions.timelines import timelines
 from gateway_contract.records import SpendCap
@@ -106,6 +108,7 @@ async def _accounts(
     plans = await plans_by_version(session, {row.plan_version_id for row in found})
     timed = await timelines(session, [row.id for row in found if _is_timed(row, plans[row.plan_version_id], now)])
     needed = {version for one in timed.values() for version in versions_needed(one, now)}
+    needed |= {row.held_to_version for row in found if row.held_to_version is not None}
     plans |= await plans_by_version(session, needed.difference(plans))
     products = await products_with_offers(session, {row.api_product_id for row in found})
     capped = {
@@ -165,9 +168,12 @@ async def _subscription_rows(
             SubscriptionPhase.ends_at.label("phase_ends_at"),
             UpgradeHint.fitting_plan,
             UpgradeHint.basis,
+            PaymentHold.kind.label("hold"),
+            PaymentHold.plan_version_id.label("held_to_version"),
         )
         .join(SubscriptionPhase, SubscriptionPhase.subscription_id == Subscription.id)
         .outerjoin(UpgradeHint, UpgradeHint.subscription_id == Subscription.id)
+        .outerjoin(PaymentHold, PaymentHold.subscription_id == Subscription.id)
         .where(
             is_any_of(Subscription.account_id, account_ids),
             Subscription.status.not_in(sorted(OVER)),
@@ -224,6 +230,7 @@ def _subscription(
         product=product.code,
         plan=plan,
         past_due=row.status == Status.PAST_DUE.value,
+        blocked=row.hold == BLOCK,
         paused=Status.PAUSED.value == row.status or row.kind == PhaseKind.PAUSED,
         anchor_at=row.anchor_at,
         trial_ends_at=row.trial_ends_at,
@@ -240,7 +247,9 @@ def _subscription(
         offers=product.offers_in(currency),
         fitting=row.basis and FittingPlan(row.fitting_plan, row.basis == hint_basis(row)),
     )
-    if timeline is None:
-        return made
-    capped = row.spend_cap_minor is not None or plan.prepaid
-    return with_timeline(made, timeline, row.phase_id, plans, capped=capped, now=now)
+    if timeline is not None:
+        capped = row.spend_cap_minor is not None or plan.prepaid
+        made = with_timeline(made, timeline, row.phase_id, plans, capped=capped, now=now)
+    if made.past_due and row.held_to_version is not None:
+        return held_to(made, plans[row.held_to_version])
+    return made

@@ -6,6 +6,7 @@ from typing import Literal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import floor_ms
+from control_plane.subscriptions.holds import forget_hold
 from control_plane.subscriptions.model import Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.records import bumped_subscription, facts, note_change, record
@@ -70,6 +71,8 @@ async def change_status(
     else:
         known = facts(subscription)
         subscription.status = check_transition(before, after).value
+        if before is Status.PAST_DUE:
+            await forget_hold(session, subscription_id)
         await record(session, subscription, action=f"subscription.{after}", before=known, actor=actor, now=now)
     return subscription
 
@@ -79,6 +82,8 @@ async def _rest(
 ) -> None:
     """Pause or resume (`active`) what is planned from `now` on."""
     before = facts(subscription)
+    if subscription.status == Status.PAST_DUE:
+        await forget_hold(session, subscription.id)
     subscription.status = check_transition(subscription.status, status).value
     kind = PhaseKind.PAUSED if status is Status.PAUSED else PhaseKind.PAID
     await rewrite(session, subscription, with_kind(ahead(subscription, now), kind), at=now, now=now)

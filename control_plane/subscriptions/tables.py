@@ -57,6 +57,7 @@ class Subscription(Base):
             "spend_cap_due_at",
             postgresql_where=text(f"{LIVE} AND spend_cap_due_at IS NOT NULL"),
         ),
+        Index("ix_subscriptions_past_due", "id", postgresql_where=text("status = 'past_due'")),
         Index(None, "account_id"),
     )
 
@@ -84,6 +85,25 @@ class Subscription(Base):
     add_ons: Mapped[list["SubscriptionAddOn"]] = relationship(
         lazy="raise", order_by="SubscriptionAddOn.starts_at", back_populates="subscription"
     )
+
+
+class PaymentHold(Base):
+    """What holds at the gateway while a subscription is past due, in place of its own terms.
+
+    `block`: no calls. `free`: the limits and entitlements of `plan_version_id`. What is billed stays as it is.
+    Without effect in any other status, and gone when `past_due` is left.
+    """
+
+    __tablename__ = "payment_holds"
+    __table_args__ = (
+        CheckConstraint("kind IN ('block', 'free')", name="kind"),
+        CheckConstraint("(kind = 'free') = (plan_version_id IS NOT NULL)", name="plan_version_id"),
+    )
+
+    subscription_id: Mapped[str] = mapped_column(ForeignKey("subscriptions.id"), primary_key=True)
+    kind: Mapped[str]
+    plan_version_id: Mapped[str | None] = mapped_column(ForeignKey("plan_versions.id"))
+    since: Mapped[datetime]
 
 
 class SubscriptionPhase(Base):
