@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("way", sa.Text(), server_default="", nullable=False),
         sa.Column("cancels_revision", sa.BigInteger(), nullable=True),
         sa.Column("edition", sa.Integer(), server_default=sa.text("1"), nullable=False),
+        sa.Column("key_turn", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("identifier", sa.Text(), nullable=True),
         sa.Column("customer_id", sa.Text(), nullable=True),
         sa.Column("event_name", sa.Text(), nullable=True),
@@ -121,16 +122,18 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("way IN ('', 'event', 'cancel')", name=op.f("ck_stripe_usage_rows_way")),
         sa.CheckConstraint("delta_units <> 0", name=op.f("ck_stripe_usage_rows_delta_units")),
-        sa.CheckConstraint("edition >= 1 AND attempts >= 0", name=op.f("ck_stripe_usage_rows_edition")),
+        sa.CheckConstraint(
+            "edition >= 1 AND key_turn >= 1 AND attempts >= 0", name=op.f("ck_stripe_usage_rows_edition")
+        ),
         sa.PrimaryKeyConstraint(
             "account_id", "hour", "revision", "phase_id", "meter", name=op.f("pk_stripe_usage_rows")
         ),
         sa.UniqueConstraint("identifier", name=op.f("uq_stripe_usage_rows_identifier")),
     )
     op.create_index(
-        "ix_stripe_usage_rows_due",
+        "ix_stripe_usage_rows_lanes",
         "stripe_usage_rows",
-        ["due_at"],
+        ["account_id", "meter", "hour", "revision"],
         unique=False,
         postgresql_where=sa.text("state IN ('waiting', 'sent')"),
     )

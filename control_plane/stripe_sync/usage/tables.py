@@ -23,9 +23,10 @@ class StripeUsageRow(Base):
     any more, or cannot rate it: our own adjustments do). `reason` says why, `error` what Stripe said.
 
     `way`: what it was sent as: `event`, or `cancel` of the row of `cancels_revision`. `stripe_at`: the moment it
-    bears at Stripe, whole seconds. `edition` numbers identifiers and idempotency keys: another one begins when it
-    is known that Stripe did not count the one before. `first_sent_at` is of this edition. Before `due_at` it is
-    not looked at; until `leased_until` somebody is asking Stripe.
+    bears at Stripe, whole seconds. `edition` numbers identifiers: another one begins when it is known that Stripe
+    did not count the one before; `first_sent_at` is of this edition. `key_turn` numbers idempotency keys: a key
+    under which Stripe failed is spent. Before `due_at` a row is not looked at; until `leased_until` somebody is
+    asking.
     """
 
     __tablename__ = "stripe_usage_rows"
@@ -42,9 +43,16 @@ class StripeUsageRow(Base):
             name="sent_as",
         ),
         CheckConstraint("state <> 'delivered' OR delivered_at IS NOT NULL", name="delivered_at"),
-        CheckConstraint("edition >= 1 AND attempts >= 0", name="edition"),
+        CheckConstraint("edition >= 1 AND key_turn >= 1 AND attempts >= 0", name="edition"),
         UniqueConstraint("identifier"),
-        Index("ix_stripe_usage_rows_due", "due_at", postgresql_where=text(UNSETTLED)),
+        Index(
+            "ix_stripe_usage_rows_lanes",
+            "account_id",
+            "meter",
+            "hour",
+            "revision",
+            postgresql_where=text(UNSETTLED),
+        ),
         Index("ix_stripe_usage_rows_unsettled", "subscription_id", "hour", postgresql_where=text(UNSETTLED)),
         Index(
             "ix_stripe_usage_rows_leased", "account_id", "meter", postgresql_where=text("leased_until IS NOT NULL")
@@ -75,6 +83,7 @@ class StripeUsageRow(Base):
     way: Mapped[str] = mapped_column(default="", server_default="")
     cancels_revision: Mapped[int | None] = mapped_column(BigInteger)
     edition: Mapped[int] = mapped_column(default=1, server_default=text("1"))
+    key_turn: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     identifier: Mapped[str | None]
     customer_id: Mapped[str | None]
     event_name: Mapped[str | None]
