@@ -23,7 +23,14 @@ def main() -> None:
         requests_per_second=given.requests_per_second,
     )
     sim = Simulator(config)
-    uvicorn.run(make_app(sim), host="127.0.0.1", port=given.port, log_level="warning", access_log=False, proxy_headers=False)
+    uvicorn.run(
+        make_app(sim),
+        host="127.0.0.1",
+        port=given.port,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+    )
 
 
 if __name__ == "__main__":

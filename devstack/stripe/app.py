@@ -70,7 +70,7 @@ async def _silence(http: HttpRequest, *, reset: bool) -> Response:
     if not reset:
         deadline = asyncio.get_running_loop().time() + SILENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline and not await http.is_disconnected():
-            await asyncio.sleep(0.02)  # noqa: ASYNC110 - ASGI tells of the end only when asked
+            await asyncio.sleep(0.02)
     http.scope["devstack.break_off"]()
     return Response(status_code=500)
 

@@ -112,6 +112,7 @@ def make_thin_event(sim: "Simulator", kind: str, *, related: Object | None, data
     if data is not None:
         event["data"] = data
     event["_created"] = sim.clock.now()
+    sim.check_event(event)
     sim.state.add(event)
     for one in sim.state.where("v2.core.event_destination", status="enabled"):
         if kind in one["enabled_events"] and one["type"] == "webhook_endpoint":

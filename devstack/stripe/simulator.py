@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from devstack.stripe.clock import Action, Clock, Due
+from devstack.stripe.contract.events import event_problem
 from devstack.stripe.events import Deliveries, make_event, make_thin_event
 from devstack.stripe.rendering import render
 from devstack.stripe.state import Object, State
@@ -29,6 +30,8 @@ class SimulatorConfig:
     meter_event_seconds: float = 0.0
     """How long a meter event takes to be answered; only one at a time is taken for a customer and meter."""
     webhook_attempts: int = 16
+    whole_positive_values: bool = False
+    """Report meter events with negative or broken values as invalid, as Stripe once did for all."""
 
 
 LISTENERS: dict[str, list[Listener]] = {}
@@ -129,6 +132,9 @@ class Simulator:
 
     def check_event(self, event: Object) -> None:
         """Hold an event against the contract; what does not fit is kept as a violation."""
+        shown = render(self.state, event)
+        if problem := event_problem(shown):
+            self.violation(f"event {event['type']}", problem)
 
     def violation(self, where: str, problem: str) -> None:
         """Keep something the simulator itself did wrong, for the tests to fail on."""

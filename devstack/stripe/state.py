@@ -3,6 +3,7 @@
 import itertools
 import random
 import string
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ class State:
         self._kinds: dict[str, dict[str, Object]] = {}
         self._order: dict[tuple[str, str], int] = {}
         self._numbers = itertools.count(1)
+        self.born = int(time.time())
         self._random = random.Random(seed)  # noqa: S311 - ids that tests can repeat, not secrets
 
     def new_id(self, prefix: str, length: int = 14) -> str:

@@ -6,8 +6,10 @@ from functools import cache
 from typing import Any
 
 from devstack.stripe.contract.annotations import fields_of, list_of
+from devstack.stripe.contract.events import THIN as THIN_EVENT
+from devstack.stripe.contract.events import thin_problem
 from devstack.stripe.contract.misfits import misfit
-from devstack.stripe.contract.services import Operation, Typed, operations
+from devstack.stripe.contract.services import Operation, operations
 from devstack.stripe.contract.shapes import (
     Anything,
     Choice,
@@ -44,6 +46,8 @@ class Contract:
         fields = dict(fields_of(Named(known.params.module, known.params.name)).fields) if known.params else {}
         if template.startswith("/v1/"):
             fields.setdefault("expand", Field(Items(Text()), required=False))
+        elif method == "GET":
+            fields.setdefault("page", Field(Text(), required=False))
         is_json = template.startswith("/v2/") and method != "GET"
         return dict(_Coercion(is_json).fields(Fields("params", fields), raw, ""))
 
@@ -53,6 +57,9 @@ class Contract:
         if known is None or known.answer is None:
             return ""
         one = Named(known.answer.module, known.answer.name)
+        if one == THIN_EVENT:
+            events = [answer] if known.container == "one" else answer["data"]
+            return next((problem for event in events if (problem := thin_problem(event))), "")
         if known.container == "one":
             return _deleted_problem(answer) if _is_deleted(answer) else misfit(one, answer)
         if template.startswith("/v2/"):
@@ -65,10 +72,6 @@ class Contract:
 @cache
 def _by_anonymous_path() -> dict[tuple[str, str], Operation]:
     return {(method, UNKNOWN_ID.sub("{}", path)): one for (method, path), one in operations().items()}
-
-
-def resource_shape(typed: Typed) -> Shape:
-    return Named(typed.module, typed.name)
 
 
 def _is_deleted(answer: Any) -> bool:
