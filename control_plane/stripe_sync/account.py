@@ -14,8 +14,8 @@ class AccountDiffersError(ConflictError):
     def __init__(self, kept: str, found: str) -> None:
         super().__init__(
             "stripe_account_differs",
-            f"What is kept here lies in {kept}, and KM_STRIPE_KEY is of {found}. Go back to that key, or begin with "
-            "an empty database.",
+            f"What is kept here lies in {kept}, and KM_STRIPE_KEY is of {found}. Go back to that key, or "
+            "begin with an empty database.",
         )
 
 
