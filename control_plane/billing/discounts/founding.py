@@ -210,6 +210,27 @@ async def _join(
     return offer.members
 
 
+async def offer_for_buyer(
+    session: AsyncSession, account_id: str, *, promised: int, now: datetime
+) -> FoundingOffer | None:
+    """Return the open offer, locked with its coupon, if the account would become a member by buying now.
+
+    `promised`: to how many others the offer is held open while they buy.
+    """
+    offer = await _open_offer(session, locked=True)
+    if offer is None or not _has_room(offer, now):
+        return None
+    if offer.max_accounts is not None and offer.members + promised >= offer.max_accounts:
+        return None
+    if await _no_new_accounts(session, {account_id}):
+        return None
+    had = (await session.scalars(select(Subscription.id).where(Subscription.account_id == account_id))).all()
+    found = await timelines(session, had)
+    versions = await plan_versions(session, {key for one in found.values() for key in one.version_ids})
+    paid_before = any(_begins_to_pay(timeline, versions) is not None for timeline in found.values())
+    return None if paid_before else offer
+
+
 async def current_offer(session: AsyncSession) -> FoundingOffer | None:
     """Return the offer that is open, else the last one, with its coupon; None where there never was one."""
     statement = (

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from control_plane.foundation.db import Base
 
 UNFINISHED = "state IN ('wanted', 'asked')"
+OPEN_CHECKOUT_STATES = ("wanted", "open")
 OPEN_CHECKOUT = "state IN ('wanted', 'open')"
 OPEN_CHANGE = "state IN ('wanted', 'asked', 'pending')"
 
