@@ -109,8 +109,8 @@ class Claimed:
     after: tuple[str, str] = BEGINNING
 
     @property
-    def count(self) -> int:
-        return len(self.asks) + len(self.looks)
+    def work(self) -> tuple[Ask | Look, ...]:
+        return *self.asks, *self.looks
 
 
 async def claim(
