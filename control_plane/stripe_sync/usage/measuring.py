@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,13 +27,16 @@ class MeterProgress:
 
 async def progress_by_meter(session: AsyncSession) -> list[MeterProgress]:
     """Return how far each meter is that is not all delivered."""
+
+    def count(state: RowState) -> Any:
+        return func.count().filter(StripeUsageRow.state == state)
+
     rows = await session.execute(
         select(
             StripeUsageRow.meter,
-            *(
-                func.count().filter(StripeUsageRow.state == state)
-                for state in (RowState.WAITING, RowState.SENT, RowState.REFUSED)
-            ),
+            count(RowState.WAITING),
+            count(RowState.SENT),
+            count(RowState.REFUSED),
             func.min(StripeUsageRow.sealed_at).filter(StripeUsageRow.state.in_(OPEN)),
         )
         # as the indexes of what is open and of what was refused say it
