@@ -23,6 +23,7 @@ def main() -> None:
         requests_per_second=given.requests_per_second,
     )
     sim = Simulator(config)
+    # a call that is never answered must not keep the process from ending
     uvicorn.run(
         make_app(sim),
         host="127.0.0.1",
@@ -30,6 +31,7 @@ def main() -> None:
         log_level="warning",
         access_log=False,
         proxy_headers=False,
+        timeout_graceful_shutdown=1,
     )
 
 

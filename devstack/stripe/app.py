@@ -13,7 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from devstack.stripe import operations
 from devstack.stripe.control import control_router
 from devstack.stripe.delivery import Courier
+from devstack.stripe.events import note_delivered
 from devstack.stripe.front import Front, NoAnswer
+from devstack.stripe.pages import page_router
 from devstack.stripe.requests import Request
 from devstack.stripe.simulator import Simulator
 
@@ -27,6 +29,7 @@ def make_app(sim: Simulator) -> ASGIApp:
     front = Front(sim)
     courier = Courier(most_attempts=sim.config.webhook_attempts)
     sim.deliveries.queued = courier.take
+    courier.delivered = lambda delivery: note_delivered(sim, delivery)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -37,6 +40,7 @@ def make_app(sim: Simulator) -> ASGIApp:
 
     app = FastAPI(title="Stripe simulator", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.include_router(control_router(front, courier))
+    app.include_router(page_router(sim))
     for router in operations.pages(sim):
         app.include_router(router)
     app.add_api_route("/{path:path}", _api(front), methods=["GET", "POST", "DELETE"])
@@ -69,7 +73,8 @@ async def _silence(http: HttpRequest, *, reset: bool) -> Response:
     """Break the connection off, or say nothing until the caller has gone."""
     if not reset:
         deadline = asyncio.get_running_loop().time() + SILENCE_SECONDS
-        while asyncio.get_running_loop().time() < deadline and not await http.is_disconnected():
+        # ASGI tells of the end only when asked
+        while asyncio.get_running_loop().time() < deadline and not await http.is_disconnected():  # noqa: ASYNC110 - as said
             await asyncio.sleep(0.02)
     http.scope["devstack.break_off"]()
     return Response(status_code=500)

@@ -24,7 +24,8 @@ SETTINGS = {one.name for one in fields(SimulatorConfig)}
 def control_router(front: Front, courier: Courier) -> APIRouter:
     """Routes that change and show one simulator."""
     router = APIRouter(prefix="/_sim")
-    _add_time(router, front, courier)
+    _add_time(router, front)
+    _add_settings(router, front, courier)
     _add_faults(router, front)
     _add_webhooks(router, front, courier)
     _add_evidence(router, front)
@@ -36,15 +37,15 @@ async def _given(request: Request) -> Given:
     return dict(await request.json()) if body else {}
 
 
-def _add_time(router: APIRouter, front: Front, courier: Courier) -> None:
+def _add_time(router: APIRouter, front: Front) -> None:
     sim = front.sim
 
     @router.get("/health")
-    def health() -> Given:
+    async def health() -> Given:
         return {"ok": True}
 
     @router.get("/now")
-    def now() -> Given:
+    async def now() -> Given:
         return {"now": sim.now()}
 
     @router.post("/freeze")
@@ -68,6 +69,10 @@ def _add_time(router: APIRouter, front: Front, courier: Courier) -> None:
             sim.clock.advance_to(int(target))
         sim.run_soon()
         return {"now": sim.now()}
+
+
+def _add_settings(router: APIRouter, front: Front, courier: Courier) -> None:
+    sim = front.sim
 
     @router.post("/reset", response_model=None)
     async def reset(request: Request) -> Given | JSONResponse:
@@ -112,7 +117,7 @@ def _add_faults(router: APIRouter, front: Front) -> None:
         return {}
 
     @router.get("/faults")
-    def faults() -> Given:
+    async def faults() -> Given:
         return {
             "ordered": [asdict(one) for one in front.faults.ordered],
             "rates": front.faults.rates,
@@ -120,7 +125,7 @@ def _add_faults(router: APIRouter, front: Front) -> None:
         }
 
     @router.delete("/faults")
-    def clear_faults() -> Given:
+    async def clear_faults() -> Given:
         front.faults.clear()
         return {}
 
@@ -174,15 +179,15 @@ def _add_evidence(router: APIRouter, front: Front) -> None:
     sim = front.sim
 
     @router.get("/violations")
-    def violations() -> Given:
+    async def violations() -> Given:
         return {"violations": sim.violations}
 
     @router.get("/requests")
-    def requests(path: str = "*") -> Given:
+    async def requests(path: str = "*") -> Given:
         return {"requests": [asdict(one) for one in front.seen if fnmatchcase(one.path, path)]}
 
     @router.get("/dump")
-    def dump(kind: str | None = None) -> JSONResponse:
+    async def dump(kind: str | None = None) -> JSONResponse:
         objects = {name: kept for name, kept in sim.state.kinds() if kind in {None, name}}
         return JSONResponse({"objects": plain_values(objects)})
 

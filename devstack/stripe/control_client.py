@@ -127,8 +127,8 @@ class Control:
         return list(self._ask("GET", "violations")["violations"])
 
     def requests(self, path: str = "*") -> list[dict[str, Any]]:
-        """Calls of the API so far, oldest first: method, path, params, idempotency_key, status, fault, replayed."""
-        return [one for one in self._ask("GET", "requests", {"path": path})["requests"]]
+        """Calls so far, oldest first: method, path, params, idempotency_key, status, fault, replayed, at."""
+        return list(self._ask("GET", "requests", {"path": path})["requests"])
 
     def dump(self, kind: str | None = None) -> dict[str, list[dict[str, Any]]]:
         """All objects by kind, private fields too."""

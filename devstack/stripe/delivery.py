@@ -16,6 +16,7 @@ from devstack.stripe.events import Delivery
 
 SEND_SECONDS = 10.0
 AT_ONCE = 20
+NO_LIMITS = httpx.Limits(max_connections=None)
 FIRST_RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 10.0
 
@@ -59,6 +60,7 @@ class Courier:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _dice: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 - tests repeat it
     _client: httpx.AsyncClient | None = None
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def set_disorder(self, disorder: Disorder) -> None:
         self.disorder = disorder
@@ -136,8 +138,7 @@ class Courier:
 
     async def _send_once(self, delivery: Delivery) -> bool:
         if self._client is None:
-            limits = httpx.Limits(max_connections=AT_ONCE)
-            self._client = httpx.AsyncClient(timeout=SEND_SECONDS, limits=limits, trust_env=False)
+            self._client = httpx.AsyncClient(timeout=SEND_SECONDS, limits=NO_LIMITS, trust_env=False)
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "User-Agent": "Stripe/1.0 (simulator)",
@@ -145,9 +146,10 @@ class Courier:
         }
         delivery.attempts += 1
         delivery.last_status = 0
-        with contextlib.suppress(httpx.HTTPError):
-            answer = await self._client.post(delivery.url, content=delivery.body, headers=headers)
-            delivery.last_status = answer.status_code
+        async with self._room:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await self._client.post(delivery.url, content=delivery.body, headers=headers)
+                delivery.last_status = answer.status_code
         taken = 200 <= delivery.last_status < 300  # noqa: PLR2004 - what "2xx" means
         if taken:
             self.delivered(delivery)

@@ -18,8 +18,8 @@ from devstack.supervisor import answers_ok
 class EmbeddedStripe:
     """A Stripe of our own on 127.0.0.1; it ends when this process ends, however that happens.
 
-    `webhook_url` and `thin_url` make it send all events, and those of the thin form, from the start; the secrets are
-    known before it starts.
+    `webhook_url` and `thin_url` make it send all events, and those of the thin form, from the start; the secrets
+    are known before it starts.
     """
 
     def __init__(

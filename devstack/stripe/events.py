@@ -1,7 +1,6 @@
 """Events: the log, and their way to webhook endpoints and event destinations."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -120,6 +119,13 @@ def make_thin_event(sim: "Simulator", kind: str, *, related: Object | None, data
     return event
 
 
+def note_delivered(sim: "Simulator", delivery: Delivery) -> None:
+    """One endpoint fewer that still waits for the event."""
+    event = sim.state.find("event", delivery.event_id)
+    if event is not None and event["pending_webhooks"] > 0:
+        event["pending_webhooks"] -= 1
+
+
 def url_of(one: Object) -> str:
     """Where the API has it."""
     folder, _, name = str(one["object"]).rpartition(".")
@@ -134,8 +140,3 @@ def to_rfc3339(seconds: int) -> str:
 def to_bytes(value: Any) -> bytes:
     """As Stripe writes bodies: indented, in UTF-8."""
     return json.dumps(value, indent=2, ensure_ascii=False).encode()
-
-
-def signature_time() -> int:
-    """The receiver checks it against its own clock, whatever time the simulator plays."""
-    return int(time.time())

@@ -38,8 +38,8 @@ class IdempotencyKeys:
             return None
         if kept.fingerprint != _fingerprint(request):
             raise StripeProblem(
-                "Keys for idempotent requests can only be used with the same parameters they were first used with. "
-                f"Try using a key other than '{key}' if you meant to execute a different request.",
+                "Keys for idempotent requests can only be used with the same parameters they were first used "
+                f"with. Try using a key other than '{key}' if you meant to execute a different request.",
                 kind="idempotency_error",
             )
         if kept.answer is None:
@@ -78,5 +78,5 @@ class IdempotencyKeys:
 
 
 def _fingerprint(request: Request) -> str:
-    asked = "\n".join((request.method, request.path, request.query)).encode()
+    asked = f"{request.method}\n{request.path}\n{request.query}".encode()
     return hashlib.sha256(asked + b"\n" + request.body).hexdigest()

@@ -12,7 +12,7 @@ LARGEST_LIMIT = 100
 
 
 def page(call: Call, objects: Iterable[Object], *, newest_first: bool = True) -> Object:
-    """One page of a v1 list. `objects` oldest first and already filtered, but for `created`, which is done here."""
+    """One page of a v1 list. `objects` oldest first and filtered already, but for `created`: that is done here."""
     found = [one for one in objects if in_range(one.get("created", 0), call.params.get("created"))]
     if newest_first:
         found.reverse()
@@ -53,7 +53,7 @@ def in_range(moment: int, wanted: Any) -> bool:
         return True
     if not isinstance(wanted, dict):
         return moment == int(wanted)
-    return (
+    return bool(
         moment > wanted.get("gt", -1)
         and moment >= wanted.get("gte", 0)
         and moment < wanted.get("lt", moment + 1)

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class StripeProblem(Exception):
+class StripeProblem(Exception):  # noqa: N818 - an answer of Stripe's, not a failure of ours
     """An answer that is not 2xx. `should_retry` sets the `Stripe-Should-Retry` header; None leaves it out."""
 
     def __init__(

@@ -14,7 +14,7 @@ DEEPEST_EXPANSION = 4
 
 
 def shown_when_expanded(kind: str, name: str, reveal: Reveal | None = None) -> None:
-    """Leave this field out of every answer that does not expand it. `reveal` makes its value where none is kept."""
+    """Leave this field out of answers that do not expand it. `reveal` makes its value where none is kept."""
     HIDDEN[kind, name] = reveal
 
 
@@ -49,10 +49,10 @@ def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
             continue
         below = [path for path in wanted.get(name, ()) if path]
         shown[name] = _copy(state, value, below) if name not in wanted else _expanded(state, name, value, below)
-    for name in wanted:
+    for name, deeper in wanted.items():
         reveal = HIDDEN.get((kind or "", name))
         if name not in shown and reveal is not None:
-            shown[name] = _copy(state, reveal(state, one), [path for path in wanted[name] if path])
+            shown[name] = _copy(state, reveal(state, one), [path for path in deeper if path])
         elif name not in one and kind is not None:
             raise StripeProblem(
                 f"This property cannot be expanded ({name}). You may want to try expanding 'data.{name}' instead.",
@@ -64,7 +64,9 @@ def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
 def _expanded(state: State, name: str, value: Any, below: list[list[str]]) -> Any:
     if isinstance(value, str):
         found = state.lookup(value, KINDS_OF_FIELDS.get(name, name))
-        return value if found is None else _copy(state, found, below)
+        if found is None:
+            raise StripeProblem(f"This property cannot be expanded ({name}).", param="expand")
+        return _copy(state, found, below)
     if isinstance(value, list):
         return [_expanded(state, name, item, below) for item in value]
     return _copy(state, value, below)

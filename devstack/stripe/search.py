@@ -1,4 +1,4 @@
-"""Stripe's search language, as far as it is used: `field:"value"` and `metadata["key"]:"value"`, joined by AND or OR."""
+"""Stripe's search language, as far as it is used: `field:"value"`, `metadata["key"]:"value"`, AND or OR."""
 
 import re
 from collections.abc import Iterable

@@ -69,7 +69,9 @@ class Simulator:
 
     def clock_of(self, customer: str | None = None) -> Clock:
         """The test clock of a customer (an id; deleted ones too), else the simulator's own."""
-        kept = self.state.find("customer", customer) if customer else None
+        kept = (
+            self.state.find("customer", customer) or self.state.former("customer", customer) if customer else None
+        )
         name = kept.get("test_clock") if kept else None
         return self.test_clocks.get(name, self.clock) if name else self.clock
 
@@ -78,8 +80,17 @@ class Simulator:
         return self.clock_of(customer).now()
 
     def at(self, when: int, action: Action, *, customer: str | None = None) -> Due:
-        """Do something at a moment of the customer's clock; `.cancel()` on the answer takes it back."""
-        return self.clock_of(customer).at(when, action)
+        """Do something at a moment of the customer's clock; `.cancel()` on the answer takes it back.
+
+        What goes wrong in it is kept as a violation.
+        """
+
+        def recorded() -> None:
+            # a mistake must not keep the clock from reaching its end
+            with self.recording("something due"):
+                action()
+
+        return self.clock_of(customer).at(when, recorded)
 
     def after_answer(self, action: Action) -> None:
         """Do something as soon as the answer to this request is on its way."""
@@ -92,11 +103,9 @@ class Simulator:
             with self.recording("after an answer"):
                 action()
 
-    def run_due(self) -> int:
-        """Everything due on the simulator's own clock; its mistakes are kept as violations."""
-        with self.recording("something due"):
-            return self.clock.run_due()
-        return 0
+    def run_due(self) -> None:
+        """Everything due on the simulator's own clock."""
+        self.clock.run_due()
 
     @contextmanager
     def recording(self, where: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ class State:
 
     def __init__(self, seed: int = 0) -> None:
         self._kinds: dict[str, dict[str, Object]] = {}
+        self._former: dict[tuple[str, str], Object] = {}
         self._order: dict[tuple[str, str], int] = {}
         self._numbers = itertools.count(1)
         self.born = int(time.time())
@@ -48,17 +49,24 @@ class State:
         return self._kinds.get(kind, {}).get(identifier)
 
     def get(self, kind: str, identifier: str, *, param: str | None = None) -> Object:
-        """Raises the refusal Stripe gives: 404 for an id of the path, 400 with `param` for one of the parameters."""
+        """Raises Stripe's refusal: 404 for an id of the path, 400 with `param` for one of the parameters."""
         found = self.find(kind, identifier)
         if found is None:
             raise no_such(kind, identifier, param=param)
         return found
 
     def lookup(self, identifier: str, kind: str) -> Object | None:
-        """An object by an id whose kind is only guessed: ids are unique but for those that callers choose."""
-        return self.find(kind, identifier) or next(
+        """An object by an id whose kind is only guessed (ids that callers choose may be of several).
+
+        One that was removed is given as Stripe shows it: deleted.
+        """
+        found = self.find(kind, identifier) or next(
             (kept[identifier] for kept in self._kinds.values() if identifier in kept), None
         )
+        if found is not None:
+            return found
+        gone = next((kind for kind, name in self._former if name == identifier), None)
+        return None if gone is None else deleted(gone, identifier)
 
     def all(self, kind: str) -> list[Object]:
         """Oldest first."""
@@ -69,7 +77,13 @@ class State:
         return [one for one in self.all(kind) if all(one.get(name) == value for name, value in equal.items())]
 
     def remove(self, kind: str, identifier: str) -> None:
-        self._kinds.get(kind, {}).pop(identifier, None)
+        gone = self._kinds.get(kind, {}).pop(identifier, None)
+        if gone is not None:
+            self._former[kind, identifier] = gone
+
+    def former(self, kind: str, identifier: str) -> Object | None:
+        """One that was removed, as it was last."""
+        return self._former.get((kind, identifier))
 
     def order_of(self, one: Object) -> int:
         """When it was made, as a number that only grows."""
@@ -78,3 +92,8 @@ class State:
     def kinds(self) -> Iterator[tuple[str, list[Object]]]:
         for kind in sorted(self._kinds):
             yield kind, self.all(kind)
+
+
+def deleted(kind: str, identifier: str) -> Object:
+    """What Stripe shows of an object that was deleted."""
+    return {"id": identifier, "object": kind, "deleted": True}

@@ -159,7 +159,7 @@ def shape_of(read: Module, scope: str, node: ast.expr) -> Shape:
     return SIMPLE[name] if name in SIMPLE else _class(read, scope, name)
 
 
-def _generic(read: Module, scope: str, name: str, inner: ast.expr) -> Shape:
+def _generic(read: Module, scope: str, name: str, inner: ast.expr) -> Shape:  # noqa: PLR0911 - a table of cases
     parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
     if name == "Literal":
         return Choice(tuple(ast.literal_eval(one) for one in parts))

@@ -120,7 +120,7 @@ class _Coercion:
                 raise StripeProblem(f"Missing required param: {param}.", code="parameter_missing", param=param)
         return taken
 
-    def value(self, shape: Shape, raw: Any, where: str) -> Any:
+    def value(self, shape: Shape, raw: Any, where: str) -> Any:  # noqa: PLR0911 - a table of cases
         match shape:
             case Named():
                 return self.fields(fields_of(shape), raw, where)

@@ -24,7 +24,7 @@ from devstack.stripe.contract.shapes import (
 DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 
 
-def misfit(shape: Shape, value: Any, where: str = "") -> str:
+def misfit(shape: Shape, value: Any, where: str = "") -> str:  # noqa: PLR0911 - a table of cases
     """The first thing that does not fit, with its place; empty when all fits."""
     match shape:
         case Anything():
@@ -92,7 +92,7 @@ def _is_other_resource(shape: Shape, named: Any) -> bool:
     return own is not None and isinstance(own.shape, Choice) and named not in own.shape.values
 
 
-def _fits(shape: Shape, value: Any) -> bool:
+def _fits(shape: Shape, value: Any) -> bool:  # noqa: PLR0911 - a table of cases
     match shape:
         case Null():
             return value is None

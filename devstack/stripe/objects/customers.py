@@ -8,7 +8,7 @@ from devstack.stripe.rendering import field_holds, shown_when_expanded
 from devstack.stripe.routes import Call, route
 from devstack.stripe.search import search
 from devstack.stripe.simulator import Simulator
-from devstack.stripe.state import Object, State
+from devstack.stripe.state import Object, State, deleted
 
 CUSTOMERS_OF_A_CLOCK = 3
 PLAIN = (
@@ -103,8 +103,8 @@ def _address(given: Object | str) -> Object | None:
 @route("GET", "/v1/customers/{customer}")
 def retrieve_customer(sim: Simulator, call: Call) -> Object:
     found = sim.state.find("customer", call.path["customer"])
-    if found is None and (gone := sim.state.find("_deleted_customer", call.path["customer"])):
-        return {"id": gone["id"], "object": "customer", "deleted": True}
+    if found is None and sim.state.former("customer", call.path["customer"]):
+        return deleted("customer", call.path["customer"])
     return sim.state.get("customer", call.path["customer"])
 
 
@@ -124,9 +124,8 @@ def delete_customer(sim: Simulator, call: Call) -> Object:
     # its subscriptions end at once, by whoever keeps them
     sim.tell("customer.deleted", customer)
     sim.state.remove("customer", customer["id"])
-    sim.state.add({"id": customer["id"], "object": "_deleted_customer", "test_clock": customer["test_clock"]})
     sim.emit("customer.deleted", customer)
-    return {"id": customer["id"], "object": "customer", "deleted": True}
+    return deleted("customer", customer["id"])
 
 
 @route("GET", "/v1/customers")

@@ -59,7 +59,7 @@ def _matches(one: Object, given: Object) -> bool:
         return False
     created = given.get("created", {})
     at = one["_created"]
-    return (
+    return bool(
         at > _seconds(created.get("gt"), -1)
         and at >= _seconds(created.get("gte"), 0)
         and at < _seconds(created.get("lt"), at + 1)
@@ -68,4 +68,4 @@ def _matches(one: Object, given: Object) -> bool:
 
 
 def _seconds(text: str | None, otherwise: int) -> int:
-    return otherwise if text is None else int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+    return otherwise if text is None else int(datetime.fromisoformat(text).timestamp())

@@ -26,7 +26,7 @@ def _send(sim: "Simulator", meter: Object | None) -> None:
     found = sim.features["meter_errors"].pop(meter["id"] if meter else None)
     now = to_rfc3339(sim.now())
     data = {
-        "developer_message_summary": f"There {'is' if len(found) == 1 else 'are'} {len(found)} invalid meter event(s).",
+        "developer_message_summary": f"Invalid meter events: {len(found)}",
         "reason": {
             "error_count": len(found),
             "error_types": [_of_one_code(code, found) for code in sorted({one[0] for one in found})],

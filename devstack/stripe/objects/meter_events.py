@@ -125,7 +125,7 @@ def _meter_of(sim: Simulator, event_name: str) -> Object | None:
     """The active one of that name, else the newest."""
     found = sim.state.where("billing.meter", event_name=event_name)
     active = [one for one in found if one["status"] == "active"]
-    return (active or found or [None])[-1]
+    return (active or found)[-1] if found else None
 
 
 def count(sim: Simulator, one: Received) -> None:
@@ -144,7 +144,9 @@ def count(sim: Simulator, one: Received) -> None:
         series_of(sim, *one.series).events[f"{one.identifier} {one.number}"] = counted
 
 
-def _late_problem(sim: Simulator, meter: Object | None, one: Received) -> tuple[str, str] | None:
+def _late_problem(  # noqa: PLR0911 - one check after another
+    sim: Simulator, meter: Object | None, one: Received
+) -> tuple[str, str] | None:
     if meter is None:
         return None
     if meter["status"] != "active":
@@ -229,6 +231,6 @@ def _seconds(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return int(datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp())
+        return int(datetime.fromisoformat(text).timestamp())
     except ValueError:
         raise StripeProblem(f"Invalid timestamp: {text}", code="invalid_fields", param="timestamp") from None

@@ -160,4 +160,4 @@ def _take_lookup_key(sim: Simulator, price: Object, given: Object) -> None:
 
 
 shown_when_expanded("price", "tiers")
-shown_when_expanded("price", "currency_options", lambda _, price: {})
+shown_when_expanded("price", "currency_options", lambda _, __: {})
