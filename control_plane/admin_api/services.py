@@ -15,6 +15,7 @@ from control_plane.billing.profiles.model import Seller
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.sweep import SweepReport
+from control_plane.stripe_sync.model import StripeContext
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.ingest.rate_limit import RateLimiter
 from control_plane.usage.ingest.writer import EventIngest
@@ -48,6 +49,7 @@ class Services:
     `rebuild` makes Redis anew; `gateway` is None where no base kong.yml is set, `ingest` where no writer runs,
     `usage_catalog` (by which dead letters are read again) where the gateway's secrets are not given.
     `invoice_terms` stand on invoices that are made final by hand, `pdf_fonts` print letters that our own lack.
+    `stripe` is None where there is no key of Stripe's; `stripe_access.StripeGiven` answers that.
     """
 
     sessions: async_sessionmaker[AsyncSession]
@@ -59,6 +61,7 @@ class Services:
     exports: ExportConfig = field(default_factory=ExportConfig)
     invoice_terms: InvoiceTerms = field(default_factory=lambda: InvoiceTerms(seller=Seller()))
     pdf_fonts: tuple[Path, ...] = ()
+    stripe: StripeContext | None = None
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

@@ -22,7 +22,7 @@ from control_plane.admin_api.services import Check, Ingest, Services
 from control_plane.entrypoints import components
 from control_plane.entrypoints.schema import SchemaWatch
 from control_plane.entrypoints.settings import Settings
-from control_plane.entrypoints.stripe_components import webhooks_config
+from control_plane.entrypoints.stripe_components import open_stripe, webhooks_config
 from control_plane.entrypoints.supervisor import Supervisor, Worker
 from control_plane.foundation.db import create_engine, session_factory
 from control_plane.foundation.redis import RedisClient, create_redis
@@ -90,7 +90,11 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
     if writer is not None:
         workers.append(Worker("ingest", writer.run))
     supervisor = Supervisor(workers)
-    async with _stores(settings, engine, workers_engine) as (history, client), _quick_redis(settings) as quick:
+    async with (
+        _stores(settings, engine, workers_engine) as (history, client),
+        _quick_redis(settings) as quick,
+        open_stripe(settings, session_factory(engine)) as stripe,
+    ):
         limiter = RateLimiter(quick, components.ingest_limit(settings))
         services = Services(
             sessions=session_factory(engine),
@@ -101,6 +105,7 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             invoice_terms=components.invoice_terms(settings),
             pdf_fonts=settings.pdf_fonts,
             ingest=None if writer is None else Ingest(limiter, writer),
+            stripe=stripe,
             usage_catalog=components.usage_catalog(settings, session_factory(engine)),
             checks=_checks(engine, schema, client, history, supervisor),
         )

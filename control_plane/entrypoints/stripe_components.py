@@ -1,15 +1,19 @@
 """What of this installation deals with Stripe: its workers, and the doors for its webhooks."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.supervisor import Worker
-from control_plane.stripe_sync.client import StripeConfig
+from control_plane.foundation.clock import utc_now
+from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.events.signatures import split_secrets
 from control_plane.stripe_sync.events.worker import EventsConfig
+from control_plane.stripe_sync.model import StripeContext, StripeHooks
 from control_plane.stripe_sync.workers import StripeWorkersConfig, run_stripe_workers
 from control_plane.webhooks.stripe import WebhooksConfig
 
@@ -33,12 +37,30 @@ def stripe_workers(settings: Settings, sessions: async_sessionmaker[AsyncSession
     config = stripe_config(settings)
     if config is None:
         return []
-    workers = StripeWorkersConfig(stripe=config, events=events_config(settings))
+    workers = StripeWorkersConfig(stripe=config, hooks=stripe_hooks(settings), events=events_config(settings))
 
     async def stripe(stop: asyncio.Event) -> None:
         await run_stripe_workers(config=workers, sessions=sessions, stop=stop)
 
     return [Worker("stripe", stripe)]
+
+
+@asynccontextmanager
+async def open_stripe(
+    settings: Settings, sessions: async_sessionmaker[AsyncSession]
+) -> AsyncIterator[StripeContext | None]:
+    """Hold connections to Stripe open for requests; None where there is no key."""
+    config = stripe_config(settings)
+    if config is None:
+        yield None
+        return
+    async with Stripe.open(config) as stripe:
+        yield StripeContext(sessions=sessions, stripe=stripe, now=utc_now(), hooks=stripe_hooks(settings))
+
+
+def stripe_hooks(_settings: Settings) -> StripeHooks:
+    """Return what higher layers do as soon as something is seen at Stripe."""
+    return StripeHooks()
 
 
 def events_config(settings: Settings) -> EventsConfig:
