@@ -14,8 +14,8 @@ class DunningCase(Base):
     """A subscription from becoming past due until it is paid or over; one is open at a time.
 
     `after`: what comes when the grace is over, `block`, `free` (the terms of `free_plan_version_id`) or `serve`.
-    `told`: which notices were queued. `last_notice_at`: when the last day was told of. `state`: `grace`, `blocked`,
-    `fallen_back`; closed: `recovered`, `over`. `look_at`: when the next step is due, NULL for none.
+    `told`: which notices were queued. `last_notice_at`: when the last day was told of. `state`: `grace`,
+    `blocked`, `fallen_back`; closed: `recovered`, `over`. `look_at`: when the next step is due, NULL for none.
     """
 
     __tablename__ = "dunning_cases"

@@ -30,6 +30,7 @@ class MailKind(StrEnum):
     ACCESS_BLOCKED = "access_blocked"
     ACCESS_REDUCED = "access_reduced"
     PAYMENT_RECOVERED = "payment_recovered"
+    SUBSCRIPTION_ENDED = "subscription_ended"
     TRIAL_ENDING = "trial_ending"
     TEST = "test"
 

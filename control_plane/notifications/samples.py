@@ -32,6 +32,7 @@ SAMPLES: Final[Mapping[MailKind, Mapping[str, Any]]] = {
     MailKind.ACCESS_BLOCKED: _UNPAID,
     MailKind.ACCESS_REDUCED: {**_UNPAID, "after": "free"},
     MailKind.PAYMENT_RECOVERED: {"product": "Weather API", "plan": "Growth", "was": "blocked"},
+    MailKind.SUBSCRIPTION_ENDED: {"product": "Weather API", "plan": "Growth", "free_plan": "Free"},
     MailKind.TRIAL_ENDING: {
         "product": "Weather API",
         "plan": "Growth",
