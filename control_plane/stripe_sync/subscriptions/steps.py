@@ -88,7 +88,10 @@ def next_step(kind: Kind, wanted: Mapping[str, Any], seen: Seen, *, was_pending:
 
 def _update(wanted: Mapping[str, Any], seen: Seen, *, was_pending: bool) -> Call | Outcome:
     if seen.held == Holding.from_dict(wanted):
-        return Outcome.DONE
+        later = wanted.get("later")
+        if later is None or Holding.from_dict(later) in {seen.held, seen.later}:
+            return Outcome.DONE
+        return Call.MAKE_SCHEDULE if seen.state.schedule_id is None else Call.PLAN_PHASES
     if seen.state.pending_update_until is not None:
         return Outcome.PENDING
     if was_pending:
