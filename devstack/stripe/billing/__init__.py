@@ -1,0 +1,1 @@
+"""The billing engine: subscriptions, invoices, payments, discounts, checkout, portal."""
