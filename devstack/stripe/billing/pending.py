@@ -161,6 +161,16 @@ def _line_of(
     )
 
 
+def line_of_item_params(sim: Simulator, params: dict[str, Any], customer: Object, sub_id: str | None) -> Object:
+    """A line as an invoice item made with these parameters would give, for previews."""
+    given = dict(params)
+    if "unit_amount" in given:
+        given["unit_amount_decimal"] = given.pop("unit_amount")
+    if "price" in given:
+        given["pricing"] = {"price": given.pop("price")}
+    return _line_of(sim, given, customer, None, sub_id)
+
+
 def _subscription_of(invoice: Object) -> str | None:
     from devstack.stripe.billing.invoicing import subscription_of
 
