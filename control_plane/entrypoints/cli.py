@@ -36,6 +36,7 @@ from control_plane.entrypoints.commands import (
     referrals,
     requests,
     sinks,
+    stripe,
     subscriptions,
     tax_rates,
     tokens,
@@ -103,6 +104,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(coupons.founding, name="founding")
     app.add_typer(referrals.app, name="referrals")
     app.add_typer(tax_rates.app, name="tax-rates")
+    app.add_typer(stripe.app, name="stripe")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)

@@ -88,9 +88,7 @@ async def replay(
     _check(wanted)
     rows = (await session.scalars(_chosen(wanted))).all()
     if len(rows) > MAX_REPLAYED:
-        raise ValidationFailedError(
-            "until", f"the range holds more than {MAX_REPLAYED:,} events; take it in parts"
-        )
+        raise ValidationFailedError("end", f"the range holds more than {MAX_REPLAYED:,} events; take it in parts")
     known = {row.id for row in rows}
     missing = tuple(dict.fromkeys(one for one in wanted.event_ids if one not in known))
     for one in missing:
@@ -151,7 +149,7 @@ def _check(wanted: Replay) -> None:
     if sum(ways) != 1:
         raise ValidationFailedError("event_ids", "name events, or an object, or a range of time: one of the three")
     if wanted.until is not None and (wanted.since is None or wanted.until <= wanted.since):
-        raise ValidationFailedError("until", "must come after `since`")
+        raise ValidationFailedError("end", "must come after `start`")
     if wanted.states and wanted.event_ids:
         raise ValidationFailedError("states", "goes with an object or a range")
 
