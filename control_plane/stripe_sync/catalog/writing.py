@@ -125,7 +125,7 @@ def price_params(wanted: WantedPrice, *, installation: str, meter_id: str | None
         params["tiers"] = [_tier(tier.up_to, tier.unit_amount) for tier in native.tiers]
     else:
         params["billing_scheme"] = "per_unit"
-        params["unit_amount_decimal"] = native.unit_amount or Decimal(0)
+        params["unit_amount_decimal"] = _Plain(native.unit_amount or 0)
     if native.package_size is not None:
         params["transform_quantity"] = {"divide_by": native.package_size, "round": "up"}
     if wanted.interval is not None:
@@ -133,9 +133,16 @@ def price_params(wanted: WantedPrice, *, installation: str, meter_id: str | None
     return params
 
 
+class _Plain(Decimal):
+    """A decimal that is written without an exponent: a byte costs 0.000000009 cents, not 9E-9."""
+
+    def __str__(self) -> str:
+        return f"{Decimal(self):f}"
+
+
 def _tier(up_to: int | None, unit_amount: Decimal) -> "PriceCreateParamsTier":
     bound: int | Literal["inf"] = "inf" if up_to is None else up_to
-    return {"up_to": bound, "unit_amount_decimal": unit_amount}
+    return {"up_to": bound, "unit_amount_decimal": _Plain(unit_amount)}
 
 
 def _recurring(interval: str, meter_id: str | None) -> "PriceCreateParamsRecurring":

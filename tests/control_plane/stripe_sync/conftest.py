@@ -33,6 +33,7 @@ def stripe_config(sim: EmbeddedStripe) -> StripeConfig:
         api_base=sim.url,
         webhook_secret=sim.webhook_secret,
         thin_secret=sim.thin_secret,
+        timeout_seconds=10.0,
         network_retries=0,
         busy_tries=2,
         busy_pause_seconds=0.01,

@@ -118,6 +118,17 @@ class TestParams:
             "recurring": {"interval": "month", "usage_type": "metered", "meter": "mtr_1"},
         }
 
+    def test_the_smallest_amounts_are_written_without_an_exponent(self) -> None:
+        prices = (
+            a_price("per_unit", "bytes_out", unit_amount="0.00000000009"),
+            a_price("overage", "bytes_in", included=10, unit_amount="0.00000000009"),
+        )
+        per_unit, overage = (
+            price_params(price, installation="main", meter_id="mtr_1") for price in wanted(*prices).prices
+        )
+        assert str(per_unit["unit_amount_decimal"]) == "0.000000009"
+        assert str(overage["tiers"][1]["unit_amount_decimal"]) == "0.000000009"
+
     def test_packages_are_counted_up(self) -> None:
         price = price_at(wanted(a_price("package", "requests", size=1_000, amount="0.8"), interval="year"), 0)
         params = price_params(price, installation="main", meter_id="mtr_1")

@@ -1,0 +1,234 @@
+"""Laying plan versions at Stripe, whatever happens between two calls."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.stripe_sync.catalog import push
+from control_plane.stripe_sync.catalog.pushing import look_only, push_now, push_what_waits
+from control_plane.stripe_sync.catalog.queries import NotAtStripeError, prices_of, read_items, version_of_items
+from control_plane.stripe_sync.catalog.tables import StripeMeter, StripePrice, StripeProduct, StripePush
+from control_plane.stripe_sync.model import StripeContext
+from devstack.stripe.embedded import EmbeddedStripe
+from tests.control_plane.builders import a_new_version, a_published_plan
+from tests.control_plane.stripe_sync.catalog.builders import FLAT, OVERAGE, a_price
+
+Sessions = async_sessionmaker[AsyncSession]
+EURO = (
+    a_price("flat", currency="EUR", other=True, amount="45"),
+    a_price("overage", "requests", currency="EUR", other=True, included=50_000, unit_amount="0.0014"),
+)
+
+
+async def a_stripe_plan(sessions: Sessions, now: datetime, **terms: Any) -> PlanVersion:
+    async with sessions() as session, session.begin():
+        return await a_published_plan(
+            session, now=now, **{"billed_by": "stripe", "prices": (FLAT, OVERAGE, *EURO), **terms}
+        )
+
+
+async def state_of(sessions: Sessions, version: PlanVersion) -> tuple[str, str | None]:
+    async with sessions() as session:
+        row = await session.get_one(StripePush, version.id)
+        return row.state, row.problem
+
+
+def made(sim: EmbeddedStripe) -> dict[str, int]:
+    """How many objects of the catalogue there are at Stripe."""
+    return {kind: len(sim.control.dump(kind).get(kind, [])) for kind in ("product", "price", "billing.meter")}
+
+
+class TestPush:
+    async def test_what_is_on_sale_comes_to_stripe(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        [pushed] = await push_what_waits(context)
+        assert (pushed.name, pushed.state) == ("starter v1", "pushed")
+        assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
+        async with sessions() as session:
+            prices = await prices_of(session, version.id, "EUR")
+        assert [(item.kind, item.position, item.quantity) for item in prices.items] == [
+            ("flat", 0, 1),
+            ("metered", 1, None),
+        ]
+        assert prices.items[1].event_name == "km_main_weather_requests"
+        assert await push_what_waits(context) == []
+
+    async def test_plans_with_own_invoices_stay_here(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        await a_stripe_plan(sessions, now, billed_by="own")
+        assert await push_what_waits(context) == []
+        assert sim.control.requests() == []
+
+    async def test_a_new_version_has_prices_of_its_own_and_the_same_product_and_meter(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        first = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session, session.begin():
+            second = await a_new_version(session, now=now, billed_by="stripe", prices=(FLAT, OVERAGE))
+        await push_what_waits(context)
+        assert made(sim) == {"product": 1, "price": 6, "billing.meter": 1}
+        async with sessions() as session:
+            of_both = [await prices_of(session, version.id, "USD") for version in (first, second)]
+            ids = [[item.price_id for item in prices.items] for prices in of_both]
+            assert await version_of_items(session, ids[0]) == first.id
+            assert await version_of_items(session, ids[1]) == second.id
+            assert await version_of_items(session, ids[0] + ids[1]) is None
+
+    async def test_what_stripe_cannot_have_is_refused_and_says_why(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        flat = a_price("flat", currency="ISK", amount="4900")
+        version = await a_stripe_plan(sessions, now, currency="ISK", prices=(flat,))
+        await push_what_waits(context)
+        state, problem = await state_of(sessions, version)
+        assert state == "refused"
+        assert "ISK" in (problem or "")
+        assert made(sim)["product"] == 0
+        async with sessions() as session:
+            with pytest.raises(NotAtStripeError, match="ISK"):
+                await prices_of(session, version.id, "ISK")
+
+    async def test_add_ons_are_told_from_plans(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        plan = await a_stripe_plan(sessions, now)
+        async with sessions() as session, session.begin():
+            add_on = await a_published_plan(
+                session,
+                now=now,
+                code="more",
+                kind="add_on",
+                billed_by="stripe",
+                prices=(FLAT,),
+            )
+        await push_what_waits(context)
+        async with sessions() as session:
+            items = [*(await prices_of(session, plan.id, "USD")).items]
+            [more] = (await prices_of(session, add_on.id, "USD")).items
+            read = await read_items(session, {items[0].price_id: 1, more.price_id: 3, "price_foreign": 1})
+        assert (read.plan_version_id, read.add_ons) == (plan.id, {add_on.id: 3})
+        assert (read.missing, read.unknown) == ((items[1].price_id,), ("price_foreign",))
+
+
+class TestWhateverHappens:
+    @pytest.mark.parametrize("fault", ["reset_after", "error_after", "error_before", "rate_limited"])
+    async def test_a_fault_at_any_call_leaves_one_of_everything(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime, fault: str
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        for path in ("/v1/products", "/v1/billing/meters", "/v1/prices"):
+            sim.control.fault(fault, method="POST", path=path, count=2)
+        at = now
+        for _ in range(10):
+            await push_what_waits(context.at(at))
+            at += timedelta(minutes=10)
+        assert await state_of(sessions, version) == ("pushed", None)
+        assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
+
+    async def test_killed_between_any_two_steps_it_goes_on(
+        self,
+        sim: EmbeddedStripe,
+        context: StripeContext,
+        sessions: Sessions,
+        now: datetime,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        upsert: Callable[..., Awaitable[None]] = push._upsert
+        for survives in range(6):
+            left = survives
+
+            async def dying(*args: Any, **options: Any) -> None:
+                nonlocal left
+                if not left:
+                    raise KilledError
+                left -= 1
+                await upsert(*args, **options)
+
+            monkeypatch.setattr(push, "_upsert", dying)
+            with pytest.raises(KilledError):
+                await push_what_waits(context)
+        monkeypatch.setattr(push, "_upsert", upsert)
+        await push_what_waits(context)
+        assert await state_of(sessions, version) == ("pushed", None)
+        assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
+        async with sessions() as session:
+            for table, rows in ((StripeProduct, 1), (StripeMeter, 1), (StripePrice, 4)):
+                assert len((await session.scalars(select(table))).all()) == rows
+
+    async def test_an_empty_database_finds_what_it_once_made(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session, session.begin():
+            for table in (StripePush, StripePrice, StripeMeter, StripeProduct):
+                for row in await session.scalars(select(table)):
+                    await session.delete(row)
+                await session.flush()
+        [pushed] = await push_what_waits(context)
+        assert [step.action for step in pushed.steps] == ["none"] * 6
+        assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
+
+
+class KilledError(BaseException):
+    """The process ended here."""
+
+
+class TestDrift:
+    async def test_what_was_changed_at_stripe_is_seen_and_mended(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session:
+            [flat, metered] = (await prices_of(session, version.id, "USD")).items
+        ask = context.stripe.call
+        await ask(lambda c: c.v1.prices.update_async(flat.price_id, {"active": False}))
+        await ask(lambda c: c.v1.products.update_async(flat.product_id, {"name": "Renamed there"}))
+        await ask(lambda c: c.v1.billing.meters.deactivate_async(str(metered.meter_id)))
+        [seen] = await look_only(context)
+        assert [step.thing for step in seen.to_do] == ["product", "meter", "price"]
+        [pushed] = await push_now(context.at(now + timedelta(minutes=1)))
+        assert pushed.state == "pushed"
+        [seen] = await look_only(context)
+        assert seen.to_do == []
+        product = await ask(lambda c: c.v1.products.retrieve_async(flat.product_id))
+        assert product.name == "Starter"
+
+    async def test_what_another_made_is_never_touched(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        name = f"km_main_{version.plan_id}"
+        await context.stripe.call(lambda c: c.v1.products.create_async({"id": name, "name": "Somebody's"}))
+        [pushed] = await push_what_waits(context)
+        assert pushed.state == "refused"
+        assert "belongs to something else" in pushed.problems[0]
+        there = await context.stripe.call(lambda c: c.v1.products.retrieve_async(name))
+        assert there.name == "Somebody's"
+        assert made(sim)["price"] == 0
+
+    async def test_a_plan_renamed_here_is_renamed_there(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session, session.begin():
+            plan = await session.get_one(Plan, version.plan_id)
+            plan.name = "Beginner"
+        [pushed] = await push_what_waits(context.at(now + timedelta(minutes=1)))
+        assert [(step.thing, step.action) for step in pushed.steps if step.action != "none"] == [
+            ("product", "update")
+        ]
+        assert [product["name"] for product in sim.control.dump("product")["product"]] == ["Beginner"]
+        assert await push_what_waits(context.at(now + timedelta(minutes=2))) == []
