@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("invoice_id", sa.Text(), nullable=True),
         sa.Column("stripe_id", sa.Text(), nullable=True),
+        sa.Column("edition", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.Column("first_tried_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("refusal", sa.Text(), nullable=True),
         sa.Column("details", JSONB(none_as_null=True), server_default=sa.text("'{}'"), nullable=False),

@@ -40,6 +40,7 @@ class Stretch:
 
     starts_at: datetime
     ends_at: datetime
+    phase_ids: tuple[str, ...]
     units: int
     charge: Charge
     as_sold: Charge
@@ -129,6 +130,7 @@ def _stretch(
     return Stretch(
         starts_at=group[0].starts_at,
         ends_at=group[-1].ends_at or period.end,
+        phase_ids=tuple(phase.id for phase in group),
         units=used.units,
         charge=price_in_run(run, price).charge(used),
         as_sold=price.price.charge(used),

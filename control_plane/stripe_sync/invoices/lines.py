@@ -51,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Debit:
-    """What was charged in advance for a fixed price, after discounts, for a span that is not over yet."""
+    """What was charged ahead of a fixed price: `amount_minor`, after discounts, is for the whole of `span`."""
 
     amount_minor: int
     span: Span
@@ -74,24 +74,25 @@ def fixed_line(item: Item, span: Span, *, in_trial: bool = False) -> ExpectedLin
 
 
 def credit_line(item: Item, debit: Debit, *, since: datetime) -> ExpectedLine:
-    """Return what is given back of an amount that was charged in advance when its price goes at a moment.
+    """Return what is given back of what was charged in advance when its price goes at a moment.
 
-    It is of what was charged, discounts taken off already; so no discount has a part in it.
+    It is of what was paid, after discounts; so no discount has a part in it.
     """
     left = Span(max(since, debit.span.starts_at), debit.span.ends_at)
-    return _proration(
-        item,
-        left,
-        -prorated(debit.amount_minor, left, debit.span, item.price.currency),
-        f"Unused time on {_of(item)}",
-    )
+    amount = -prorated(debit.amount_minor, left, debit.span, item.price.currency)
+    return _proration(item, left, amount, f"Unused time on {_of(item)}")
 
 
-def debit_line(item: Item, span: Span, *, since: datetime) -> ExpectedLine:
-    """Return what a fixed price costs that comes within a period, for what is left of it."""
+def debit_line(item: Item, span: Span, *, since: datetime, discount_minor: int = 0) -> ExpectedLine:
+    """Return what a fixed price costs that comes within a period, for what is left of it.
+
+    `discount_minor`: what discounts take off it in a whole period; they are inside the line.
+    """
     left = Span(since, span.ends_at)
-    amount = prorated(item.price.amount_minor * item.quantity, left, span, item.price.currency)
-    return _proration(item, left, amount, f"Remaining time on {_of(item)}")
+    whole = item.price.amount_minor * item.quantity - discount_minor
+    return _proration(
+        item, left, prorated(whole, left, span, item.price.currency), f"Remaining time on {_of(item)}"
+    )
 
 
 def prorated(amount_minor: int, part: Span, whole: Span, currency: str) -> int:

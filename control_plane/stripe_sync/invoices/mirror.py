@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.db import is_any_of
 from control_plane.stripe_sync.catalog.tables import StripePrice
 from control_plane.stripe_sync.effects import Effect, NotYetError, mark_handled
-from control_plane.stripe_sync.invoices.reading import InvoiceState, LineSeen, Named, read_invoice
+from control_plane.stripe_sync.invoices.reading import PAGE, InvoiceState, LineSeen, Named, read_invoice
 from control_plane.stripe_sync.invoices.tables import (
     StripeInvoice,
     StripeInvoiceLine,
@@ -20,6 +20,7 @@ from control_plane.stripe_sync.invoices.tables import (
 )
 from control_plane.stripe_sync.invoices.totals import LineKind
 from control_plane.stripe_sync.model import InvoiceSeen, StripeContext
+from control_plane.stripe_sync.subscriptions.reading import seconds
 from control_plane.stripe_sync.subscriptions.tables import StripeCustomer, StripeSubscription
 
 DELETED: Final = "deleted"
@@ -59,6 +60,24 @@ async def refresh_invoice(ctx: StripeContext, invoice_id: str, *, is_last_effect
         if is_last_effect:
             await mark_handled(session)
     return Effect.APPLIED
+
+
+async def refresh_invoices(ctx: StripeContext, stripe_subscription_id: str, *, since: datetime) -> int:
+    """Read those invoices of a subscription, made since a moment, that are not here as Stripe has them."""
+    pages = ctx.stripe.every(
+        lambda c: c.v1.invoices.list_async(
+            {"subscription": stripe_subscription_id, "created": {"gte": seconds(since)}, "limit": PAGE}
+        )
+    )
+    found = {one.id: (one.status, one.total) async for one in pages}
+    async with ctx.sessions() as session:
+        columns = StripeInvoice.id, StripeInvoice.status, StripeInvoice.total_minor
+        rows = await session.execute(select(*columns).where(is_any_of(StripeInvoice.id, found)))
+        known = {row.id: (row.status, row.total_minor) for row in rows}
+    changed = [invoice_id for invoice_id, facts in found.items() if known.get(invoice_id) != facts]
+    for invoice_id in changed:
+        await refresh_invoice(ctx, invoice_id)
+    return len(changed)
 
 
 async def account_of_customer(session: AsyncSession, customer_id: str) -> str | None:

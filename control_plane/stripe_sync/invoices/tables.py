@@ -207,8 +207,9 @@ class StripeAdjustment(Base):
     `charge_key`, `period_start`: see `StripeInvoiceLine`. `cause`: `not_native` (Stripe cannot rate the price),
     `allowance` (an own quota or an add-on's), `late_usage` (usage that Stripe's invoice no longer took) or
     `correction`. `way`: `item` on `invoice_id` (NULL: the subscription's next one), `credit_note` on `invoice_id`,
-    or `written_off` (no invoice follows). `first_tried_at`: when Stripe was first asked; a day later it is looked
-    up by its metadata before it is asked again. `details`: due and billed amounts and units.
+    or `written_off` (no invoice follows). `first_tried_at`: when Stripe was asked first; before it is asked again
+    it is looked up there by its metadata. `edition` numbers the idempotency keys. `details`: due and billed
+    amounts and units, and `item_minor`: what the item is, where discounts had their part in what it takes back.
     """
 
     __tablename__ = "stripe_adjustments"
@@ -236,6 +237,7 @@ class StripeAdjustment(Base):
     description: Mapped[str]
     invoice_id: Mapped[str | None]
     stripe_id: Mapped[str | None] = mapped_column(unique=True)
+    edition: Mapped[int] = mapped_column(default=1, server_default=text("1"))
     first_tried_at: Mapped[datetime | None]
     refusal: Mapped[str | None]
     details: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default=text("'{}'"))
