@@ -64,6 +64,8 @@ async def take_step(session: AsyncSession, *, case_id: str, config: DunningConfi
     if subscription.status != Status.PAST_DUE:
         await _close(session, case, subscription, config=config, now=now)
         return None
+    if subscription.ends_at is not None and subscription.ends_at <= now:
+        return None  # it is over, and is noted as such in a moment
     step = step_due(facts_of(case), config=config, now=now)
     if step is None:
         _plan_ahead(case, config)
@@ -94,7 +96,7 @@ async def _notify(
     if step is Step.FAILED:
         if not unpaid and now < case.opened_at + config.wait_for_invoice:
             return False
-        at_once = case.grace_until <= case.opened_at
+        at_once = case.grace_until <= case.opened_at and case.after != "serve"
         asked = [bill for bill in unpaid if bill.asks_customer]
         if asked and not at_once:
             kind, cause = MailKind.PAYMENT_ACTION_REQUIRED, f"action_required:{asked[-1].id}"
@@ -117,10 +119,7 @@ async def _notify(
 async def _fall(session: AsyncSession, case: DunningCase, *, now: datetime) -> None:
     """The grace is over."""
     version = case.free_plan_version_id if case.after == "free" else None
-    if not await hold_back(
-        session, subscription_id=case.subscription_id, plan_version_id=version, actor=SYSTEM, now=now
-    ):
-        return
+    await hold_back(session, subscription_id=case.subscription_id, plan_version_id=version, actor=SYSTEM, now=now)
     case.state = (CaseState.BLOCKED if version is None else CaseState.FALLEN_BACK).value
     case.fell_at = now
     metrics.FELL.labels(case.state).inc()

@@ -24,7 +24,7 @@ _UNDONE = ("refused", "withdrawn")
 async def after_the_end(
     session: AsyncSession, case: DunningCase, subscription: Subscription, *, config: DunningConfig, now: datetime
 ) -> None:
-    """Tell of an end that nobody asked for; where the policy is the free plan, begin it in the same transaction."""
+    """Tell of an end that nobody asked for; where the policy is the free plan, begin it at the same time."""
     if not await _ended_unpaid(session, subscription):
         return
     free = None

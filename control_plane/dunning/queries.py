@@ -80,4 +80,4 @@ async def open_by_state(session: AsyncSession) -> dict[str, int]:
     statement = (
         select(DunningCase.state, func.count()).where(DunningCase.closed_at.is_(None)).group_by(DunningCase.state)
     )
-    return {state: count for state, count in await session.execute(statement)}
+    return {row[0]: row[1] for row in await session.execute(statement)}

@@ -75,7 +75,7 @@ async def _tell(session: AsyncSession, subscription: Subscription, *, cause: str
 
 
 async def _price(session: AsyncSession, subscription: Subscription, at: datetime) -> dict[str, Any] | None:
-    """Return what the plan that follows the trial costs by the billing period, usage apart; None: nothing fixed."""
+    """Return what the plan that follows the trial costs a billing period, usage apart; None: nothing fixed."""
     statement = (
         select(Price.params, Price.currency)
         .join(SubscriptionPhase, SubscriptionPhase.plan_version_id == Price.plan_version_id)

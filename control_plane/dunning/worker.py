@@ -59,8 +59,7 @@ async def look_after(*, config: DunningConfig, sessions: async_sessionmaker[Asyn
     async def step(session: AsyncSession, case_id: str) -> None:
         await take_step(session, case_id=case_id, config=config, now=now)
 
-    done = await _each(sessions, unpaid, begin, name="open") + await _each(sessions, due, step, name="step")
-    return done
+    return await _each(sessions, unpaid, begin, name="open") + await _each(sessions, due, step, name="step")
 
 
 async def look_seldom(*, config: DunningConfig, sessions: async_sessionmaker[AsyncSession], now: datetime) -> None:
