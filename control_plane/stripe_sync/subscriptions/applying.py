@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts.tables import Account
 from control_plane.stripe_sync.effects import Effect, NotYetError, mark_handled
 from control_plane.stripe_sync.model import StripeContext, SubscriptionSeen
-from control_plane.stripe_sync.subscriptions.beginning import begin_subscription
+from control_plane.stripe_sync.subscriptions.beginning import begin_subscription, want_rest
 from control_plane.stripe_sync.subscriptions.following import follow
 from control_plane.stripe_sync.subscriptions.lookups import known_prices
 from control_plane.stripe_sync.subscriptions.model import (
@@ -94,10 +94,10 @@ async def _write(
     prices = [(item.price_id, item.quantity) for item in state.items]
     planned = () if state.planned is None else state.planned.prices
     known = await known_prices(session, {price_id for price_id, _ in (*prices, *planned)})
-    if row is None:
-        checkout_id = await _checkout_of(session, state)
+    checkout_id = None if row is not None else await _checkout_of(session, state)
+    if row is None and checkout_id is not None:
         subscription = await begin_subscription(session, checkout_id, state, holding_of(prices, known), now=now)
-    else:
+    elif row is not None:
         account = select(Account.id).where(Account.id == row.account_id).with_for_update(key_share=True)
         await session.execute(account)
         subscription = await locked_subscription(session, row.subscription_id)
@@ -105,6 +105,8 @@ async def _write(
     held = holding_of(prices, known, counted_here=counted)
     later = None if state.planned is None else holding_of(planned, known, counted_here=counted)
     row = await write_row(session, row, subscription, state, held, now=now)
+    if checkout_id is not None:
+        await want_rest(session, row, checkout_id, now=now)
     await note_items(session, state, known)
     await note_discounts(session, row.subscription_id, state, now=now)
     seen = Seen(state=state, held=held, later=later, setup_fee_at=row.setup_fee_at)

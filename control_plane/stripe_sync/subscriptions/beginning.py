@@ -14,8 +14,11 @@ from control_plane.billing.discounts.tables import PromotionCode
 from control_plane.catalog.queries import plan_versions
 from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ConflictError
+from control_plane.foundation.ids import new_id
+from control_plane.stripe_sync.subscriptions.lookups import prices_of_versions
 from control_plane.stripe_sync.subscriptions.model import Holding, SubscriptionState, hour_here
-from control_plane.stripe_sync.subscriptions.tables import StripeCheckout
+from control_plane.stripe_sync.subscriptions.steps import Kind
+from control_plane.stripe_sync.subscriptions.tables import StripeChange, StripeCheckout, StripeSubscription
 from control_plane.subscriptions.beginnings import new_subscription
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.operations import cancel
@@ -79,6 +82,42 @@ async def begin_subscription(
     checkout.finished_at, checkout.next_try_at = now, None
     await _give_discounts(session, checkout, subscription, now=now)
     return subscription
+
+
+async def want_rest(session: AsyncSession, row: StripeSubscription, checkout_id: str, *, now: datetime) -> None:
+    """Write down what a checkout could not say of the subscription whose row was just written.
+
+    That it ends with its trial, and the setup fee of what begins with one, which is due when the trial ends.
+    """
+    checkout = await session.get_one(StripeCheckout, checkout_id)
+    prices = await prices_of_versions(session, [checkout.plan_version_id], currency=checkout.currency)
+    fees = [one.price_id for one in prices.get(checkout.plan_version_id, ()) if one.kind == "setup_fee"]
+    on_trial = checkout.trial_ends_at is not None or checkout.trial_days is not None
+    if not on_trial:
+        row.setup_fee_at = now if fees else None
+        return
+    version = (await plan_versions(session, [checkout.plan_version_id]))[checkout.plan_version_id]
+    ends = version.after_trial == "cancel"
+    if not fees and not ends:
+        return
+    wanted = {"end_with_trial": ends, "setup_fees": [] if ends else fees}
+    session.add(
+        StripeChange(
+            id=new_id("chg", now),
+            subscription_id=row.subscription_id,
+            kind=Kind.BEGIN.value,
+            wanted=wanted,
+            state="wanted",
+            attempt=1,
+            tries=0,
+            problem_code="",
+            problem="",
+            requested_by=checkout.requested_by,
+            created_at=now,
+            next_try_at=now,
+        )
+    )
+    await session.flush()
 
 
 async def _end_present(
