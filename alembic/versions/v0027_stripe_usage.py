@@ -62,20 +62,22 @@ def upgrade() -> None:
         sa.Column("meter_id", sa.Text(), server_default="", nullable=False),
         sa.Column("error_count", sa.Integer(), nullable=False),
         sa.Column("rows_found", sa.Integer(), nullable=False),
+        sa.Column("rows_doubted", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("sentence", sa.Text(), server_default="", nullable=False),
         sa.Column("window_start", sa.DateTime(timezone=True), nullable=True),
         sa.Column("window_end", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reported_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint("error_count >= 0 AND rows_found >= 0", name=op.f("ck_stripe_usage_errors_counts")),
+        sa.CheckConstraint(
+            "error_count >= 0 AND rows_found >= 0 AND rows_doubted >= 0",
+            name=op.f("ck_stripe_usage_errors_counts"),
+        ),
         sa.PrimaryKeyConstraint("event_id", "code", name=op.f("pk_stripe_usage_errors")),
     )
     op.create_index(
-        "ix_stripe_usage_errors_open",
+        op.f("ix_stripe_usage_errors_reported_at_event_id_code"),
         "stripe_usage_errors",
-        ["reported_at"],
+        ["reported_at", "event_id", "code"],
         unique=False,
-        postgresql_where=sa.text("settled_at IS NULL"),
     )
     op.create_table(
         "stripe_usage_rows",

@@ -13,6 +13,7 @@ from control_plane.stripe_sync.outcomes import StripeKeyRefused
 from control_plane.stripe_sync.usage import metrics
 from control_plane.stripe_sync.usage.model import RowState, Way, lane_of
 from control_plane.stripe_sync.usage.reasons import Reason
+from control_plane.stripe_sync.usage.refusals import refusal_for
 from control_plane.stripe_sync.usage.rows import Ask, rows_of_hours, settle
 from control_plane.stripe_sync.usage.tables import StripeUsageRow
 
@@ -127,7 +128,7 @@ def _taken(row: StripeUsageRow, target: StripeUsageRow | None, answer: Answer, n
 def _refused(row: StripeUsageRow, ask: Ask, outcome: Outcome, now: datetime) -> None:
     if ask.attempt > 1:
         # an earlier attempt, of which nothing was heard, may have been taken
-        row.reason, row.due_at = Reason.REFUSED_LATER, now
+        row.reason, row.due_at = Reason.MAYBE_REFUSED, now
         return
     log.error(
         "stripe refused usage",
@@ -144,13 +145,17 @@ def refuse(row: StripeUsageRow, *, code: str, sentence: str, now: datetime) -> N
 
     What should be cancelled is taken back by an event below zero then; one that Stripe does not take is ours.
     """
+    refusal = refusal_for(code)
     if row.way == Way.CANCEL:
         begin_anew(row, now=now)
         row.error = sentence
-    elif row.delta_units < 0:
+    elif refusal.state is RowState.WAITING:
+        begin_anew(row, now=now)
+        row.due_at, row.error = now + LONGEST_PAUSE, sentence
+    elif row.delta_units < 0 and refusal.state is RowState.REFUSED:
         settle(row, RowState.OURS, Reason.NEGATIVE_REFUSED, error=sentence)
     else:
-        settle(row, RowState.REFUSED, code or Reason.REFUSED, error=sentence)
+        settle(row, refusal.state, refusal.reason or code or Reason.REFUSED, error=sentence)
 
 
 def begin_anew(row: StripeUsageRow, *, now: datetime) -> None:

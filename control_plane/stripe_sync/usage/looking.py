@@ -145,7 +145,7 @@ async def _decide(
 
 
 def _missing(row: StripeUsageRow, now: datetime) -> None:
-    if row.reason == Reason.REFUSED_LATER:
+    if row.reason == Reason.MAYBE_REFUSED:
         refuse(row, code="", sentence=row.error, now=now)
         return
     if row.way == Way.CANCEL:
@@ -170,5 +170,5 @@ async def _put_off(
     if row.state == RowState.SENT:
         row.due_at, row.leased_until = until, None
         row.error = error or row.error
-        if row.reason != Reason.REFUSED_LATER:
+        if row.reason != Reason.MAYBE_REFUSED:
             row.reason = reason

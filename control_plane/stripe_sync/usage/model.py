@@ -197,7 +197,7 @@ def _ask_again(row: Row, at_stripe: AtStripe, now: datetime) -> Decision:
     asked_at = row.first_sent_at or now
     over = closed_because(place, at_stripe, now) is not None or now - place.moment > OLDEST
     forgotten = now - asked_at > REMEMBERED
-    return LookFirst() if over or forgotten or row.reason == Reason.REFUSED_LATER else AskAgain()
+    return LookFirst() if over or forgotten or row.reason == Reason.MAYBE_REFUSED else AskAgain()
 
 
 def _opposite(row: Row, siblings: Collection[Row]) -> Row | None:
@@ -241,6 +241,12 @@ def identifier_of(installation: str, key: RowKey, edition: int) -> str:
 def idempotency_key(installation: str, identifier: str, way: Way, turn: int) -> str:
     """Return the key of a row's request; another `turn` where Stripe has failed under the one before."""
     return f"km:{installation}:usage-{way}:{identifier}:{turn}"
+
+
+def identifier_in(told: str, installation: str) -> str:
+    """Return the identifier that an error report means: it names the event, or its request's idempotency key."""
+    prefix = f"km:{installation}:usage-{Way.EVENT}:"
+    return told.removeprefix(prefix).rpartition(":")[0] if told.startswith(prefix) else told
 
 
 def lane_of(customer_id: str, event_name: str) -> str:

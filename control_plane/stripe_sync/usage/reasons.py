@@ -17,7 +17,7 @@ class Reason(StrEnum):
     # sent
     UNKNOWN = "outcome_unknown"
     UNCLEAR = "summary_unclear"
-    REFUSED_LATER = "refused_after_unknown"
+    MAYBE_REFUSED = "maybe_refused"
     # ours, too old
     NOT_NATIVE = "not_native"
     INVOICE_FINAL = "invoice_final"

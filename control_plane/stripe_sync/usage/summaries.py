@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import from_ms
 from control_plane.stripe_sync.catalog.tables import StripeMeter
-from control_plane.stripe_sync.client import Stripe
+from control_plane.stripe_sync.client import Stripe, StripeRefused
 
 QUIET: Final = timedelta(minutes=30)
 """Stripe has summed up what it took by then."""
@@ -65,17 +65,22 @@ async def units_at_stripe(
     meter_id = await _meter_id(sessions, event_name)
     if start >= end or meter_id is None:
         return 0
-    page = await stripe.call(
-        lambda client: client.v1.billing.meters.event_summaries.list_async(
-            meter_id,
-            {
-                "customer": customer_id,
-                "start_time": int(start.timestamp()),
-                "end_time": int(end.timestamp()),
-                "limit": PAGE,
-            },
+    try:
+        page = await stripe.call(
+            lambda client: client.v1.billing.meters.event_summaries.list_async(
+                meter_id,
+                {
+                    "customer": customer_id,
+                    "start_time": int(start.timestamp()),
+                    "end_time": int(end.timestamp()),
+                    "limit": PAGE,
+                },
+            )
         )
-    )
+    except StripeRefused as refused:
+        if refused.is_missing:
+            return 0  # no such customer or meter: nothing is counted for it
+        raise
     return whole_units(sum(Decimal(str(one.aggregated_value)) for one in page.data))
 
 

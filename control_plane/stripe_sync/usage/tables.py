@@ -99,14 +99,14 @@ class StripeUsageRow(Base):
 class StripeUsageError(Base):
     """What a report of Stripe's said of one kind of error: how many events, and how many rows its samples named.
 
-    A report names some of the events only; where `error_count` is larger than `rows_found`, summaries must be
-    compared. `window_start` and `window_end`: when the events came in. `settled_at`: somebody has seen to it.
+    A report names some of the events only. Where there were more, the meter's rows that were sent about
+    `window_start` to `window_end` are in doubt (`rows_doubted`), and looked up in summaries.
     """
 
     __tablename__ = "stripe_usage_errors"
     __table_args__ = (
-        CheckConstraint("error_count >= 0 AND rows_found >= 0", name="counts"),
-        Index("ix_stripe_usage_errors_open", "reported_at", postgresql_where=text("settled_at IS NULL")),
+        CheckConstraint("error_count >= 0 AND rows_found >= 0 AND rows_doubted >= 0", name="counts"),
+        Index(None, "reported_at", "event_id", "code"),
     )
 
     event_id: Mapped[str] = mapped_column(primary_key=True)
@@ -114,8 +114,8 @@ class StripeUsageError(Base):
     meter_id: Mapped[str] = mapped_column(default="", server_default="")
     error_count: Mapped[int]
     rows_found: Mapped[int]
+    rows_doubted: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     sentence: Mapped[str] = mapped_column(default="", server_default="")
     window_start: Mapped[datetime | None]
     window_end: Mapped[datetime | None]
     reported_at: Mapped[datetime]
-    settled_at: Mapped[datetime | None]
