@@ -8,10 +8,12 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import utc_now
+from control_plane.stripe_sync.catalog.worker import PushConfig, run_catalog_push
 from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.events.worker import EventsConfig, run_events
 from control_plane.stripe_sync.model import StripeContext, StripeHooks
+from control_plane.stripe_sync.usage.sender import UsageSenderConfig, run_usage_sender
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,8 @@ class StripeWorkersConfig:
     stripe: StripeConfig
     hooks: StripeHooks = field(default_factory=StripeHooks)
     events: EventsConfig = field(default_factory=EventsConfig)
+    push: PushConfig = field(default_factory=PushConfig)
+    usage: UsageSenderConfig = field(default_factory=UsageSenderConfig)
 
 
 async def run_stripe_workers(
@@ -35,3 +39,7 @@ async def run_stripe_workers(
         context = StripeContext(sessions=sessions, stripe=stripe, now=clock(), hooks=config.hooks)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_events(context, APPLIERS, config=config.events, stop=stop, clock=clock))
+            tasks.create_task(run_catalog_push(config=config.push, context=context, clock=clock, stop=stop))
+            tasks.create_task(
+                run_usage_sender(sessions=sessions, stripe=stripe, stop=stop, config=config.usage, clock=clock)
+            )
