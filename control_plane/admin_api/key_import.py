@@ -16,7 +16,7 @@ from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.keys.imports import ImportedKey, import_keys, owners_of_hashes
 from control_plane.subscriptions.many import live_subscriptions_to, subscribe_accounts
-from control_plane.subscriptions.offers import version_on_sale
+from control_plane.subscriptions.offers import require_own, version_on_sale
 from control_plane.subscriptions.tables import Subscription
 from gateway_contract.records import AccountStatus
 
@@ -90,10 +90,11 @@ async def import_accounts(
     Repeatable: what is there stays as it is, revoked keys too. A dry run writes nothing.
 
     Raises:
-        NotFoundError, PlanNotOnSaleError, PlanUnlistedError. ValidationFailedError: the plan is of another
-        product, or an external id is there twice.
+        NotFoundError, PlanNotOnSaleError, PlanUnlistedError, BoughtAtStripeError.
+        ValidationFailedError: the plan is of another product, or an external id is there twice.
     """
     version = await version_on_sale(session, plan_code, allow_unlisted=allow_unlisted)
+    require_own(version)
     if version.plan.api_product.code != product_code:
         raise ValidationFailedError("plan", f"belongs to API product {version.plan.api_product.code}")
     _require_distinct(wanted)

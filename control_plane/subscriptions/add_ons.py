@@ -17,7 +17,7 @@ from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.offers import offered_version, require_addition
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.queries import period_end
-from control_plane.subscriptions.records import bumped_subscription, facts, note_change
+from control_plane.subscriptions.records import facts, note_change, own_subscription
 from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn
 
 MAX_QUANTITY = 10_000
@@ -62,7 +62,7 @@ async def add_on(
     """
     now = floor_ms(now)
     _check_quantity(quantity)
-    account, subscription = await bumped_subscription(session, subscription_id, now)
+    account, subscription = await own_subscription(session, subscription_id, now)
     version = await offered_version(
         session, add_on_code, account=account, allow_unlisted=allow_unlisted, kind="add_on"
     )
@@ -168,7 +168,7 @@ def is_held(row: SubscriptionAddOn, now: datetime) -> bool:
 async def _held_add_on(
     session: AsyncSession, subscription_id: str, add_on_code: str, now: datetime
 ) -> tuple[Subscription, SubscriptionAddOn]:
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now)
     held = await _held(session, subscription, add_on_code, now)
     if held is None:
         raise NotFoundError("add_on", f"{add_on_code} on subscription {subscription_id}")

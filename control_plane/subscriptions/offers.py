@@ -73,9 +73,30 @@ class BillingDiffersError(ConflictError):
         words = {"own": "by invoices of our own", "stripe": "by Stripe"}
         super().__init__(
             "billing_differs",
-            f"{code} is billed {words[billed_by]}, the subscription {words[subscription_billed_by]}: cancel at "
-            "period end and subscribe anew, or choose another.",
+            f"{code} is billed {words[billed_by]}, the subscription {words[subscription_billed_by]}: "
+            + (
+                "start a checkout for it; a subscription that costs nothing ends when that is completed."
+                if billed_by == "stripe"
+                else "cancel at period end and subscribe anew, or choose another."
+            ),
         )
+
+
+class BoughtAtStripeError(ConflictError):
+    """A plan that Stripe bills is bought there: it begins when it is paid for, or its trial has begun."""
+
+    def __init__(self, plan_code: str) -> None:
+        super().__init__(
+            "bought_at_stripe",
+            f"Plan {plan_code} is billed by Stripe: start a checkout for the account instead "
+            "(POST /accounts/{id}/checkouts, `km checkouts start`).",
+        )
+
+
+def require_own(version: PlanVersion) -> None:
+    """Raise BoughtAtStripeError where nobody can be put on a version without a checkout."""
+    if version.billed_by != "own":
+        raise BoughtAtStripeError(version.plan.code)
 
 
 async def offered_version(

@@ -16,17 +16,17 @@ from control_plane.foundation.clock import floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.subscriptions.beginnings import accounts_new_to, anchor_of, new_subscription, trial_end
 from control_plane.subscriptions.model import OVER, Status, check_transition
-from control_plane.subscriptions.offers import offered_version, require_change
+from control_plane.subscriptions.offers import offered_version, require_change, require_own
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.plan_changes import move
 from control_plane.subscriptions.queries import period_end
 from control_plane.subscriptions.records import (
     begin_phases,
-    bumped_subscription,
     end_in_time,
     facts,
     locked_subscription,
     note_change,
+    own_subscription,
     record,
     tell_billing,
 )
@@ -67,12 +67,13 @@ async def subscribe(
 
     Raises:
         NotFoundError: no such account or plan. PlanIsAddOnError, PlanNotOnSaleError, PlanUnlistedError,
-        CurrencyDiffersError, AlreadySubscribedError, AccountDeletedError. ValidationFailedError: `anchor_at`,
-        `anchor_day` or `trial` is wrong, or they do not go together.
+        CurrencyDiffersError, AlreadySubscribedError, AccountDeletedError, BoughtAtStripeError.
+        ValidationFailedError: `anchor_at`, `anchor_day` or `trial` is wrong, or they do not go together.
     """
     now = floor_ms(now)
     account = await bump_gateway_version(session, account_id, now)
     version = await offered_version(session, plan_code, account=account, allow_unlisted=allow_unlisted)
+    require_own(version)
     product = version.plan.api_product
     await _require_free(session, account_id=account_id, product=product, now=now)
     if trial is None:
@@ -147,7 +148,7 @@ async def change_plan(
     effective_at = now if effective_at is None else floor_ms(effective_at)
     if effective_at < now:
         raise ValidationFailedError("effective_at", "must not be in the past")
-    account, subscription = await bumped_subscription(session, subscription_id, now)
+    account, subscription = await own_subscription(session, subscription_id, now)
     if subscription.ends_at is not None and effective_at >= subscription.ends_at:
         raise ValidationFailedError("effective_at", "must be before the subscription's end")
     version = await offered_version(session, plan_code, account=account, allow_unlisted=allow_unlisted)
@@ -177,7 +178,7 @@ async def cancel(
     now = floor_ms(now)
     if at == "period_end" and unused_time == "credited":
         raise ValidationFailedError("unused_time", "can only be credited when a subscription is cancelled now")
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now)
     before = facts(subscription)
     # another server's clock may have been ahead when it began
     ends_at = max(now, subscription.started_at) if at == "now" else period_end(subscription, now)
@@ -202,7 +203,7 @@ async def withdraw_cancellation(
         NotFoundError, SubscriptionOverError.
     """
     now = floor_ms(now)
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now)
     ends_at = subscription.ends_at
     if ends_at is None:
         return subscription

@@ -19,7 +19,7 @@ from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.offers import offered_version, require_change
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.queries import period_end
-from control_plane.subscriptions.records import bumped_subscription, facts, note_change
+from control_plane.subscriptions.records import facts, note_change, own_subscription
 from control_plane.subscriptions.segments import with_version, without_version
 from control_plane.subscriptions.tables import Subscription
 
@@ -68,7 +68,7 @@ async def change(
         BillingDiffersError.
     """
     now = floor_ms(now)
-    account, subscription = await bumped_subscription(session, subscription_id, now)
+    account, subscription = await own_subscription(session, subscription_id, now)
     version = await offered_version(session, plan_code, account=account, allow_unlisted=allow_unlisted)
     require_change(subscription, version)
     running_id = ahead(subscription, now)[0].plan_version_id
@@ -92,7 +92,7 @@ async def discard_change(
         NotFoundError, SubscriptionOverError.
     """
     now = floor_ms(now)
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now)
     planned = ahead(subscription, now)
     staying = with_version(planned, planned[0].plan_version_id)
     if staying == planned:

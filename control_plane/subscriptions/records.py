@@ -26,6 +26,32 @@ class SubscriptionOverError(ConflictError):
         super().__init__("subscription_over", f"Subscription {subscription_id} is over.")
 
 
+class BilledByStripeError(ConflictError):
+    """Stripe has the subscription: ours follows it, and is never changed alone."""
+
+    def __init__(self, subscription_id: str, instead: str) -> None:
+        super().__init__(
+            "billed_by_stripe", f"Subscription {subscription_id} is billed by Stripe, and follows it: {instead}."
+        )
+
+
+VIA_STRIPE = "ask a server that has KM_STRIPE_KEY, so that the change is made there"
+
+
+async def own_subscription(
+    session: AsyncSession, subscription_id: str, now: datetime, *, instead: str = VIA_STRIPE
+) -> tuple[Account, Subscription]:
+    """Return the same as `bumped_subscription`, of a subscription that has invoices of our own.
+
+    Raises:
+        NotFoundError, SubscriptionOverError. BilledByStripeError: `instead` says what to do.
+    """
+    account, subscription = await bumped_subscription(session, subscription_id, now)
+    if subscription.billed_by != "own":
+        raise BilledByStripeError(subscription_id, instead)
+    return account, subscription
+
+
 async def bumped_subscription(
     session: AsyncSession, subscription_id: str, now: datetime
 ) -> tuple[Account, Subscription]:

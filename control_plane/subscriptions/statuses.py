@@ -9,11 +9,14 @@ from control_plane.foundation.clock import floor_ms
 from control_plane.subscriptions.holds import forget_hold
 from control_plane.subscriptions.model import Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
-from control_plane.subscriptions.records import bumped_subscription, facts, note_change, record
+from control_plane.subscriptions.records import facts, note_change, own_subscription, record
 from control_plane.subscriptions.segments import with_kind
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import PhaseKind
 from control_plane.subscriptions.trials import convert
+
+NO_PAUSE = "cancel it at period end, and check out anew when it is wanted again"
+STRIPE_KNOWS = "whether it is paid for, Stripe says"
 
 
 async def pause(session: AsyncSession, *, subscription_id: str, actor: str, now: datetime) -> Subscription:
@@ -22,10 +25,10 @@ async def pause(session: AsyncSession, *, subscription_id: str, actor: str, now:
     Planned changes and a cancellation at period end stay planned.
 
     Raises:
-        NotFoundError, SubscriptionOverError. TransitionRefusedError: it is in its trial.
+        NotFoundError, SubscriptionOverError, BilledByStripeError. TransitionRefusedError: it is in its trial.
     """
     now = floor_ms(now)
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now, instead=NO_PAUSE)
     if subscription.status != Status.PAUSED:
         await _rest(session, subscription, Status.PAUSED, actor=actor, now=now)
     return subscription
@@ -35,10 +38,10 @@ async def resume(session: AsyncSession, *, subscription_id: str, actor: str, now
     """Let a paused subscription go on, with the billing periods that it had. Not paused: nothing changes.
 
     Raises:
-        NotFoundError, SubscriptionOverError.
+        NotFoundError, SubscriptionOverError, BilledByStripeError.
     """
     now = floor_ms(now)
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now, instead=NO_PAUSE)
     if subscription.status == Status.PAUSED:
         await _rest(session, subscription, Status.ACTIVE, actor=actor, now=now)
     return subscription
@@ -57,10 +60,11 @@ async def change_status(
     `active` resumes a paused subscription and ends a trial early. The status it has already changes nothing.
 
     Raises:
-        NotFoundError, SubscriptionOverError. TransitionRefusedError: the status machine has no such step.
+        NotFoundError, SubscriptionOverError, BilledByStripeError.
+        TransitionRefusedError: the status machine has no such step.
     """
     now = floor_ms(now)
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now, instead=STRIPE_KNOWS)
     before, after = Status(subscription.status), Status(status)
     if before is after:
         return subscription

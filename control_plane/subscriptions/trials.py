@@ -9,7 +9,7 @@ from control_plane.foundation.clock import floor_hour, floor_ms
 from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.subscriptions.model import Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
-from control_plane.subscriptions.records import bumped_subscription, facts, note_change
+from control_plane.subscriptions.records import facts, note_change, own_subscription
 from control_plane.subscriptions.segments import Segment, from_moment, until, with_kind
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timeline import PhaseKind
@@ -94,7 +94,7 @@ async def extend_trial(
 
 
 async def _trialing(session: AsyncSession, subscription_id: str, now: datetime) -> Subscription:
-    _, subscription = await bumped_subscription(session, subscription_id, now)
+    _, subscription = await own_subscription(session, subscription_id, now)
     if subscription.status != Status.TRIALING:
         raise NotTrialingError(subscription_id, subscription.status)
     return subscription

@@ -176,6 +176,10 @@ def reason_against(
             Reason("billing_differs", f"it is billed by {timeline.billed_by}, the plan by {terms.billed_by}"),
         ),
         (
+            timeline.billed_by == "stripe",
+            Reason("billed_by_stripe", "Stripe bills it: change its plan by itself, so that it changes there"),
+        ),
+        (
             not terms.is_sold_in(currency),
             Reason("currency_differs", f"the account pays in {currency}, in which the plan has no prices"),
         ),
