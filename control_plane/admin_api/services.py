@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.billing.invoices.finalising import InvoiceTerms
 from control_plane.billing.profiles.model import Seller
+from control_plane.dunning.model import DunningConfig
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig
 from control_plane.gateway_sync.sweep import SweepReport
+from control_plane.notifications.worker import MailConfig
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.ingest.rate_limit import RateLimiter
@@ -62,6 +64,8 @@ class Services:
     invoice_terms: InvoiceTerms = field(default_factory=lambda: InvoiceTerms(seller=Seller()))
     pdf_fonts: tuple[Path, ...] = ()
     stripe: StripeContext | None = None
+    mail: MailConfig = field(default_factory=MailConfig)
+    dunning: DunningConfig = field(default_factory=DunningConfig)
     checks: Mapping[str, Check] = field(default_factory=dict)
     now: Callable[[], datetime] = utc_now
 

@@ -20,11 +20,13 @@ from control_plane.entrypoints.commands import (
     coupons,
     database,
     disputes,
+    dunning,
     events,
     exports,
     gateway,
     ingest,
     keys,
+    mail,
     maintenance,
     meters,
     plan_moves,
@@ -104,6 +106,8 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(coupons.founding, name="founding")
     app.add_typer(referrals.app, name="referrals")
     app.add_typer(tax_rates.app, name="tax-rates")
+    app.add_typer(dunning.app, name="dunning")
+    app.add_typer(mail.app, name="mail")
     app.add_typer(stripe.app, name="stripe")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")

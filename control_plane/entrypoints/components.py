@@ -17,6 +17,7 @@ from control_plane.billing.plan_moves.worker import PlanMovesConfig, run_plan_mo
 from control_plane.billing.prepaid.worker import PrepaidDrawsConfig, run_prepaid_draws
 from control_plane.billing.profiles.model import Seller
 from control_plane.billing.what_if.worker import WhatIfConfig, run_what_if
+from control_plane.entrypoints.notice_components import notice_workers
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.stripe_components import stripe_workers
 from control_plane.entrypoints.supervisor import Worker
@@ -191,6 +192,7 @@ def workers(settings: Settings, sessions: async_sessionmaker[AsyncSession]) -> l
         Worker("subscriptions", subscriptions),
         *billing_workers(settings, sessions),
         *stripe_workers(settings, sessions),
+        *notice_workers(settings, sessions),
         Worker("upgrade_hints", upgrade_hints),
     ]
     return [*found, Worker("gateway_config", config_sync)] if settings.gateway_nodes else found

@@ -20,6 +20,7 @@ from control_plane.admin_api.app import create_app, create_health_app
 from control_plane.admin_api.history import EventHistory
 from control_plane.admin_api.services import Check, Ingest, Services
 from control_plane.entrypoints import components
+from control_plane.entrypoints.notice_components import dunning_config, mail_config
 from control_plane.entrypoints.schema import SchemaWatch
 from control_plane.entrypoints.settings import Settings
 from control_plane.entrypoints.stripe_components import open_stripe, webhooks_config
@@ -106,6 +107,8 @@ async def run_server(settings: Settings, part: Part, *, ready: Callable[[str], N
             pdf_fonts=settings.pdf_fonts,
             ingest=None if writer is None else Ingest(limiter, writer),
             stripe=stripe,
+            mail=mail_config(settings),
+            dunning=dunning_config(settings),
             usage_catalog=components.usage_catalog(settings, session_factory(engine)),
             checks=_checks(engine, schema, client, history, supervisor),
         )

@@ -21,6 +21,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from control_plane.foundation.errors import ValidationFailedError
+from control_plane.notifications.model import parse_address
 from control_plane.usage.ingest.model import MAX_EVENTS
 from control_plane.usage.retention import MAXIMUM_DAYS, MINIMUM_DAYS
 from gateway_contract.cluster_urls import is_cluster_url, parse_cluster_url
@@ -28,6 +30,7 @@ from gateway_contract.kafka import DEFAULT_GROUP, DEFAULT_TOPIC, EXTRA_MISSING, 
 from gateway_contract.receipts import WeakSecretError, parse_secrets
 
 _URL = TypeAdapter(HttpUrl)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _STRIPE_KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{8,}")
 _STRIPE_SECRETS = re.compile(r" *whsec_[A-Za-z0-9+/=_-]{8,} *(, *whsec_[A-Za-z0-9+/=_-]{8,} *)*")
 
@@ -153,6 +156,54 @@ class Settings(BaseSettings):
     seller_tax_id: str = Field(default="", max_length=100, description="The seller's tax id.")
     seller_email: str = Field(default="", max_length=200, description="Where to ask about invoices.")
     payment_note: str = Field(default="", max_length=2000, description="How to pay: stands on open invoices.")
+    brand_name: str = Field(
+        default="", max_length=200, description="Who writes: stands on mails. KM_SELLER_NAME if left out."
+    )
+    support_email: str = Field(
+        default="", max_length=200, description="Where mails say to ask; KM_SELLER_EMAIL if left out."
+    )
+    smtp_host: str = Field(
+        default="", max_length=255, description="The mail server; if empty, mails are queued and not sent."
+    )
+    smtp_port: int = Field(
+        default=587, ge=1, le=65535, description="The mail server's port: 587, or 465 for `tls`."
+    )
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="`starttls`: required after connecting; `tls`: from the start; or `none`."
+    )
+    smtp_username: str = Field(
+        default="", max_length=200, description="Who logs in at the mail server, if anybody."
+    )
+    smtp_password: SecretStr = Field(default=SecretStr(""), description="The password of KM_SMTP_USERNAME.")
+    smtp_ca_file: str = Field(
+        default="", description="Who signs the mail server's certificate; those that the system trusts if empty."
+    )
+    smtp_timeout_seconds: float = Field(
+        default=30.0, ge=1, le=60, description="How long each answer of the mail server is waited for."
+    )
+    mail_from: str = Field(
+        default="", max_length=400, description="From whom mails are: `Weather API <billing@example.com>`."
+    )
+    dunning_grace_days: int = Field(
+        default=14,
+        ge=0,
+        le=365,
+        description="How long a `past_due` subscription is served before it is held back.",
+    )
+    dunning_after: Literal["block", "free", "serve"] = Field(
+        default="block",
+        description="What holds then: calls are refused (`block`), the limits of KM_DUNNING_FREE_PLAN (`free`), or"
+        " nothing changes (`serve`).",
+    )
+    dunning_free_plan: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("free",), description="Codes of free plans, with commas: one for each API product."
+    )
+    dunning_by_plan: dict[str, Literal["block", "free", "serve"]] = Field(
+        default_factory=dict, description='JSON: another KM_DUNNING_AFTER for plans by code: `{"growth": "free"}`.'
+    )
+    trial_notice_days: int = Field(
+        default=3, ge=0, le=60, description="How long before its end customers are told of a trial; 0: not at all."
+    )
     pdf_fonts: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(), description="Fonts, with commas, for letters that PDFs lack: TrueType or OpenType files."
     )
@@ -246,7 +297,7 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
-    @field_validator("gateway_nodes", "pdf_fonts", mode="before")
+    @field_validator("gateway_nodes", "pdf_fonts", "dunning_free_plan", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return (
@@ -270,6 +321,23 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         return _checked_url(value)
+
+    @field_validator("mail_from")
+    @classmethod
+    def _sender(cls, value: str, info: ValidationInfo) -> str:
+        if not value and not info.data.get("smtp_host"):
+            return value
+        try:
+            parse_address(value)
+        except ValidationFailedError as error:
+            raise ValueError("must be an email address when KM_SMTP_HOST is set") from error
+        return value
+
+    @model_validator(mode="after")
+    def _password_stays_secret(self) -> Self:
+        if self.smtp_username and self.smtp_tls == "none" and self.smtp_host not in _LOOPBACK:
+            raise ValueError("KM_SMTP_TLS: a password would cross the network in the clear: use starttls or tls")
+        return self
 
     @model_validator(mode="after")
     def _kafka_can_be_used(self) -> Self:
