@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.accounts.operations import bump_gateway_versions
 from control_plane.foundation.ids import new_id
 from control_plane.stripe_sync.subscriptions.model import STATUS_HERE, SubscriptionState, Wanted, hour_here
+from control_plane.subscriptions.holds import forget_hold
 from control_plane.subscriptions.model import OVER, Status, check_transition
 from control_plane.subscriptions.phases import ahead, rewrite
 from control_plane.subscriptions.queries import phase_at
@@ -44,6 +45,7 @@ async def follow(
     begun = begin_phases(session, subscription, now)
     if state.is_over:
         _end(subscription, now)
+        await forget_hold(session, subscription.id)
         await rewrite(session, subscription, [], at=subscription.ends_at or now, now=now)
     else:
         await _follow_trial(session, subscription, state, now=now)
@@ -101,6 +103,8 @@ async def _follow_status(
     target, present = STATUS_HERE[state.status], Status(subscription.status)
     if target is present or Status.TRIALING in {target, present}:
         return
+    if present is Status.PAST_DUE:
+        await forget_hold(session, subscription.id)
     step = Status.ACTIVE if present is Status.PAUSED else target
     subscription.status = check_transition(present, step).value
     if Status.PAUSED in {target, present}:
