@@ -19,14 +19,14 @@ from control_plane.billing.profiles.model import Seller
 from control_plane.billing.what_if.worker import WhatIfConfig, run_what_if
 from control_plane.entrypoints.notice_components import notice_workers
 from control_plane.entrypoints.settings import Settings
-from control_plane.entrypoints.stripe_components import stripe_workers
+from control_plane.entrypoints.stripe_components import stripe_config, stripe_workers
 from control_plane.entrypoints.supervisor import Worker
 from control_plane.foundation.clock import utc_now
 from control_plane.gateway_sync.config import GatewayConfig, ProjectorConfig
 from control_plane.gateway_sync.config_sync import run_config_sync
 from control_plane.gateway_sync.hint_rounds import run_upgrade_hints
 from control_plane.gateway_sync.projector import run_projector
-from control_plane.reconciliation.worker import ReconciliationConfig, run_reconciliations
+from control_plane.reconciliation.worker import ReconciliationConfig, all_comparisons, run_reconciliations
 from control_plane.subscriptions.advance import advance
 from control_plane.usage.collect.catalog import CatalogWatch
 from control_plane.usage.daily.retention import HourlyRetentionConfig
@@ -222,7 +222,12 @@ def billing_workers(settings: Settings, sessions: async_sessionmaker[AsyncSessio
         await run_what_if(config=WhatIfConfig(), sessions=sessions, stop=stop)
 
     async def reconciliation(stop: asyncio.Event) -> None:
-        await run_reconciliations(config=ReconciliationConfig(), sessions=sessions, stop=stop)
+        await run_reconciliations(
+            config=ReconciliationConfig(),
+            sessions=sessions,
+            stop=stop,
+            comparisons=all_comparisons(stripe_config(settings), sessions),
+        )
 
     return [
         Worker("invoices", invoices),

@@ -21,7 +21,9 @@ from control_plane.reconciliation.own_invoices import compare_own_invoices
 from control_plane.reconciliation.queries import last_of_all
 from control_plane.reconciliation.reports import compare_reports
 from control_plane.reconciliation.stripe_invoices import compare_stripe_invoices
+from control_plane.reconciliation.summaries import CompareSummaries
 from control_plane.reconciliation.tables import FoundDifference, Reconciliation
+from control_plane.stripe_sync.client import StripeConfig
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +41,13 @@ OWN: tuple[Compare, ...] = (
     compare_reports,
     compare_stripe_invoices,
 )
+
+
+def all_comparisons(
+    stripe: StripeConfig | None, sessions: async_sessionmaker[AsyncSession]
+) -> tuple[Compare, ...]:
+    """Return every comparison, in the order of the way from a call to an invoice."""
+    return (*OWN[:-1], CompareSummaries(stripe, sessions), OWN[-1])
 
 
 @dataclass(frozen=True, slots=True)
