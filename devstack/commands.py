@@ -14,7 +14,10 @@ from devstack.children import ChildFailedError
 from devstack.overview import print_overview, until_interrupted, well_known_ports
 from devstack.stack import Stack
 
-BILLING_SETTINGS = ("KM_SELLER_", "KM_PAYMENT_NOTE", "KM_INVOICE_", "KM_OVERDUE_", "KM_CREDIT_")
+BILLING_SETTINGS = ("KM_SELLER_", "KM_PAYMENT_NOTE", "KM_INVOICE_", "KM_OVERDUE_", "KM_CREDIT_", "KM_STRIPE_")
+MAIL_SETTINGS = ("KM_SMTP_", "KM_MAIL_FROM", "KM_BRAND_", "KM_SUPPORT_", "KM_DUNNING_", "KM_TRIAL_")
+SMTP_HOST = "KM_SMTP_HOST"
+STRIPE_KEY = "KM_STRIPE_KEY"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,9 +35,19 @@ def dev(
     Needs no root, no Docker and no network; for development only. Starts empty: `km plans apply plans.yml`.
 
     Who sells, and when invoices are final and due, it takes from KM_SELLER_NAME, KM_INVOICE_DUE_DAYS and the like.
+
+    Without KM_STRIPE_KEY a simulated Stripe runs with it: no network, no money, and its pages to pay at.
+    Without KM_SMTP_HOST mails end in a mailbox with a page.
     """
     console = Console()
-    stack = Stack(data_dir, ports=well_known_ports(), settings=billing_settings(os.environ))
+    settings = billing_settings(os.environ)
+    stack = Stack(
+        data_dir,
+        ports=well_known_ports(),
+        settings=settings,
+        stripe=not settings.get(STRIPE_KEY, "").strip(),
+        mailbox=not settings.get(SMTP_HOST, "").strip(),
+    )
     stopping = until_interrupted()
     try:
         with console.status("starting stores, gateway and server ..."):
@@ -52,8 +65,10 @@ def dev(
 
 
 def billing_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that say how invoices look and when they are due; all others are the stack's own."""
-    return {name: value for name, value in environment.items() if name.startswith(BILLING_SETTINGS)}
+    """Return the settings that say how invoices and mails look and when what is due; all others are the stack's own."""
+    return {
+        name: value for name, value in environment.items() if name.startswith(BILLING_SETTINGS + MAIL_SETTINGS)
+    }
 
 
 def demo(

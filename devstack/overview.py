@@ -9,7 +9,7 @@ from devstack.ports import preferred_port
 from devstack.stack import Stack
 from devstack.stack_layout import Ports
 
-PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT = 8000, 8001, 8090
+PROXY_PORT, KONG_ADMIN_PORT, CONTROL_PORT, STRIPE_PORT, MAILBOX_PORT = 8000, 8001, 8090, 8095, 8025
 
 
 def well_known_ports() -> Ports:
@@ -18,15 +18,20 @@ def well_known_ports() -> Ports:
         proxy=preferred_port(PROXY_PORT),
         kong_admin=preferred_port(KONG_ADMIN_PORT),
         control=preferred_port(CONTROL_PORT),
+        stripe=preferred_port(STRIPE_PORT),
+        mailbox=preferred_port(MAILBOX_PORT),
     )
 
 
 def print_overview(console: Console, stack: Stack) -> None:
     """Print the addresses of a running stack, whole, to be copied; the token is of this local stack only."""
+    stripe = stack.simulated_stripe
     for name, value in (
         ("sample API, through the gateway", f"{stack.proxy_url}/weather/v1/current/oslo"),
         ("REST API and its documentation", f"{stack.control_url}/docs"),
         ("gateway's Admin API", stack.admin_api_url),
+        *((("mailbox", stack.mailbox_url),) if stack.has_mailbox else ()),
+        *((("simulated Stripe", stripe.url),) if stripe is not None else ()),
         ("database", stack.database_url),
         ("Redis", stack.redis_url),
         ("logs", str(stack.data_dir / "logs")),

@@ -23,6 +23,7 @@ from devstack.stack_layout import DATABASE, REPOSITORY, Ports, RedisKind, StackL
 from devstack.stores.postgres import EmbeddedPostgres
 from devstack.stores.valkey import EmbeddedValkey
 from devstack.stores.valkey_cluster import EmbeddedValkeyCluster
+from devstack.stripe.embedded import EmbeddedStripe
 from devstack.supervisor import Command, CommandProcess, Supervisor, answers_ok, wait_until
 
 LONGEST_SOCKET_PATH: Final = 80
@@ -49,13 +50,18 @@ class Stack(StackLayout):
         plugin_workers: int = 1,
         record_upstream: bool = False,
         redis: RedisKind = "server",
+        stripe: bool = False,
+        mailbox: bool = False,
     ) -> None:
         """`fast` gives up durability against power loss. `settings` are more `KM_` variables for every process.
 
         A Redis cluster has three primaries with a replica each; its processes are `valkey-0` to `valkey-5`.
         With `record_upstream` the sample API writes down each request that reaches it, in `upstream_journal`.
+        With `stripe` a simulated Stripe runs beside it, `simulated_stripe`, and the server bills through that.
+        With `mailbox` mails go to a mailbox, whose page is at `mailbox_url`; without, they are not sent.
         """
         super().__init__(data_dir, ports=ports or Ports(), settings=settings or {})
+        self.has_mailbox = mailbox
         self._kong_config = kong_config or REPOSITORY / "kong.yml"
         self.plugin_workers = plugin_workers
         self._record_upstream = record_upstream
@@ -68,7 +74,27 @@ class Stack(StackLayout):
             self.redis_cluster = EmbeddedValkeyCluster(
                 self.data_dir / "valkey", replicas=1, node_timeout_ms=CLUSTER_NODE_TIMEOUT_MS
             )
+        self.simulated_stripe: EmbeddedStripe | None = None
+        if stripe:
+            webhooks = f"{self.control_url}/webhooks/stripe"
+            self.simulated_stripe = EmbeddedStripe(
+                port=self.ports.stripe,
+                webhook_url=webhooks,
+                thin_url=f"{webhooks}/thin",
+                log_path=self.data_dir / "logs" / "stripe.log",
+            )
         self._socket = self.data_dir / "run" / "km.sock"
+
+    def control_environment(self) -> dict[str, str]:
+        found = super().control_environment()
+        if self.simulated_stripe is None:
+            return found
+        return found | {
+            "KM_STRIPE_KEY": self.simulated_stripe.api_key,
+            "KM_STRIPE_API_BASE": self.simulated_stripe.url,
+            "KM_STRIPE_WEBHOOK_SECRET": self.simulated_stripe.webhook_secret,
+            "KM_STRIPE_THIN_SECRET": self.simulated_stripe.thin_secret,
+        }
 
     @property
     def redis_url(self) -> str:
@@ -196,6 +222,10 @@ class Stack(StackLayout):
                 pool.submit(self._supervisor.start, "upstream", CommandProcess(self._upstream)),
                 pool.submit(self._supervisor.start, "gateway", CommandProcess(self._gateway)),
             ]
+            if self.has_mailbox:
+                others.append(pool.submit(self._supervisor.start, "mailbox", CommandProcess(self._mailbox)))
+            if self.simulated_stripe is not None:
+                others.append(pool.submit(self._supervisor.start, "stripe", self.simulated_stripe))
             for job in stores:
                 job.result()
             if self.redis_cluster is not None:
@@ -255,6 +285,11 @@ class Stack(StackLayout):
     def _gateway(self) -> Command:
         argv = ["devstack.gateway", "--conf", str(self.data_dir / "kong.conf")]
         return self._command("gateway", argv, lambda: answers_ok(f"{self.admin_api_url}/status"))
+
+    def _mailbox(self) -> Command:
+        ports = ["--smtp-port", str(self.ports.smtp), "--port", str(self.ports.mailbox)]
+        argv = ["devstack.mailbox", *ports, "--directory", str(self.data_dir / "mailbox")]
+        return self._command("mailbox", argv, lambda: answers_ok(self.mailbox_url))
 
     def _shipper(self) -> Command:
         argv = ["kong_plugins.shipper.main", "--port", str(self.ports.shipper)]

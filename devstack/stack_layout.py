@@ -29,10 +29,15 @@ class Ports:
     control: int = field(default_factory=free_port)
     shipper: int = field(default_factory=free_port)
     plugin_server: int = field(default_factory=free_port)
+    smtp: int = field(default_factory=free_port)
+    mailbox: int = field(default_factory=free_port)
+    stripe: int = field(default_factory=free_port)
 
 
 class StackLayout:
     """Addresses are known before anything runs; secrets are made at the first start and then stay."""
+
+    has_mailbox = False
 
     def __init__(self, data_dir: Path, *, ports: Ports, settings: Mapping[str, str]) -> None:
         self.data_dir = data_dir.absolute()
@@ -53,6 +58,11 @@ class StackLayout:
     @property
     def control_url(self) -> str:
         return f"http://127.0.0.1:{self.ports.control}"
+
+    @property
+    def mailbox_url(self) -> str:
+        """Where the mails that the product sends are shown, where the stack has a mailbox."""
+        return f"http://127.0.0.1:{self.ports.mailbox}"
 
     @property
     def redis_url(self) -> str:
@@ -106,9 +116,21 @@ class StackLayout:
                 "KM_USAGE_SPOOL_PATH": str(self.spool_dir / LIVE_FILE),
                 "KM_HOST": "127.0.0.1",
                 "KM_PORT": str(self.ports.control),
+                **self.mail_environment(),
                 **self._settings,
             }
         )
+
+    def mail_environment(self) -> dict[str, str]:
+        """Where mails are handed in; nowhere without a mailbox."""
+        if not self.has_mailbox:
+            return {}
+        return {
+            "KM_SMTP_HOST": "127.0.0.1",
+            "KM_SMTP_PORT": str(self.ports.smtp),
+            "KM_SMTP_TLS": "none",
+            "KM_MAIL_FROM": "Weather API <billing@weather.example>",
+        }
 
     def read_secrets(self) -> None:
         """Make them where there are none yet."""

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Interval, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.tables import Account
@@ -36,7 +36,7 @@ async def tell_of_trials(session: AsyncSession, *, config: DunningConfig, now: d
             Subscription.status == Status.TRIALING.value,
             Subscription.trial_ends_at > now,
             Subscription.trial_ends_at <= now + config.trial_notice,
-            Subscription.trial_ends_at > Subscription.started_at + config.trial_notice,
+            Subscription.trial_ends_at > Subscription.started_at + literal(config.trial_notice, Interval()),
         )
         .order_by(Subscription.trial_ends_at, Subscription.id)
     )

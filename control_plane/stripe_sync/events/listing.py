@@ -1,7 +1,7 @@
 """Stripe's own list of events, read every night: finds what no webhook brought.
 
-A list is read day by day from where the last reading ended; each day's events and the new end are stored in one
-transaction, so a reading that is cut off goes on where it was. Stripe lists 30 days.
+A list is read in windows of days from where the last reading ended; each window's events and the new end are stored
+in one transaction, so a reading that is cut off goes on where it was. Stripe lists 30 days.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from stripe.v2.core import Event as ThinEvent
 
 LISTED_FOR: Final = timedelta(days=29, hours=23)
-WINDOW: Final = timedelta(days=1)
+WINDOW: Final = timedelta(days=5)
 OVERLAP: Final = timedelta(hours=1)
 TYPES_AT_ONCE: Final = 20
 PAGE: Final = 100

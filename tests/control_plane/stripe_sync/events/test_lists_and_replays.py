@@ -99,9 +99,9 @@ class TestReadingLists:
         self, context: StripeContext, sim: EmbeddedStripe, now: datetime
     ) -> None:
         await a_customer_that_changes(context, "Ada")
-        sim.control.advance(int(timedelta(days=3).total_seconds()))
+        sim.control.advance(int(timedelta(days=13).total_seconds()))
         await a_customer_that_changes(context, "Bob")
-        later = context.at(now + timedelta(days=3, hours=1))
+        later = context.at(now + timedelta(days=13, hours=1))
         await read_lists(context.at(now - timedelta(hours=2)), lag=timedelta(0))
         # the first days can be read, then Stripe fails for good
         for _ in range(4):
