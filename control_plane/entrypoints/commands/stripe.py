@@ -2,8 +2,12 @@
 
 import typer
 
-from control_plane.entrypoints.commands import stripe_events
+from control_plane.entrypoints.commands import stripe_events, stripe_setup
 
 app = typer.Typer(no_args_is_help=True, help="Stripe: what it was told, what it tells, and whether both agree.")
 app.add_typer(stripe_events.app, name="events")
 app.command("resync")(stripe_events.resync)
+app.command("setup")(stripe_setup.setup)
+app.command("doctor")(stripe_setup.doctor)
+app.command("sync")(stripe_setup.sync)
+app.command("drift")(stripe_setup.drift)
