@@ -65,7 +65,7 @@ def dev(
 
 
 def billing_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that say how invoices and mails look and when what is due; all others are the stack's own."""
+    """Return the settings of invoices, mails and what unpaid bills lead to; all others are the stack's own."""
     return {
         name: value for name, value in environment.items() if name.startswith(BILLING_SETTINGS + MAIL_SETTINGS)
     }

@@ -80,7 +80,7 @@ def run_demo(console: Console, *, plans_path: Path, page_path: Path, keep: bool 
     With `keep`, stack and page stay up until Ctrl-C.
     """
     with tempfile.TemporaryDirectory(prefix="km-demo-") as directory:
-        stack = Stack(Path(directory), fast=True, ports=well_known_ports() if keep else None)
+        stack = Stack(Path(directory), fast=True, ports=well_known_ports() if keep else None, mailbox=keep)
         try:
             with console.status("starting stores, gateway, shipper and server ..."):
                 stack.start()
