@@ -13,6 +13,7 @@ from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.events.worker import EventsConfig, run_events
 from control_plane.stripe_sync.model import StripeContext, StripeHooks
+from control_plane.stripe_sync.subscriptions.worker import SubscriptionsConfig, run_stripe_subscriptions
 from control_plane.stripe_sync.usage.sender import UsageSenderConfig, run_usage_sender
 
 
@@ -24,6 +25,7 @@ class StripeWorkersConfig:
     hooks: StripeHooks = field(default_factory=StripeHooks)
     events: EventsConfig = field(default_factory=EventsConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
     usage: UsageSenderConfig = field(default_factory=UsageSenderConfig)
 
 
@@ -40,6 +42,9 @@ async def run_stripe_workers(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_events(context, APPLIERS, config=config.events, stop=stop, clock=clock))
             tasks.create_task(run_catalog_push(config=config.push, context=context, clock=clock, stop=stop))
+            tasks.create_task(
+                run_stripe_subscriptions(config=config.subscriptions, context=context, clock=clock, stop=stop)
+            )
             tasks.create_task(
                 run_usage_sender(sessions=sessions, stripe=stripe, stop=stop, config=config.usage, clock=clock)
             )
