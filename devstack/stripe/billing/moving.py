@@ -7,6 +7,7 @@ from devstack.stripe.billing.charging import method_for
 from devstack.stripe.billing.ending import end_subscription, expire_incomplete
 from devstack.stripe.billing.lifecycle import mark_uncollectible, void
 from devstack.stripe.billing.periods_ahead import Turn, begin_periods, end_usage
+from devstack.stripe.billing.phases import cancels_now, complete, enter_next_phase
 from devstack.stripe.billing.settings import DAY, settings_of
 from devstack.stripe.simulator import Simulator, listen
 from devstack.stripe.state import Object
@@ -76,7 +77,11 @@ def _move_live(sim: Simulator, sub: Object, now: int) -> None:
         end_subscription(sim, sub, reason="cancellation_requested", at_period_end=True)
         return
     schedule = sim.state.find("subscription_schedule", sub["schedule"] or "")
-    switches = bool(schedule) and schedule["_next"] is not None and schedule["_next"] <= now if schedule else False
+    switches = schedule is not None and schedule["_next"] is not None and schedule["_next"] <= now
+    if schedule is not None and switches and cancels_now(schedule, now):
+        complete(sim, schedule, now=now)
+        end_subscription(sim, sub, reason="cancellation_requested", at_period_end=True)
+        return
     due = [item for item in sub["items"]["data"] if item["current_period_end"] <= now]
     if sub["status"] == "paused":
         due = []
@@ -92,12 +97,7 @@ def _turn(sim: Simulator, sub: Object, due: list[Object], now: int, schedule: Ob
         for item in due:
             item["_usage_from"] = now
         if schedule is not None:
-            from devstack.stripe.billing.phases import enter_next_phase
-
-            if not enter_next_phase(sim, schedule, sub, now=now):
-                schedule = None
-        if sub["status"] == "canceled":
-            return
+            turn.arrears += enter_next_phase(sim, schedule, sub, now=now)
         if sub["status"] == "trialing" and sub["trial_end"] <= now and not _end_trial(sim, sub, now):
             return
         due = [item for item in sub["items"]["data"] if item["current_period_end"] <= now]

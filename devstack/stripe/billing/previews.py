@@ -109,8 +109,8 @@ def _swap_for_schedule(sim: Simulator, sub: Object, turn: Turn, at: int) -> None
     from devstack.stripe.billing.periods_ahead import begin_periods
 
     items = items_of_next_phase(sim, schedule, sub, now=at)
-    turn.advance.clear()
     if items is not None:
+        turn.advance.clear()
         begin_periods(sim, sub, items, at=at, turn=turn, anchor=sub["billing_cycle_anchor"])
 
 
