@@ -1,7 +1,7 @@
 """Stripe's own list of events, read every night: finds what no webhook brought.
 
-A list is read in windows of days from where the last reading ended; each window's events and the new end are stored
-in one transaction, so a reading that is cut off goes on where it was. Stripe lists 30 days.
+A list is read in windows of days from where the last reading ended; each window's events and the new end are
+stored in one transaction, so a reading that is cut off goes on where it was. Stripe lists 30 days.
 """
 
 from collections.abc import AsyncIterator, Callable
