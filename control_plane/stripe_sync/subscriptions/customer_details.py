@@ -47,12 +47,15 @@ def customer_params(profile: BillingProfile) -> dict[str, Any]:
         "postal_code": profile.postal_code,
         "country": profile.country,
     }
-    return {
+    params = {
         "name": profile.legal_name[:MAX_NAME],
         "email": profile.invoice_email,
         "address": address if any(address.values()) else "",
         "tax_exempt": _TAX_EXEMPT[profile.tax_treatment],
     }
+    if not profile.invoice_email:
+        del params["email"]  # Stripe takes no empty one: a customer's e-mail address can be changed, not removed
+    return params
 
 
 def tax_id_params(profile: BillingProfile) -> dict[str, str] | None:
