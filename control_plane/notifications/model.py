@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from email.errors import MessageError
 from email.headerregistry import Address
 from email.utils import parseaddr
 from enum import StrEnum
@@ -99,7 +100,7 @@ def parse_address(text: str, *, field: str = "email") -> Address:
     name, spec = parseaddr(text)
     try:
         address = Address(display_name=name, addr_spec=spec)
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, MessageError) as error:
         raise ValidationFailedError(field, "must be an email address") from error
     if not (text.isprintable() and address.username and address.domain):
         raise ValidationFailedError(field, "must be an email address")

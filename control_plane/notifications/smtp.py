@@ -11,6 +11,7 @@ from typing import Self
 
 import aiosmtplib
 
+from control_plane.foundation.errors import ValidationFailedError
 from control_plane.notifications.model import SmtpConfig, is_permanent, parse_address
 from control_plane.notifications.rendering import RenderedMail
 
@@ -41,13 +42,12 @@ def compose(
     Raises:
         MailRefusedError: it cannot be written to that address.
     """
-    plain = sender.isascii() and to_address.isascii()
-    message = EmailMessage(policy=SMTP_POLICY.clone(cte_type="7bit", utf8=not plain))
     try:
-        message["From"] = parse_address(sender)
-        message["To"] = parse_address(to_address)
-        message["Subject"] = rendered.subject
-    except ValueError as error:
+        writer, reader = parse_address(sender), parse_address(to_address)
+        plain = writer.addr_spec.isascii() and reader.addr_spec.isascii()
+        message = EmailMessage(policy=SMTP_POLICY.clone(cte_type="7bit", utf8=not plain))
+        message["From"], message["To"], message["Subject"] = writer, reader, rendered.subject
+    except (ValueError, ValidationFailedError) as error:
         raise MailRefusedError("The address is none that mail can be sent to.") from error
     message["Date"] = format_datetime(now)
     message["Message-ID"] = message_id
