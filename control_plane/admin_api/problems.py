@@ -29,6 +29,7 @@ from control_plane.foundation.errors import (
     ValidationFailedError,
 )
 from control_plane.foundation.errors import Problem as Wrong
+from control_plane.stripe_sync.outcomes import StripeUnavailable
 from control_plane.usage.requests.history import SearchTooBroadError
 
 MEDIA_TYPE = "application/problem+json"
@@ -43,6 +44,7 @@ _STATUS: Sequence[tuple[type[KmError], int]] = (
     (SearchTooBroadError, 422),
     (HistoryBusyError, 503),
     (HistoryUnavailableError, 503),
+    (StripeUnavailable, 503),
 )
 _CODES = {
     401: "unauthenticated",

@@ -10,7 +10,9 @@ from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import Code, CodePath, StrictBody, SubscriptionId
 from control_plane.admin_api.resources.subscription_answers import AddOnAnswer, SubscriptionAnswer, one_answer
 from control_plane.admin_api.services import Now
+from control_plane.admin_api.stripe_changes import ByStripe, followed
 from control_plane.billing.operations import require_cap_kept
+from control_plane.stripe_sync.subscriptions import requests as stripe_requests
 from control_plane.subscriptions import add_ons, queries
 
 router = APIRouter(tags=["subscriptions"])
@@ -47,9 +49,25 @@ async def list_add_ons(subscription_id: SubscriptionId, session: Database, now: 
 
 @router.post("/subscriptions/{subscription_id}/add-ons", status_code=201)
 async def create_add_on(
-    subscription_id: SubscriptionId, body: AddAddOn, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId,
+    *,
+    body: AddAddOn,
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """Add an add-on from now on. Of the same API product, interval and currency as the subscription."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.add_on(
+            stripe,
+            subscription_id=subscription_id,
+            add_on_code=body.add_on,
+            quantity=body.quantity,
+            allow_unlisted=body.allow_unlisted,
+            actor=caller.actor,
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await add_ons.add_on(
         session,
         subscription_id=subscription_id,
@@ -72,8 +90,18 @@ async def change_add_on(
     session: Database,
     caller: Authenticated,
     now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """Have another quantity from now on, of the version that is held. Repeatable."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.change_quantity(
+            stripe,
+            subscription_id=subscription_id,
+            add_on_code=code,
+            quantity=body.quantity,
+            actor=caller.actor,
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await add_ons.change_quantity(
         session,
         subscription_id=subscription_id,
@@ -95,8 +123,14 @@ async def remove_add_on(
     session: Database,
     caller: Authenticated,
     now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """End an add-on now, or when the billing period ends."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.remove_add_on(
+            stripe, subscription_id=subscription_id, add_on_code=code, at=body.at, actor=caller.actor
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await add_ons.remove_add_on(
         session, subscription_id=subscription_id, add_on_code=code, at=body.at, actor=caller.actor, now=now
     )
@@ -105,9 +139,20 @@ async def remove_add_on(
 
 @router.post("/subscriptions/{subscription_id}/add-ons/{code}/keep")
 async def keep_add_on(
-    subscription_id: SubscriptionId, code: CodePath, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId,
+    *,
+    code: CodePath,
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """Take a removal at period end back. Without one nothing changes."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.keep_add_on(
+            stripe, subscription_id=subscription_id, add_on_code=code, actor=caller.actor
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await add_ons.keep_add_on(
         session, subscription_id=subscription_id, add_on_code=code, actor=caller.actor, now=now
     )

@@ -12,8 +12,10 @@ from control_plane.accounts.tables import Account
 from control_plane.admin_api.discount_forms import DiscountAnswer
 from control_plane.admin_api.forms import Moment, MoneyAnswer, WindowForm
 from control_plane.admin_api.resources.fitting_plans import FittingPlanAnswer
+from control_plane.admin_api.stripe_changes import StripeChangeAnswer
 from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.tables import ApiProduct, PlanVersion
+from control_plane.stripe_sync.subscriptions.changes import open_changes
 from control_plane.subscriptions.queries import current_and_next_period, phase_at
 from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, SubscriptionPhase
 
@@ -73,6 +75,9 @@ class SubscriptionAnswer(BaseModel):
     spend_cap: MoneyAnswer | None = Field(description="The most to pay for a billing period, before tax.")
     phases: list[PhaseAnswer] = Field(description="In order of time; planned changes too.")
     add_ons: list[AddOnAnswer] = Field(description="In force now or later, oldest first.")
+    stripe_change: StripeChangeAnswer | None = Field(
+        description="Where Stripe bills it: what was wanted of Stripe and is not through."
+    )
 
 
 class ChangedSubscriptionAnswer(SubscriptionAnswer):
@@ -103,6 +108,10 @@ async def answers(session: AsyncSession, rows: list[Subscription], now: datetime
         versions=versions,
         products=dict((await session.execute(products)).all()),
         currencies=dict((await session.execute(currencies)).all()),
+        changes={
+            subscription_id: StripeChangeAnswer.of(change)
+            for subscription_id, change in (await open_changes(session, {row.id for row in rows})).items()
+        },
     )
     return [_answer(row, known, now) for row in rows]
 
@@ -113,11 +122,12 @@ async def one_answer(session: AsyncSession, row: Subscription, now: datetime) ->
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What rows speak of: plan versions, codes of API products, currencies of accounts, by id."""
+    """What rows speak of, by id: plan versions, API products' codes, accounts' currencies, changes at Stripe."""
 
     versions: dict[str, PlanVersion]
     products: dict[str, str]
     currencies: dict[str, str]
+    changes: dict[str, StripeChangeAnswer]
 
 
 def _answer(row: Subscription, known: _Known, now: datetime) -> SubscriptionAnswer:
@@ -158,6 +168,7 @@ def _answer(row: Subscription, known: _Known, now: datetime) -> SubscriptionAnsw
             for held in row.add_ons
             if held.ends_at is None or held.ends_at > now
         ],
+        stripe_change=known.changes.get(row.id),
     )
 
 

@@ -49,9 +49,22 @@ class CreateSubscription(StrictBody):
     allow_unlisted: AllowUnlisted = False
 
 
+class PreviewChange(StrictBody):
+    plan: PlanCode
+    at: ChangeAt = "auto"
+    allow_unlisted: AllowUnlisted = False
+
+
 class ChangePlan(StrictBody):
     plan: PlanCode
     at: ChangeAt = "auto"
+    proration_at: Annotated[
+        Moment | None,
+        Field(
+            description="Where Stripe bills it: the moment of a preview made within the last hour: what it costs "
+            "is reckoned from there."
+        ),
+    ] = None
     promotion_code: WithPromotionCode = None
     allow_unlisted: AllowUnlisted = False
 

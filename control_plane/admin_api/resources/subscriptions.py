@@ -28,10 +28,14 @@ from control_plane.admin_api.resources.subscription_forms import (
     OverrideLimits,
 )
 from control_plane.admin_api.services import Now
+from control_plane.admin_api.stripe_changes import ByStripe, followed, takes_effect
 from control_plane.billing.discounts.new_plans import discount_new_plan
 from control_plane.billing.operations import require_cap_kept, require_cap_kept_by_quota
 from control_plane.billing.plan_moves.operations import discard_planned_move
 from control_plane.foundation.unset import UNSET
+from control_plane.stripe_sync.model import StripeContext
+from control_plane.stripe_sync.subscriptions import requests as stripe_requests
+from control_plane.stripe_sync.subscriptions.refusals import NotAtStripeError
 from control_plane.subscriptions import operations, own_terms, plan_changes, queries, statuses, trials
 from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timelines import timeline
@@ -90,9 +94,20 @@ async def get_subscription(
 
 @router.post("/subscriptions/{subscription_id}/change")
 async def change_plan(
-    subscription_id: SubscriptionId, body: ChangePlan, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId,
+    *,
+    body: ChangePlan,
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+    by_stripe: ByStripe,
 ) -> ChangedSubscriptionAnswer:
-    """Move to the version of a plan that is on sale, now or at period end. Replaces a change planned before."""
+    """Move to the version of a plan that is on sale, now or at period end. Replaces a change planned before.
+
+    Where Stripe bills it, what is dearer takes effect when it is paid for.
+    """
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        return await _change_at_stripe(stripe, session, subscription_id, body, actor=caller.actor)
     changed = await plan_changes.change(
         session,
         subscription_id=subscription_id,
@@ -112,14 +127,41 @@ async def change_plan(
     )
 
 
+async def _change_at_stripe(
+    stripe: StripeContext, session: AsyncSession, subscription_id: str, body: ChangePlan, *, actor: str
+) -> ChangedSubscriptionAnswer:
+    if body.promotion_code is not None:
+        raise NotAtStripeError(
+            "Stripe takes no promotion code with a change of plan", "redeem it on the subscription by itself"
+        )
+    change = await stripe_requests.change_plan(
+        stripe,
+        subscription_id=subscription_id,
+        plan_code=body.plan,
+        at=body.at,
+        proration_at=body.proration_at,
+        allow_unlisted=body.allow_unlisted,
+        actor=actor,
+    )
+    row = await followed(session, change)
+    later, effective_at = takes_effect(change, row, stripe.now)
+    answer = await one_answer(session, row, stripe.now)
+    return ChangedSubscriptionAnswer(
+        **answer.model_dump(), changed_at="period_end" if later else "now", effective_at=effective_at
+    )
+
+
 @router.post("/subscriptions/{subscription_id}/discard-change")
 async def discard_change(
-    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId, *, session: Database, caller: Authenticated, now: Now, by_stripe: ByStripe
 ) -> SubscriptionAnswer:
     """Take a change of plan back that is planned for later. Without one nothing changes.
 
     Where a plan move has planned it, the subscription is excluded from that move.
     """
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.discard_change(stripe, subscription_id=subscription_id, actor=caller.actor)
+        return await one_answer(session, await followed(session, change), now)
     await discard_planned_move(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     row = await plan_changes.discard_change(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     return await _kept_answer(session, row, now)
@@ -127,9 +169,24 @@ async def discard_change(
 
 @router.post("/subscriptions/{subscription_id}/cancel")
 async def cancel_subscription(
-    subscription_id: SubscriptionId, body: CancelSubscription, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId,
+    *,
+    body: CancelSubscription,
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """End it now, or when the billing period (or the trial) ends. Plan changes planned for later are dropped."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.cancel(
+            stripe,
+            subscription_id=subscription_id,
+            at=body.at,
+            unused_time=body.unused_time,
+            actor=caller.actor,
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await operations.cancel(
         session,
         subscription_id=subscription_id,
@@ -143,9 +200,12 @@ async def cancel_subscription(
 
 @router.post("/subscriptions/{subscription_id}/keep")
 async def keep_subscription(
-    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId, *, session: Database, caller: Authenticated, now: Now, by_stripe: ByStripe
 ) -> SubscriptionAnswer:
     """Take a cancellation at period end back. Without one nothing changes."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.keep(stripe, subscription_id=subscription_id, actor=caller.actor)
+        return await one_answer(session, await followed(session, change), now)
     row = await operations.withdraw_cancellation(
         session, subscription_id=subscription_id, actor=caller.actor, now=now
     )
@@ -183,18 +243,32 @@ async def resume_subscription(
 
 @router.post("/subscriptions/{subscription_id}/end-trial")
 async def end_trial(
-    subscription_id: SubscriptionId, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId, *, session: Database, caller: Authenticated, now: Now, by_stripe: ByStripe
 ) -> SubscriptionAnswer:
     """End a trial now and go on as a paying subscription; billing periods begin in this hour."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.end_trial(stripe, subscription_id=subscription_id, actor=caller.actor)
+        return await one_answer(session, await followed(session, change), now)
     row = await trials.end_trial(session, subscription_id=subscription_id, actor=caller.actor, now=now)
     return await _kept_answer(session, row, now)
 
 
 @router.post("/subscriptions/{subscription_id}/extend-trial")
 async def extend_trial(
-    subscription_id: SubscriptionId, body: ExtendTrial, session: Database, caller: Authenticated, now: Now
+    subscription_id: SubscriptionId,
+    *,
+    body: ExtendTrial,
+    session: Database,
+    caller: Authenticated,
+    now: Now,
+    by_stripe: ByStripe,
 ) -> SubscriptionAnswer:
     """Let a trial end later; what was to happen at its end happens then."""
+    if (stripe := await by_stripe.of(session, subscription_id)) is not None:
+        change = await stripe_requests.extend_trial(
+            stripe, subscription_id=subscription_id, ends_at=body.ends_at, actor=caller.actor
+        )
+        return await one_answer(session, await followed(session, change), now)
     row = await trials.extend_trial(
         session, subscription_id=subscription_id, ends_at=body.ends_at, actor=caller.actor, now=now
     )

@@ -3,7 +3,7 @@
 A change is taken up by the request that wanted it, and by a worker where that was cut off, as often as need be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.audit import record_change
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import KmError, NotFoundError
 from control_plane.foundation.ids import new_id
 from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable
@@ -125,6 +126,14 @@ async def due_changes(session: AsyncSession, *, now: datetime, limit: int) -> Se
         .limit(limit)
     )
     return (await session.scalars(statement)).all()
+
+
+async def open_changes(session: AsyncSession, subscription_ids: Collection[str]) -> dict[str, StripeChange]:
+    """Return, by subscription, the change that is not through at Stripe."""
+    statement = select(StripeChange).where(
+        is_any_of(StripeChange.subscription_id, subscription_ids), StripeChange.state.in_(OPEN)
+    )
+    return {change.subscription_id: change for change in await session.scalars(statement)}
 
 
 async def changes_of(session: AsyncSession, subscription_id: str) -> Sequence[StripeChange]:

@@ -51,7 +51,7 @@ async def follow(
         await _follow_trial(session, subscription, state, now=now)
         subscription.anchor_at = hour_here(state.billing_cycle_anchor)
         if wanted is not None:
-            await _follow_holding(session, subscription, wanted, now=now)
+            await follow_holding(session, subscription, wanted, now=now)
         await _follow_status(session, subscription, state, now=now)
         end_in_time(session, subscription, now)
     if facts(subscription) == before and not begun:
@@ -114,9 +114,10 @@ async def _follow_status(
         subscription.status = check_transition(Status.ACTIVE, Status.PAST_DUE).value
 
 
-async def _follow_holding(
+async def follow_holding(
     session: AsyncSession, subscription: Subscription, wanted: Wanted, *, now: datetime
 ) -> None:
+    """Give a subscription, locked, the plan and add-ons that are wanted, from now on; no more than that."""
     ends_at = wanted.ends_at if wanted.ends_at is None else max(wanted.ends_at, now)
     if phase_at(subscription, now) is None:
         return  # its end has come, and is noted by now or in a moment

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.billing.operations import require_cap_kept
 from control_plane.catalog.queries import plan_versions
 from control_plane.catalog.tables import PlanVersion
 from control_plane.foundation.clock import floor_hour
@@ -17,13 +18,15 @@ from control_plane.foundation.errors import ConflictError, NotFoundError, Valida
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.changes import carry_out, want_change
 from control_plane.stripe_sync.subscriptions.checkout_terms import prices_at_stripe
+from control_plane.stripe_sync.subscriptions.following import follow_holding
 from control_plane.stripe_sync.subscriptions.held_here import HeldHere, held_here
-from control_plane.stripe_sync.subscriptions.model import Holding
+from control_plane.stripe_sync.subscriptions.model import Holding, Wanted
 from control_plane.stripe_sync.subscriptions.steps import Kind
 from control_plane.stripe_sync.subscriptions.tables import StripeChange
 from control_plane.subscriptions.add_ons import MAX_QUANTITY, AddOnHeldError, AddOnsClosedError
 from control_plane.subscriptions.offers import offered_version, require_addition, require_change
 from control_plane.subscriptions.plan_changes import SubscriptionEndingError, gives_more, least_charge
+from control_plane.subscriptions.queries import period_end
 from control_plane.subscriptions.trials import LONGEST_TRIAL, NotTrialingError
 
 At = Literal["auto", "now", "period_end"]
@@ -314,11 +317,35 @@ def schedule_wanted(held: HeldHere, target: Holding) -> tuple[Kind, dict[str, An
 
 
 async def _request(ctx: StripeContext, subscription_id: str, ask: Ask, *, actor: str) -> StripeChange:
+    await _require_cap(ctx, subscription_id, ask)
     async with ctx.sessions() as session, session.begin():
         held = await held_here(session, subscription_id, now=ctx.now)
         kind, wanted = await ask(session, held)
         change = await want_change(session, held.row, kind, wanted, actor=actor, now=ctx.now)
     return await carry_out(ctx, change.id)
+
+
+async def _require_cap(ctx: StripeContext, subscription_id: str, ask: Ask) -> None:
+    """Refuse what the subscription's spend cap forbids, by making the change here and taking it back.
+
+    Raises:
+        CapBelowFixedChargesError and the others of `require_cap_kept`.
+    """
+    async with ctx.sessions() as session:
+        held = await held_here(session, subscription_id, now=ctx.now)
+        if held.subscription.spend_cap_minor is None:
+            return
+        kind, wanted = await ask(session, held)
+        if kind not in {Kind.UPDATE, Kind.SCHEDULE}:
+            return
+        target, ends_at = Holding.from_dict(wanted), held.subscription.ends_at
+        if kind is Kind.UPDATE:
+            there = Wanted(target, None, ends_at)
+        else:
+            there = Wanted(held.now, (period_end(held.subscription, ctx.now), target), ends_at)
+        await follow_holding(session, held.subscription, there, now=ctx.now)
+        await require_cap_kept(session, held.subscription, now=ctx.now)
+        await session.rollback()
 
 
 async def _fees_of(session: AsyncSession, held: HeldHere, version: PlanVersion) -> list[str]:
