@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Final
 
 import structlog
-from sqlalchemy import exists, func, select
+from sqlalchemy import Interval, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.ids import new_id
@@ -86,7 +86,7 @@ async def changed_tasks(
         UsageLedger.account_id == facts.row.account_id,
         UsageLedger.hour >= func.date_trunc("hour", task.period_start, "UTC"),
         UsageLedger.hour < task.period_end,
-        UsageLedger.sealed_at > task.usage_as_of - SEAL_MARGIN,
+        UsageLedger.sealed_at > task.usage_as_of - literal(SEAL_MARGIN, Interval()),
     )
     rows = await session.scalars(
         select(task)
