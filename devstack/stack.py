@@ -29,6 +29,7 @@ from devstack.supervisor import Command, CommandProcess, Supervisor, answers_ok,
 LONGEST_SOCKET_PATH: Final = 80
 COMMAND_SECONDS: Final = 120.0
 PLUGIN_SERVER: Final = "pluginserver"
+INSTALLATION: Final = "KM_STRIPE_INSTALLATION"
 CLUSTER_NODE_TIMEOUT_MS: Final = 2_000
 
 
@@ -81,6 +82,7 @@ class Stack(StackLayout):
                 port=self.ports.stripe,
                 webhook_url=webhooks,
                 thin_url=f"{webhooks}/thin",
+                webhook_metadata={"km_installation": self._settings.get(INSTALLATION, "main")},
                 log_path=self.data_dir / "logs" / "stripe.log",
             )
         self._socket = self.data_dir / "run" / "km.sock"
@@ -235,6 +237,10 @@ class Stack(StackLayout):
             for job in others:
                 job.result()
         self._supervisor.start("server", CommandProcess(self._server))
+        if self.simulated_stripe is not None:
+            # the simulator begins empty, whatever is in the database
+            self.km("stripe", "setup", "--url", self.control_url)
+            self.km("stripe", "sync")
         self.wait_ready(PLUGIN_SERVER)
 
     def _valkeys(self) -> dict[str, EmbeddedValkey]:

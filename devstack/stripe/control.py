@@ -138,9 +138,10 @@ def _add_webhooks(router: APIRouter, front: Front, courier: Courier) -> None:
         given = await _given(request)
         secret = given.get("secret") or "whsec_" + secrets.token_hex(16)
         if given.get("thin"):
-            make_destination(sim, given["url"], given.get("events") or METER_EVENT_TYPES, secret=secret)
+            made = make_destination(sim, given["url"], given.get("events") or METER_EVENT_TYPES, secret=secret)
         else:
-            make_endpoint(sim, given["url"], given.get("events") or ["*"], secret=secret)
+            made = make_endpoint(sim, given["url"], given.get("events") or ["*"], secret=secret)
+        made["metadata"] = dict(given.get("metadata") or {})
         return {"secret": secret}
 
     @router.post("/disorder", response_model=None)

@@ -79,14 +79,28 @@ class Control:
 
     # webhooks
 
-    def add_webhook(self, url: str, *, events: tuple[str, ...] = ("*",), secret: str | None = None) -> str:
+    def add_webhook(
+        self,
+        url: str,
+        *,
+        events: tuple[str, ...] = ("*",),
+        secret: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> str:
         """Register an endpoint for snapshot events; returns its secret."""
-        answer = self._ask("POST", "webhooks", {"url": url, "events": list(events), "secret": secret})
-        return str(answer["secret"])
+        order = {"url": url, "events": list(events), "secret": secret, "metadata": metadata}
+        return str(self._ask("POST", "webhooks", order)["secret"])
 
-    def add_thin_webhook(self, url: str, *, events: tuple[str, ...] = (), secret: str | None = None) -> str:
+    def add_thin_webhook(
+        self,
+        url: str,
+        *,
+        events: tuple[str, ...] = (),
+        secret: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> str:
         """Register a destination for thin events (none given: those of meters); returns its secret."""
-        order = {"url": url, "events": list(events), "secret": secret, "thin": True}
+        order = {"url": url, "events": list(events), "secret": secret, "metadata": metadata, "thin": True}
         return str(self._ask("POST", "webhooks", order)["secret"])
 
     def disorder(self, **orders: Any) -> None:

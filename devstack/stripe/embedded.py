@@ -28,17 +28,22 @@ class EmbeddedStripe:
         port: int | None = None,
         webhook_url: str | None = None,
         thin_url: str | None = None,
+        webhook_metadata: dict[str, str] | None = None,
         seed: int = 0,
         log_path: Path | None = None,
         options: Sequence[str] = (),
     ) -> None:
-        """`options` are more of the command's own, such as `("--aggregation-seconds", "5")`."""
+        """`options` are more of the command's own, such as `("--aggregation-seconds", "5")`.
+
+        By `webhook_metadata` somebody can tell whose the webhooks are.
+        """
         self.port = port or free_port()
         self.api_key = "sk_test_" + secrets.token_hex(12)
         self.webhook_secret = "whsec_" + secrets.token_hex(16)
         self.thin_secret = "whsec_" + secrets.token_hex(16)
         self.webhook_url = webhook_url
         self.thin_url = thin_url
+        self._webhook_metadata = webhook_metadata
         self.control = Control(self.url)
         self._seed = seed
         self._options = tuple(options)
@@ -66,9 +71,9 @@ class EmbeddedStripe:
     def register_webhooks(self) -> None:
         """Make the webhooks named at the beginning anew, as after `control.reset()`."""
         if self.webhook_url:
-            self.control.add_webhook(self.webhook_url, secret=self.webhook_secret)
+            self.control.add_webhook(self.webhook_url, secret=self.webhook_secret, metadata=self._webhook_metadata)
         if self.thin_url:
-            self.control.add_thin_webhook(self.thin_url, secret=self.thin_secret)
+            self.control.add_thin_webhook(self.thin_url, secret=self.thin_secret, metadata=self._webhook_metadata)
 
     def stop(self) -> None:
         """Harmless when not running."""
