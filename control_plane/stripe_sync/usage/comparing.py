@@ -186,7 +186,7 @@ async def _delivered_by_hour(
 ) -> dict[datetime, int]:
     hour = func.date_trunc("hour", StripeUsageRow.stripe_at, "UTC", type_=StripeUsageRow.stripe_at.type)
     rows = await session.execute(
-        select(hour, _total([RowState.DELIVERED]))
+        select(hour.label("hour"), _total([RowState.DELIVERED]).label("units"))
         .where(
             StripeUsageRow.customer_id == wanted.customer_id,
             StripeUsageRow.event_name == wanted.event_name,
@@ -195,7 +195,7 @@ async def _delivered_by_hour(
         )
         .group_by(hour)
     )
-    return dict(rows.tuples())
+    return {row.hour: row.units for row in rows}
 
 
 def _ceil_hour(moment: datetime) -> datetime:
