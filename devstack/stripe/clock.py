@@ -59,8 +59,8 @@ class Clock:
             self._frozen_at = None
 
     def at(self, when: int, action: Action) -> Due:
-        """What lies in the past runs at the next occasion, never inside this call."""
-        due = Due(when, next(self._numbers), action)
+        """What lies in the past is due now; nothing runs inside this call."""
+        due = Due(max(when, self.now()), next(self._numbers), action)
         heapq.heappush(self._agenda, due)
         return due
 
@@ -87,12 +87,10 @@ class Clock:
 
     def _run_until(self, target: int) -> int:
         ran = 0
-        reached = min(self._shown(), target)
         try:
             while (when := self.next_due()) is not None and when <= target:
                 due = heapq.heappop(self._agenda)
-                reached = max(reached, when) if when > reached else reached
-                self._pinned = max(when, 0)
+                self._pinned = when
                 due.action()
                 ran += 1
         finally:

@@ -1,6 +1,7 @@
 """The simulated account: its objects, its time, its news."""
 
 import copy
+import random
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ class SimulatorConfig:
     meter_event_seconds: float = 0.0
     """How long a meter event takes to be answered; only one at a time is taken for a customer and meter."""
     webhook_attempts: int = 16
+    twin_events: float = 0.0
+    """The part of facts that are told by two events with ids of their own."""
     whole_positive_values: bool = False
     """Report meter events with negative or broken values as invalid, as Stripe once did for all."""
 
@@ -55,6 +58,7 @@ class Simulator:
         """An empty account at the machine's time."""
         self.config = self.started_with
         self.state = State(self.config.seed)
+        self.dice = random.Random(self.config.seed)  # noqa: S311 - tests repeat it
         self.clock = Clock()
         self.test_clocks: dict[str, Clock] = {}
         self.deliveries.log.clear()
@@ -119,7 +123,10 @@ class Simulator:
 
     def emit(self, kind: str, one: Object, *, previous: Object | None = None) -> Object:
         """Write an event about an object as it is now, and send it to the webhooks that want it."""
-        return make_event(self, kind, one, previous=previous)
+        event = make_event(self, kind, one, previous=previous)
+        if self.dice.random() < self.config.twin_events:
+            make_event(self, kind, one, previous=previous)
+        return event
 
     def emit_thin(self, kind: str, *, related: Object | None = None, data: Object | None = None) -> Object:
         """Write an event of the thin form (v2) and send its notification to the destinations that want it."""

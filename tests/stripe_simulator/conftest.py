@@ -1,6 +1,7 @@
 """A simulated Stripe, and Stripe's own SDK to drive it with."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import stripe
@@ -10,14 +11,22 @@ from devstack.stripe.embedded import EmbeddedStripe
 NOW = 1_772_366_400  # 2026-03-01 12:00 UTC
 
 
-def client_of(server: EmbeddedStripe, *, api_key: str | None = None, retries: int = 0) -> stripe.StripeClient:
+@pytest.fixture
+def now() -> int:
+    """Where the simulator's clock stands at the start of a test."""
+    return NOW
+
+
+def make_client(
+    server: EmbeddedStripe, *, api_key: str | None = None, retries: int = 0, timeout: float = 10.0
+) -> stripe.StripeClient:
     hosts = dict.fromkeys(("api", "connect", "files", "meter_events"), server.url)
     return stripe.StripeClient(
         api_key or server.api_key,
         base_addresses=hosts,
         max_network_retries=retries,
         stripe_version="2026-10-28.endive",
-        http_client=stripe.HTTPXClient(timeout=2.0, allow_sync_methods=True),
+        http_client=stripe.RequestsClient(timeout=timeout),
     )
 
 
@@ -37,4 +46,10 @@ def sim(stripe_server: EmbeddedStripe) -> Iterator[EmbeddedStripe]:
 
 @pytest.fixture
 def client(sim: EmbeddedStripe) -> stripe.StripeClient:
-    return client_of(sim)
+    return make_client(sim)
+
+
+@pytest.fixture
+def client_with(sim: EmbeddedStripe) -> Callable[..., stripe.StripeClient]:
+    """More clients: with another key, with retries, or less patient."""
+    return partial(make_client, sim)
