@@ -52,7 +52,7 @@ class World:
     def at(self, moment: datetime) -> None:
         """Go on to a moment, here and at Stripe."""
         self.now = moment
-        self.sim.control.freeze(int(moment.timestamp()))
+        self.sim.control.advance(to=int(moment.timestamp()))
 
     def later(self, **span: float) -> None:
         self.at(self.now + timedelta(**span))
@@ -94,7 +94,7 @@ class World:
     async def states(self) -> list[tuple[str, str]]:
         return [(row.state, row.reason) for row in await self.rows()]
 
-    async def at_stripe(self, *, days: int = 62) -> int:
+    async def at_stripe(self, *, days: int = 365) -> int:
         """What Stripe counts for the customer."""
         start = (OURS - timedelta(days=1)).replace(hour=0)
         page = await self.stripe.call(
@@ -192,8 +192,8 @@ class World:
                     plan_version_id=self.version_id,
                     started_at=STRIPE_ANCHOR,
                     billing_cycle_anchor=STRIPE_ANCHOR,
-                    current_period_start=STRIPE_ANCHOR,
-                    current_period_end=STRIPE_ANCHOR.replace(month=4),
+                    current_period_start=STRIPE_ANCHOR.replace(month=self.now.month),
+                    current_period_end=STRIPE_ANCHOR.replace(month=self.now.month + 1),
                     cancel_at_period_end=False,
                     read_at=STRIPE_ANCHOR,
                     created_at=STRIPE_ANCHOR,
