@@ -84,6 +84,7 @@ def _add_settings(router: APIRouter, front: Front, courier: Courier) -> None:
         sim.reset()
         front.begin()
         sim.config = replace(sim.config, **given)
+        courier.most_attempts = sim.config.webhook_attempts
         if at is not None:
             sim.clock = type(sim.clock)(at)
         return {"now": sim.now()}
