@@ -26,7 +26,7 @@ def change_balance(
     with sim.changing(customer, "customer.updated"):
         customer["balance"] = (customer.get("balance") or 0) + amount
         customer["currency"] = customer.get("currency") or currency
-    made = sim.state.add(
+    return sim.state.add(
         {
             "id": sim.state.new_id("cbtxn", 24),
             "object": KIND,
@@ -45,7 +45,6 @@ def change_balance(
             "type": kind,
         }
     )
-    return made
 
 
 @route("POST", "/v1/customers/{customer}/balance_transactions")
@@ -73,9 +72,7 @@ def list_transactions(sim: Simulator, call: Call) -> Object:
     sim.state.get("customer", call.path["customer"])
     wanted = call.params.get("invoice")
     found = [
-        one
-        for one in sim.state.where(KIND, customer=call.path["customer"])
-        if wanted in (None, one["invoice"])
+        one for one in sim.state.where(KIND, customer=call.path["customer"]) if wanted in (None, one["invoice"])
     ]
     return page(call, found)
 

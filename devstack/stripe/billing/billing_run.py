@@ -12,7 +12,14 @@ from devstack.stripe.state import Object
 
 
 def preview_invoice(
-    sim: Simulator, sub: Object, lines: Sequence[Object], *, reason: str, now: int, period: tuple[int, int], **given: Any
+    sim: Simulator,
+    sub: Object,
+    lines: Sequence[Object],
+    *,
+    reason: str,
+    now: int,
+    period: tuple[int, int],
+    **given: Any,
 ) -> Object:
     """As `bill` would make it, kept nowhere. Waiting invoice items are on it."""
     customer = sim.state.get("customer", sub["customer"])

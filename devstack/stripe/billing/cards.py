@@ -160,7 +160,9 @@ def declined(code: str, **more: Any) -> StripeProblem:
 def create_method(sim: Simulator, call: Call) -> Object:
     token = call.params.get("card", {}).get("token")
     if call.params.get("type") != "card" or token is None:
-        raise StripeProblem("The simulator makes payment methods of card[token]=tok_... only.", param="card[token]")
+        raise StripeProblem(
+            "The simulator makes payment methods of card[token]=tok_... only.", param="card[token]"
+        )
     method = make_method(sim, token, details=call.params.get("billing_details"))
     merge_metadata(method, call.params)
     return method

@@ -59,7 +59,9 @@ def work_out(
     for one in change.wanted:
         reset = new_anchor is not None
         if one.old is not None and (one.changed or reset):
-            _close(sim, sub, change, one.old, prorate=prorate and not was_free, bill_usage=not was_free, reset=reset)
+            _close(
+                sim, sub, change, one.old, prorate=prorate and not was_free, bill_usage=not was_free, reset=reset
+            )
         if one.new is not None and (one.changed or reset):
             _open(sim, sub, change, one, shares, prorate=prorate, new_anchor=new_anchor, until=until, free=free)
     return change
@@ -137,7 +139,7 @@ def _open(
         item["current_period_start"], item["current_period_end"] = start, end
         item["_debits"] = []
         if not is_metered(item["price"]) and not free:
-            begin_period(sim, sub, item, start, end, change.advance)
+            begin_period(sim, sub, item, (start, end), change.advance)
         return
     before = item["_debits"]
     item["_debits"] = [{**debit, "until": min(debit["until"], at)} for debit in before] if prorate else before
@@ -165,8 +167,9 @@ def _open(
     item["_debits"].append({"exact": exact, "start": start, "end": end, "until": end, "discounts": given})
 
 
-def begin_period(sim: Simulator, sub: Object, item: Object, start: int, end: int, into: list[Object]) -> None:
+def begin_period(sim: Simulator, sub: Object, item: Object, period: tuple[int, int], into: list[Object]) -> None:
     """Charge a licensed item for a whole period ahead, and remember it for credits."""
+    start, end = period
     made = advance_lines(sim, sub, item, start=start, end=end)
     into += made
     item["_debits"] = [
@@ -222,7 +225,9 @@ def _proration_line(
     )
 
 
-def _discount_shares(sim: Simulator, sub: Object, items: Sequence[Object], *, now: int) -> dict[str, dict[str, int]]:
+def _discount_shares(
+    sim: Simulator, sub: Object, items: Sequence[Object], *, now: int
+) -> dict[str, dict[str, int]]:
     """What the subscription's discounts take of each licensed item over a whole period."""
     licensed = [one for one in items if not is_metered(one["price"])]
     counted = [

@@ -2,15 +2,19 @@
 
 from typing import Any
 
-from devstack.stripe.billing.billing_run import preview_invoice
+from devstack.stripe.billing.checkout_params import (
+    check,
+    entries,
+    expected_invoice,
+    is_hosted,
+    subscription_params,
+)
 from devstack.stripe.billing.coupons import redeemable_code, redeemable_coupon
-from devstack.stripe.billing.items import price_of_data
-from devstack.stripe.billing.lines import is_metered, product_name
+from devstack.stripe.billing.lines import product_name
 from devstack.stripe.billing.settings import DAY
-from devstack.stripe.billing.starting import assemble, discounted, first_lines
 from devstack.stripe.fields import merge_metadata, merged
-from devstack.stripe.paging import listing, page
-from devstack.stripe.problems import StripeProblem, no_such
+from devstack.stripe.paging import listing, page, window
+from devstack.stripe.problems import StripeProblem
 from devstack.stripe.rendering import shown_when_expanded
 from devstack.stripe.routes import Call, route
 from devstack.stripe.simulator import Simulator
@@ -30,120 +34,21 @@ shown_when_expanded(KIND, "line_items", items_of)
 @route("POST", "/v1/checkout/sessions")
 def create_session(sim: Simulator, call: Call) -> Object:
     params = call.params
-    _check(params)
+    check(params)
     customer = sim.state.get("customer", params["customer"], param="customer") if "customer" in params else None
     now = sim.now(customer["id"] if customer else None)
     expires_at = params.get("expires_at", now + DAY)
     if not now + SHORTEST - 60 <= expires_at <= now + DAY + 60:
         raise StripeProblem("expires_at must be 30 minutes to 24 hours from now.", param="expires_at")
     wanted = subscription_params(sim, params)
-    expected = _expected(sim, customer, wanted, now=now)
+    expected = expected_invoice(sim, customer, wanted, now=now)
     session = sim.state.add(_session(sim, params, customer, expected, now=now, expires_at=expires_at))
     session["_params"], session["_wanted"] = dict(params), wanted
-    session["_line_items"] = [_line_item(sim, session, one) for one in _entries(sim, params)]
-    session["url"] = f"{call.base_url or sim.base_url}/checkout/{session['id']}" if _is_hosted(params) else None
+    session["_line_items"] = [_line_item(sim, session, one) for one in entries(sim, params)]
+    session["url"] = f"{call.base_url or sim.base_url}/checkout/{session['id']}" if is_hosted(params) else None
     session["_due"] = sim.at(expires_at, lambda: expire(sim, session), customer=session["customer"])
     sim.tell("checkout.created", session)
     return session
-
-
-def _is_hosted(params: dict[str, Any]) -> bool:
-    return params.get("ui_mode", "hosted_page") == "hosted_page"
-
-
-def _check(params: dict[str, Any]) -> None:
-    if params.get("mode") != "subscription":
-        raise StripeProblem("The simulator plays sessions of mode subscription only.", param="mode")
-    if not params.get("line_items"):
-        raise StripeProblem("Missing required param: line_items.", code="parameter_missing", param="line_items")
-    if _is_hosted(params) and "success_url" not in params:
-        raise StripeProblem("Missing required param: success_url.", code="parameter_missing", param="success_url")
-    if "customer" in params and "customer_email" in params:
-        raise StripeProblem("You may only specify one of these parameters: customer, customer_email.", param="customer")
-    if "customer_creation" in params:
-        raise StripeProblem("customer_creation can only be used in payment mode.", param="customer_creation")
-    if params.get("discounts") and params.get("allow_promotion_codes"):
-        raise StripeProblem(
-            "You may only specify one of these parameters: allow_promotion_codes, discounts.",
-            param="allow_promotion_codes",
-        )
-    if len(params.get("discounts") or []) > 1:
-        raise StripeProblem("A session takes one discount.", param="discounts")
-    if "customer_update" in params and "customer" not in params:
-        raise StripeProblem("customer_update can only be used with customer.", param="customer_update")
-    if params.get("automatic_tax", {}).get("enabled") and "customer" in params and not params.get("customer_update"):
-        raise StripeProblem(
-            "Automatic tax calculation in Checkout requires a valid address on the Customer, or "
-            "customer_update[address]=auto.",
-            param="customer_update[address]",
-        )
-
-
-def _entries(sim: Simulator, params: dict[str, Any]) -> list[tuple[Object, Object, str]]:
-    """Price, entry and its place of each line item."""
-    found = []
-    for number, entry in enumerate(params["line_items"]):
-        where = f"line_items[{number}]"
-        if "price_data" in entry:
-            price = price_of_data(sim, entry["price_data"])
-        else:
-            price = sim.state.find("price", entry.get("price", "")) or {}
-            if not price:
-                raise no_such("price", entry.get("price", ""), param=f"{where}[price]")
-        if not price["active"] and "price_data" not in entry:
-            raise StripeProblem("The price specified is inactive.", param=f"{where}[price]")
-        found.append((price, entry, where))
-    return found
-
-
-def subscription_params(sim: Simulator, params: dict[str, Any]) -> dict[str, Any]:
-    """What the session's subscription will be made with."""
-    items, extra = [], []
-    for price, entry, where in _entries(sim, params):
-        if price["recurring"] and is_metered(price):
-            if "quantity" in entry:
-                raise StripeProblem("Quantity should not be specified where usage_type is metered.", param=where)
-            items.append({"price": price["id"], **_rates(entry)})
-            continue
-        if "quantity" not in entry:
-            raise StripeProblem("Quantity is required.", code="parameter_missing", param=f"{where}[quantity]")
-        into = items if price["recurring"] else extra
-        into.append({"price": price["id"], "quantity": entry["quantity"], **_rates(entry)})
-    if not items:
-        raise StripeProblem(
-            "You must provide at least one recurring price in `subscription` mode.", param="line_items"
-        )
-    data = dict(params.get("subscription_data", {}))
-    behavior = data.get("trial_settings")
-    if behavior and params.get("payment_method_collection", "always") == "always":
-        data.pop("trial_settings")
-        data["trial_settings"] = behavior
-    return {
-        **data,
-        "items": items,
-        "add_invoice_items": extra,
-        **({"automatic_tax": params["automatic_tax"]} if "automatic_tax" in params else {}),
-        "discounts": params.get("discounts", []),
-    }
-
-
-def _rates(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"tax_rates": entry["tax_rates"]} if "tax_rates" in entry else {}
-
-
-def _expected(sim: Simulator, customer: Object | None, wanted: dict[str, Any], *, now: int) -> Object:
-    """The first invoice as it would be now; for nobody in particular where the customer is not known yet."""
-    nobody = None
-    if customer is None:
-        nobody = customer = sim.state.add({"id": sim.state.new_id("cus"), "object": "customer"})
-    try:
-        sub = assemble(sim, customer, wanted, now=now)
-        with discounted(sim, sub, wanted, now=now):
-            lines = first_lines(sim, sub, wanted, now=now)
-            return preview_invoice(sim, sub, lines, reason="subscription_create", now=now, period=(now, now))
-    finally:
-        if nobody is not None:
-            sim.state.remove("customer", nobody["id"])
 
 
 def _session(
@@ -253,7 +158,7 @@ def _line_item(sim: Simulator, session: Object, entry: tuple[Object, Object, str
 def count_again(sim: Simulator, session: Object) -> Object:
     """The amounts with the discounts chosen so far; returns the expected first invoice."""
     customer = sim.state.find("customer", session["customer"] or "")
-    expected = _expected(sim, customer, session["_wanted"], now=sim.now(session["customer"]))
+    expected = expected_invoice(sim, customer, session["_wanted"], now=sim.now(session["customer"]))
     session["amount_subtotal"], session["amount_total"] = expected["subtotal"], expected["total"]
     session["total_details"] = _total_details(expected)
     return expected
@@ -301,8 +206,6 @@ def update_session(sim: Simulator, call: Call) -> Object:
 
 @route("GET", "/v1/checkout/sessions/{session}/line_items")
 def list_session_items(sim: Simulator, call: Call) -> Object:
-    from devstack.stripe.paging import window
-
     return window(call, sim.state.get(KIND, call.path["session"])["_line_items"])
 
 
@@ -311,7 +214,7 @@ def expire_session(sim: Simulator, call: Call) -> Object:
     session = sim.state.get(KIND, call.path["session"])
     if session["status"] != "open":
         raise StripeProblem(
-            f"Only Checkout Sessions with a status in [\"open\"] can be expired. This one is {session['status']}.",
+            f'Only Checkout Sessions with a status in ["open"] can be expired. This one is {session["status"]}.',
             param="session",
         )
     expire(sim, session)
@@ -323,5 +226,3 @@ def expire(sim: Simulator, session: Object) -> None:
         session.pop("_due").cancel()
         session.update(status="expired", url=None)
         sim.emit("checkout.session.expired", session)
-
-

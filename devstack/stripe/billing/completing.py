@@ -1,6 +1,6 @@
 """What a customer does on a checkout page, and the page itself."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -145,17 +145,15 @@ def checkout_pages(sim: Simulator) -> APIRouter:
     @router.post("/checkout/{identifier}", response_model=None)
     async def pay(
         identifier: str,
-        card: str = Form("pm_card_visa"),
-        email: str = Form(""),
-        promotion_code: str = Form(""),
+        card: Annotated[str, Form()] = "pm_card_visa",
+        email: Annotated[str, Form()] = "",
+        promotion_code: Annotated[str, Form()] = "",
     ) -> Response:
         session = sim.state.find(KIND, identifier)
         if session is None:
             return show("Checkout", "<p>There is no such session.</p>", status=404)
         try:
-            target = complete(
-                sim, session, card=card, email=email or None, promotion_code=promotion_code or None
-            )
+            target = complete(sim, session, card=card, email=email or None, promotion_code=promotion_code or None)
         except StripeProblem as problem:
             return _page(session, problem.message)
         return RedirectResponse(target, status_code=303)

@@ -54,7 +54,8 @@ def _check_coupon(params: dict[str, Any]) -> None:
         raise StripeProblem("percent_off must be above 0 and at most 100.", param="percent_off")
     if (params.get("duration") == "repeating") != ("duration_in_months" in params):
         raise StripeProblem(
-            "duration_in_months must be given when duration is repeating, and only then.", param="duration_in_months"
+            "duration_in_months must be given when duration is repeating, and only then.",
+            param="duration_in_months",
         )
 
 
@@ -157,7 +158,7 @@ def list_promotion_codes(sim: Simulator, call: Call) -> Object:
         one
         for one in sim.state.all("promotion_code")
         if wanted.get("active") in (None, one["active"])
-        and wanted.get("code", one["code"]).lower() == one["code"].lower()
+        and (wanted.get("code") or one["code"]).lower() == one["code"].lower()
         and wanted.get("coupon") in (None, one["promotion"]["coupon"])
         and wanted.get("customer") in (None, one["customer"])
     ]
@@ -204,6 +205,7 @@ def redeemable_coupon(sim: Simulator, identifier: str, currency: str | None, par
         )
     if coupon["currency"] and currency and coupon["currency"] != currency:
         raise StripeProblem(
-            f"The coupon's currency ({coupon['currency']}) differs from the subscription's ({currency}).", param=param
+            f"The coupon's currency ({coupon['currency']}) differs from the subscription's ({currency}).",
+            param=param,
         )
     return coupon

@@ -31,7 +31,7 @@ class Credited:
 
     @property
     def total(self) -> int:
-        exclusive = sum(one["amount"] for one in self.taxes if one["tax_behavior"] == "exclusive")
+        exclusive: int = sum(one["amount"] for one in self.taxes if one["tax_behavior"] == "exclusive")
         return self.subtotal - sum(self.discounts.values()) + exclusive
 
 
@@ -61,12 +61,15 @@ def preview_note(sim: Simulator, call: Call) -> Object:
 def _worked_out(sim: Simulator, invoice: Object, params: dict[str, Any]) -> tuple[Credited, dict[str, int]]:
     if invoice["status"] not in ("open", "paid", "uncollectible"):
         raise StripeProblem(
-            f"Credit notes can only be made for open, paid or uncollectible invoices; this one is {invoice['status']}.",
+            "Credit notes can only be made for open, paid or uncollectible invoices; this one is "
+            f"{invoice['status']}.",
             param="invoice",
         )
     if "amount" not in params and not params.get("lines"):
         raise StripeProblem("Give amount or lines.", code="parameter_missing", param="amount")
-    credited = _of_lines(sim, invoice, params["lines"]) if params.get("lines") else _of_amount(sim, invoice, params)
+    credited = (
+        _of_lines(sim, invoice, params["lines"]) if params.get("lines") else _of_amount(sim, invoice, params)
+    )
     left = _creditable(sim, invoice)
     if not 0 < credited.total <= left:
         raise StripeProblem(
@@ -79,7 +82,8 @@ def _worked_out(sim: Simulator, invoice: Object, params: dict[str, Any]) -> tupl
 
 def _creditable(sim: Simulator, invoice: Object) -> int:
     notes = sim.state.where(KIND, invoice=invoice["id"], status="issued")
-    return int(invoice["total"]) - sum(one["total"] for one in notes)
+    left: int = invoice["total"] - sum(one["total"] for one in notes)
+    return left
 
 
 def _of_amount(sim: Simulator, invoice: Object, params: dict[str, Any]) -> Credited:
@@ -116,7 +120,9 @@ def _of_invoice_line(
         part = Decimal(entry["amount"]) / of["amount"] if of["amount"] else Decimal(0)
     else:
         part = Decimal(entry.get("quantity", of["quantity"] or 1)) / (of["quantity"] or 1)
-    line = _line(sim, description=of["description"], amount=to_minor(part * of["amount"]), quantity=entry.get("quantity"))
+    line = _line(
+        sim, description=of["description"], amount=to_minor(part * of["amount"]), quantity=entry.get("quantity")
+    )
     line.update(type="invoice_line_item", invoice_line_item=of["id"])
     for one in of["discount_amounts"]:
         share = to_minor(part * one["amount"])
@@ -124,9 +130,9 @@ def _of_invoice_line(
         line["discount_amount"] += share
         credited.discounts[one["discount"]] = credited.discounts.get(one["discount"], 0) + share
     for one in of["taxes"]:
-        share = {**one, "amount": to_minor(part * one["amount"]), "taxable_amount": to_minor(part * one["taxable_amount"])}
-        line["taxes"].append(share)
-        credited.taxes.append(share)
+        taxed = {name: to_minor(part * one[name]) for name in ("amount", "taxable_amount")}
+        line["taxes"].append({**one, **taxed})
+        credited.taxes.append({**one, **taxed})
     return line
 
 

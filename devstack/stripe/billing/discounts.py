@@ -49,7 +49,7 @@ def give(
     redeem: bool = True,
     **on: str,
 ) -> list[str]:
-    """Make the discounts that `check` allowed; `on` says what they are on (subscription=...). Returns their ids."""
+    """Make the discounts that `check` allowed, on a subscription=..., invoice=... and so on. Returns their ids."""
     made = []
     for entry in checked:
         if isinstance(entry, dict):
@@ -63,7 +63,9 @@ def give(
                 "checkout_session": None,
                 "customer": customer,
                 "customer_account": None,
-                "end": add_months(now, coupon["duration_in_months"]) if coupon["duration"] == "repeating" else None,
+                "end": add_months(now, coupon["duration_in_months"])
+                if coupon["duration"] == "repeating"
+                else None,
                 "invoice": None,
                 "invoice_item": None,
                 "promotion_code": promotion["id"] if promotion else None,

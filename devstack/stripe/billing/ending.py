@@ -22,7 +22,7 @@ def end_subscription(
     invoice_now: bool = False,
     prorate: bool = False,
 ) -> None:
-    """Cancel now. At a period's end the usage of that period is billed on a last draft; before, only on request."""
+    """Cancel now. At a period's end its usage is billed on a last draft; in the middle of one only on request."""
     now = sim.now(sub["customer"])
     if due := sub.pop("_due", None):
         due.cancel()

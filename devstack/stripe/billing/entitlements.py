@@ -35,7 +35,8 @@ def list_features(sim: Simulator, call: Call) -> Object:
     found = [
         one
         for one in sim.state.all(FEATURE)
-        if wanted.get("lookup_key") in (None, one["lookup_key"]) and wanted.get("archived") in (None, not one["active"])
+        if wanted.get("lookup_key") in (None, one["lookup_key"])
+        and wanted.get("archived") in (None, not one["active"])
     ]
     return page(call, found)
 

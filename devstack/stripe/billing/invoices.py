@@ -37,14 +37,20 @@ def create_invoice(sim: Simulator, call: Call) -> Object:
         raise StripeProblem("The simulator does not play revisions of invoices.", param="from_invoice")
     customer = sim.state.get("customer", params.get("customer", ""), param="customer")
     now = sim.now(customer["id"])
-    sub = sim.state.get("subscription", params["subscription"], param="subscription") if "subscription" in params else None
+    sub = (
+        sim.state.get("subscription", params["subscription"], param="subscription")
+        if "subscription" in params
+        else None
+    )
     currency = params.get("currency") or (sub and sub["currency"]) or customer.get("currency") or "usd"
     include = params.get("pending_invoice_items_behavior", "exclude") == "include" or sub is not None
     items = gather(sim, customer["id"], sub["id"] if sub else None, currency) if include else []
     given: dict[str, Any] = {"auto_advance": params.get("auto_advance", False)}
     if given["auto_advance"]:
         given["automatically_finalizes_at"] = params.get("automatically_finalizes_at", now + GRACE_OF_MANUAL)
-    checked = discounts.check(sim, params.get("discounts") or [], customer=customer["id"], currency=currency, param="discounts")
+    checked = discounts.check(
+        sim, params.get("discounts") or [], customer=customer["id"], currency=currency, param="discounts"
+    )
     invoice = make_draft(
         sim,
         customer=customer,
@@ -67,7 +73,9 @@ def _set(sim: Simulator, invoice: Object, params: dict[str, Any]) -> None:
     set_given(invoice, params, PLAIN)
     merge_metadata(invoice, params)
     if params.get("default_payment_method"):
-        method = own_method(sim, params["default_payment_method"], invoice["customer"], param="default_payment_method")
+        method = own_method(
+            sim, params["default_payment_method"], invoice["customer"], param="default_payment_method"
+        )
         invoice["default_payment_method"] = method["id"]
     if "default_tax_rates" in params:
         invoice["default_tax_rates"] = rates_of(sim, params["default_tax_rates"], "invoice")
@@ -129,7 +137,11 @@ def update_invoice(sim: Simulator, call: Call) -> Object:
     if params.get("auto_advance") and invoice["status"] in ("paid", "void", "uncollectible"):
         raise StripeProblem("The invoice is final.", code="invoice_not_editable", param="auto_advance")
     checked = discounts.check(
-        sim, params.get("discounts") or [], customer=invoice["customer"], currency=invoice["currency"], param="discounts"
+        sim,
+        params.get("discounts") or [],
+        customer=invoice["customer"],
+        currency=invoice["currency"],
+        param="discounts",
     )
     with sim.changing(invoice, "invoice.updated"):
         if "auto_advance" in params:
@@ -193,10 +205,8 @@ def finalize_invoice(sim: Simulator, call: Call) -> Object:
         raise StripeProblem(
             invoice["last_finalization_error"]["message"], code=invoice["last_finalization_error"]["code"]
         )
-    if invoice["status"] == "open" and invoice["auto_advance"] and invoice["collection_method"] == "charge_automatically":
-        invoice["_due"] = sim.at(
-            sim.now(invoice["customer"]), lambda: _collect_open(sim, invoice), customer=invoice["customer"]
-        )
+    if invoice["collection_method"] == "charge_automatically":
+        sim.after_answer(lambda: _collect_open(sim, invoice))
     return invoice
 
 
@@ -210,13 +220,15 @@ def pay_invoice(sim: Simulator, call: Call) -> Object:
     invoice, params = of_path(sim, call), call.params
     if invoice["status"] == "paid":
         raise StripeProblem("Invoice is already paid", code="invoice_already_paid")
-    if invoice["status"] in ("void",):
+    if invoice["status"] == "void":
         raise StripeProblem("This invoice is voided and cannot be paid.", code="invoice_not_editable")
     method = None
     if "payment_method" in params:
         method = sim.state.find("payment_method", params["payment_method"])
-        method = method if method and method["customer"] == invoice["customer"] else attach(
-            sim, params["payment_method"], invoice["customer"]
+        method = (
+            method
+            if method and method["customer"] == invoice["customer"]
+            else attach(sim, params["payment_method"], invoice["customer"])
         )
     if invoice["status"] == "draft" and not finalize(sim, invoice):
         raise StripeProblem(
@@ -228,7 +240,7 @@ def pay_invoice(sim: Simulator, call: Call) -> Object:
         invoice["amount_paid"] = invoice["amount_remaining"]
         settle_paid(sim, invoice)
         return invoice
-    outcome = collect(sim, invoice, method=method)
+    outcome = collect(sim, invoice, method=method, by_hand=True)
     if not outcome.paid:
         if outcome.code == "payment_method_missing":
             raise StripeProblem(
@@ -238,7 +250,8 @@ def pay_invoice(sim: Simulator, call: Call) -> Object:
             )
         if outcome.needs_action:
             raise StripeProblem(
-                "Payment for this invoice requires additional user action before it can be completed successfully.",
+                "Payment for this invoice requires additional user action before it can be completed "
+                "successfully.",
                 status=402,
                 kind="card_error",
                 code="invoice_payment_intent_requires_action",

@@ -18,8 +18,6 @@ LINES_SHOWN = 10
 field_holds("latest_invoice", "invoice")
 field_holds("default_payment_method", "payment_method")
 field_holds("schedule", "subscription_schedule")
-shown_when_expanded("invoice", "payments", lambda state, invoice: payments_of(state, invoice))
-shown_when_expanded("invoice", "confirmation_secret", lambda state, invoice: secret_of(state, invoice))
 
 
 def payments_of(state: State, invoice: Object) -> Object:
@@ -30,6 +28,10 @@ def payments_of(state: State, invoice: Object) -> Object:
 def secret_of(state: State, invoice: Object) -> Object | None:
     intent = state.find("payment_intent", invoice.get("_intent") or "")
     return None if intent is None else {"client_secret": intent["client_secret"], "type": "payment_intent"}
+
+
+shown_when_expanded("invoice", "payments", payments_of)
+shown_when_expanded("invoice", "confirmation_secret", secret_of)
 
 
 def make_draft(
@@ -94,7 +96,11 @@ def make_draft(
         "number": None,
         "on_behalf_of": None,
         "parent": _parent(sub),
-        "payment_settings": {"default_mandate": None, "payment_method_options": None, "payment_method_types": None},
+        "payment_settings": {
+            "default_mandate": None,
+            "payment_method_options": None,
+            "payment_method_types": None,
+        },
         "period_end": end,
         "period_start": start,
         "post_payment_credit_notes_amount": 0,
@@ -149,7 +155,9 @@ def _automatic_tax(sub: Object | None) -> Object:
 
 def _copied(sim: "Simulator", customer: Object) -> Object:
     """What an invoice takes over from the customer, until it is finalised."""
-    ids = [{"type": one["type"], "value": one["value"]} for one in sim.state.where("tax_id", customer=customer["id"])]
+    ids = [
+        {"type": one["type"], "value": one["value"]} for one in sim.state.where("tax_id", customer=customer["id"])
+    ]
     return {
         "customer_address": customer.get("address"),
         "customer_email": customer.get("email"),

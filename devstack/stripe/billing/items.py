@@ -35,7 +35,9 @@ class Wanted:
         """In what it costs."""
         if self.old is None or self.new is None:
             return True
-        return self.old["price"]["id"] != self.new["price"]["id"] or self.old.get("quantity") != self.new.get("quantity")
+        return self.old["price"]["id"] != self.new["price"]["id"] or self.old.get("quantity") != self.new.get(
+            "quantity"
+        )
 
 
 def recurring_price(sim: Simulator, entry: dict[str, Any], param: str) -> Object:
@@ -44,15 +46,20 @@ def recurring_price(sim: Simulator, entry: dict[str, Any], param: str) -> Object
         return price_of_data(sim, entry["price_data"])
     identifier = entry.get("price") or entry.get("plan")
     if identifier is None:
-        raise StripeProblem(f"Missing required param: {param}[price].", code="parameter_missing", param=f"{param}[price]")
+        raise StripeProblem(
+            f"Missing required param: {param}[price].", code="parameter_missing", param=f"{param}[price]"
+        )
     price = sim.state.find("price", identifier)
     if price is None:
         raise no_such("price", identifier, param=f"{param}[price]")
     if not price["active"]:
-        raise StripeProblem("The price specified is inactive. This field only accepts active prices.", param=f"{param}[price]")
+        raise StripeProblem(
+            "The price specified is inactive. This field only accepts active prices.", param=f"{param}[price]"
+        )
     if price["type"] != "recurring":
         raise StripeProblem(
-            "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
+            "The price specified is set to `type=one_time` but this field only accepts prices with "
+            "`type=recurring`.",
             param=f"{param}[price]",
         )
     return price
@@ -181,7 +188,12 @@ def wanted_items(
 
 def copied(item: Object) -> Object:
     """A copy whose own lists can be changed; prices stay the account's."""
-    return {**item, "metadata": dict(item["metadata"]), "discounts": list(item["discounts"]), "_debits": list(item["_debits"])}
+    return {
+        **item,
+        "metadata": dict(item["metadata"]),
+        "discounts": list(item["discounts"]),
+        "_debits": list(item["_debits"]),
+    }
 
 
 def _new_item(sim: Simulator, sub: Object, entry: dict[str, Any], where: str, *, now: int) -> Object:

@@ -108,7 +108,12 @@ def _take_balance(sim: Simulator, invoice: Object, customer: Object) -> None:
         from devstack.stripe.billing.balances import change_balance
 
         change_balance(
-            sim, customer, after - before, kind="applied_to_invoice", currency=invoice["currency"], invoice=invoice["id"]
+            sim,
+            customer,
+            after - before,
+            kind="applied_to_invoice",
+            currency=invoice["currency"],
+            invoice=invoice["id"],
         )
 
 
@@ -119,8 +124,8 @@ def _spend_discounts(sim: Simulator, invoice: Object) -> None:
             discounts.end(sim, one["discount"], emit=False)
 
 
-def collect(sim: Simulator, invoice: Object, *, method: Object | None = None) -> Charged:
-    """Try to be paid once, and say what came of it."""
+def collect(sim: Simulator, invoice: Object, *, method: Object | None = None, by_hand: bool = False) -> Charged:
+    """Try to be paid once, and say what came of it. A try `by_hand` leaves the schedule of retries as it is."""
     now = sim.now(invoice["customer"])
     sub = sim.state.find("subscription", subscription_of(invoice) or "")
     invoice["attempted"] = True
@@ -130,7 +135,8 @@ def collect(sim: Simulator, invoice: Object, *, method: Object | None = None) ->
         invoice["amount_paid"] = invoice["amount_remaining"]
         settle_paid(sim, invoice)
         return outcome
-    _plan_retry(sim, invoice, sub, now=now)
+    if not by_hand:
+        _plan_retry(sim, invoice, sub, now=now)
     if outcome.needs_action:
         sim.emit("invoice.payment_action_required", invoice)
     sim.emit("invoice.payment_failed", invoice)
@@ -145,12 +151,16 @@ def _plan_retry(sim: Simulator, invoice: Object, sub: Object | None, *, now: int
     if due := invoice.pop("_due", None):
         due.cancel()
     invoice["next_payment_attempt"] = None
-    if sub is None or sub["status"] in ("incomplete", "incomplete_expired", "canceled") or not invoice["auto_advance"]:
+    if (
+        sub is None
+        or sub["status"] in ("incomplete", "incomplete_expired", "canceled")
+        or not invoice["auto_advance"]
+    ):
         return
     if invoice.get("_waits_for_update"):
         return
     days = settings_of(sim).retry_days
-    tried = invoice["attempt_count"] - 1
+    tried = invoice["_tries"] = invoice.get("_tries", -1) + 1
     if tried >= len(days):
         invoice["_exhausted"] = True
         return
@@ -169,7 +179,9 @@ def settle_paid(sim: Simulator, invoice: Object) -> None:
     now = sim.now(invoice["customer"])
     if due := invoice.pop("_due", None):
         due.cancel()
-    invoice.update(status="paid", auto_advance=False, attempted=True, amount_remaining=0, next_payment_attempt=None)
+    invoice.update(
+        status="paid", auto_advance=False, attempted=True, amount_remaining=0, next_payment_attempt=None
+    )
     invoice["status_transitions"]["paid_at"] = now
     sim.emit("invoice.paid", invoice)
     sim.emit("invoice.payment_succeeded", invoice)
@@ -204,7 +216,12 @@ def _give_back_balance(sim: Simulator, invoice: Object) -> None:
     customer = sim.state.find("customer", invoice["customer"])
     if used and customer:
         change_balance(
-            sim, customer, -used, kind="unapplied_from_invoice", currency=invoice["currency"], invoice=invoice["id"]
+            sim,
+            customer,
+            -used,
+            kind="unapplied_from_invoice",
+            currency=invoice["currency"],
+            invoice=invoice["id"],
         )
 
 
@@ -224,7 +241,9 @@ def _leave(sim: Simulator, invoice: Object, status: str, moment: str) -> None:
 def _must_be(invoice: Object, statuses: tuple[str, ...], doing: str) -> None:
     if invoice["status"] not in statuses:
         raise StripeProblem(
-            f"This invoice cannot be {doing}: it is {invoice['status']}.", code="invoice_not_editable", param="invoice"
+            f"This invoice cannot be {doing}: it is {invoice['status']}.",
+            code="invoice_not_editable",
+            param="invoice",
         )
 
 

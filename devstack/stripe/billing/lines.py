@@ -16,7 +16,24 @@ if TYPE_CHECKING:
     from devstack.stripe.simulator import Simulator
 
 ZERO_DECIMAL = frozenset(
-    ("bif", "clp", "djf", "gnf", "jpy", "kmf", "krw", "mga", "pyg", "rwf", "ugx", "vnd", "vuv", "xaf", "xof", "xpf")
+    (
+        "bif",
+        "clp",
+        "djf",
+        "gnf",
+        "jpy",
+        "kmf",
+        "krw",
+        "mga",
+        "pyg",
+        "rwf",
+        "ugx",
+        "vnd",
+        "vuv",
+        "xaf",
+        "xof",
+        "xpf",
+    )
 )
 SIGNS = {"usd": "$", "eur": "€", "gbp": "£", "jpy": "¥"}
 

@@ -70,7 +70,11 @@ def _move_live(sim: Simulator, sub: Object, now: int) -> None:
     if pause and pause["resumes_at"] is not None and pause["resumes_at"] <= now:
         with sim.changing(sub, "customer.subscription.updated"):
             sub["pause_collection"] = None
-    if sub["status"] == "trialing" and not sub.get("_noticed") and sub["trial_end"] - NOTICE <= now < sub["trial_end"]:
+    if (
+        sub["status"] == "trialing"
+        and not sub.get("_noticed")
+        and sub["trial_end"] - NOTICE <= now < sub["trial_end"]
+    ):
         sub["_noticed"] = True
         sim.emit("customer.subscription.trial_will_end", sub)
     if sub["cancel_at"] is not None and sub["cancel_at"] <= now:

@@ -6,8 +6,8 @@ from devstack.stripe.billing.items import Wanted
 from devstack.stripe.billing.lifecycle import collect
 from devstack.stripe.billing.lines import is_metered
 from devstack.stripe.billing.pending import keep_pending
+from devstack.stripe.billing.planning import apply_plan, plan_update
 from devstack.stripe.billing.subscriptions import of_path
-from devstack.stripe.billing.updating import apply_plan, plan_update
 from devstack.stripe.problems import StripeProblem
 from devstack.stripe.routes import Call, route
 from devstack.stripe.simulator import Simulator

@@ -177,14 +177,13 @@ def _subscription_of(invoice: Object) -> str | None:
     return subscription_of(invoice)
 
 
-def _amount(
-    sim: Simulator, params: dict[str, Any]
-) -> tuple[int, str | None, Object | None, int, Decimal | None]:
-    """Amount, currency, price, quantity, unit amount: from `amount`, or a unit amount or a price times a quantity."""
+def _amount(sim: Simulator, params: dict[str, Any]) -> tuple[int, str | None, Object | None, int, Decimal | None]:
+    """Amount, currency, price, quantity, unit amount: of an amount, or of a quantity of a price."""
     ways = [name for name in ("amount", "pricing", "price_data", "unit_amount_decimal") if name in params]
     if len(ways) != 1:
         raise StripeProblem(
-            "Give one of amount, pricing[price], price_data and unit_amount_decimal.", param=ways[1] if ways else "amount"
+            "Give one of amount, pricing[price], price_data and unit_amount_decimal.",
+            param=ways[1] if ways else "amount",
         )
     quantity = int(params.get("quantity", 1))
     if ways == ["amount"]:

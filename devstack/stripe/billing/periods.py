@@ -1,7 +1,7 @@
 """Billing periods: steps of a calendar from an anchor, to the second, in UTC.
 
-A step keeps the anchor's day of the month where the month has it and takes the last day where not: an anchor on the
-31st gives 28 February, then 31 March again.
+A step keeps the anchor's day of the month where the month has it and takes the last day where not: an anchor on
+the 31st gives 28 February, then 31 March again.
 """
 
 import calendar
@@ -47,12 +47,14 @@ def next_anchor(now: int, config: dict[str, int | None]) -> int:
     A day the month lacks is its last one; time of day that is not given is that of `now`.
     """
     start = datetime.fromtimestamp(now, UTC)
-    clock = {name: getattr(start, name) if config.get(name) is None else config[name] for name in TIME_OF_DAY}
+    clock = {
+        name: int(getattr(start, name) if (given := config.get(name)) is None else given) for name in TIME_OF_DAY
+    }
     month = start.replace(day=1)
     while True:
         wanted = config.get("month")
         day = min(int(config["day_of_month"] or 1), calendar.monthrange(month.year, month.month)[1])
-        found = month.replace(day=day, **{name: int(value or 0) for name, value in clock.items()})
+        found = month.replace(day=day, hour=clock["hour"], minute=clock["minute"], second=clock["second"])
         if found >= start and (wanted is None or wanted == month.month):
             return int(found.timestamp())
         month = (month + timedelta(days=32)).replace(day=1)

@@ -40,7 +40,7 @@ def begin_periods(
         item["current_period_start"], item["current_period_end"] = start, end
         item["_usage_from"] = at
         if not is_metered(item["price"]):
-            begin_period(sim, sub, item, start, end, turn.advance)
+            begin_period(sim, sub, item, (start, end), turn.advance)
 
 
 def upcoming(sim: Simulator, sub: Object, items: Sequence[Object]) -> tuple[Turn, int]:

@@ -78,9 +78,7 @@ def features(sim: Simulator, given: dict[str, Any]) -> Object:
 def _update_feature(sim: Simulator, given: dict[str, Any]) -> Object:
     products = given.get("products") or []
     if len(products) > MOST_PRODUCTS:
-        raise StripeProblem(
-            f"At most {MOST_PRODUCTS} products.", param="features[subscription_update][products]"
-        )
+        raise StripeProblem(f"At most {MOST_PRODUCTS} products.", param="features[subscription_update][products]")
     for one in products:
         sim.state.get("product", one["product"], param="features[subscription_update][products]")
     conditions = (given.get("schedule_at_period_end") or {}).get("conditions") or []
@@ -171,8 +169,8 @@ def _chosen(sim: Simulator, params: dict[str, Any]) -> Object:
     for one in sim.state.where(CONFIGURATION, is_default=True):
         return one
     raise StripeProblem(
-        "You can't create a portal session in test mode until you save your customer portal settings in test mode at "
-        "https://dashboard.stripe.com/test/settings/billing/portal."
+        "You can't create a portal session in test mode until you save your customer portal settings in test mode "
+        "at https://dashboard.stripe.com/test/settings/billing/portal."
     )
 
 

@@ -2,6 +2,7 @@
 
 import html
 from datetime import UTC, datetime
+from typing import Annotated
 
 from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -32,7 +33,11 @@ def portal_pages(sim: Simulator) -> APIRouter:
 
     @router.post("/portal/{secret}", response_model=None)
     async def act(
-        secret: str, card: str = Form(""), cancel: str = Form(""), keep: str = Form(""), pay: str = Form("")
+        secret: str,
+        card: Annotated[str, Form()] = "",
+        cancel: Annotated[str, Form()] = "",
+        keep: Annotated[str, Form()] = "",
+        pay: Annotated[str, Form()] = "",
     ) -> Response:
         session = _session(sim, secret)
         if session is None:
@@ -48,7 +53,7 @@ def portal_pages(sim: Simulator) -> APIRouter:
         return _invoice_page(sim, identifier)
 
     @router.post("/_pages/invoices/{identifier}", response_model=None)
-    async def pay_hosted(identifier: str, card: str = Form("pm_card_visa")) -> Response:
+    async def pay_hosted(identifier: str, card: Annotated[str, Form()] = "pm_card_visa") -> Response:
         invoice = sim.state.find("invoice", identifier)
         if invoice is None:
             return _gone()
@@ -89,7 +94,7 @@ def _do(sim: Simulator, session: Object, *, card: str, cancel: str, keep: str, p
 def _pay(sim: Simulator, invoice: Object) -> None:
     if invoice["status"] not in ("open", "uncollectible"):
         return
-    outcome = collect(sim, invoice)
+    outcome = collect(sim, invoice, by_hand=True)
     if not outcome.paid:
         raise declined(outcome.code or "generic_decline")
 
@@ -101,10 +106,11 @@ def _day(moment: int) -> str:
 def _page(sim: Simulator, session: Object, problem: str = "") -> HTMLResponse:
     features = sim.state.get(CONFIGURATION, session["configuration"])["features"]
     action = f"/portal/{session['_secret']}"
-    parts = []
-    for sub in sim.state.where("subscription", customer=session["customer"]):
-        if sub["status"] not in OVER:
-            parts.append(_subscription(sub, action, may_cancel=features["subscription_cancel"]["enabled"]))
+    parts = [
+        _subscription(sub, action, may_cancel=features["subscription_cancel"]["enabled"])
+        for sub in sim.state.where("subscription", customer=session["customer"])
+        if sub["status"] not in OVER
+    ]
     if features["payment_method_update"]["enabled"]:
         buttons = (
             button("card", "pm_card_visa", "Use a good card"),
@@ -151,4 +157,6 @@ def _invoice_page(sim: Simulator, identifier: str, problem: str = "") -> HTMLRes
     pay = ""
     if invoice["status"] in ("open", "uncollectible"):
         pay = form(f"/_pages/invoices/{identifier}", [button("card", "pm_card_visa", f"Pay {total}")])
-    return show(f"Invoice {invoice['number']}", f"<ul>{rows}</ul><p>{total}, {invoice['status']}</p>{pay}", problem=problem)
+    return show(
+        f"Invoice {invoice['number']}", f"<ul>{rows}</ul><p>{total}, {invoice['status']}</p>{pay}", problem=problem
+    )

@@ -10,8 +10,8 @@ from devstack.stripe.billing.items import Wanted, shallow
 from devstack.stripe.billing.lines import is_metered
 from devstack.stripe.billing.pending import gather, line_of_item_params
 from devstack.stripe.billing.periods_ahead import Turn, upcoming
+from devstack.stripe.billing.planning import Plan, plan_update, whole_period
 from devstack.stripe.billing.starting import assemble, discounted, first_lines
-from devstack.stripe.billing.updating import Plan, plan_update
 from devstack.stripe.problems import StripeProblem
 from devstack.stripe.routes import Call, route
 from devstack.stripe.simulator import Simulator
@@ -65,16 +65,11 @@ def _of_subscription(sim: Simulator, sub: Object, params: dict[str, Any], detail
             lines = [*plan.changes, *plan.change.advance, *_items_of(sim, sub, params)]
             return _shown(
                 preview_invoice(
-                    sim, tried, lines, reason="subscription_update", now=now, period=_period(tried)
+                    sim, tried, lines, reason="subscription_update", now=now, period=whole_period(tried)
                 ),
                 plan,
             )
         return _next(sim, tried, plan, params)
-
-
-def _period(sub: Object) -> tuple[int, int]:
-    items = sub["items"]["data"]
-    return min(one["current_period_start"] for one in items), max(one["current_period_end"] for one in items)
 
 
 def _shown(invoice: Object, plan: Plan | None) -> Object:
@@ -105,8 +100,8 @@ def _swap_for_schedule(sim: Simulator, sub: Object, turn: Turn, at: int) -> None
     schedule = sim.state.find("subscription_schedule", sub["schedule"] or "")
     if schedule is None or schedule["_next"] is None or schedule["_next"] > at:
         return
-    from devstack.stripe.billing.phases import items_of_next_phase
     from devstack.stripe.billing.periods_ahead import begin_periods
+    from devstack.stripe.billing.phases import items_of_next_phase
 
     items = items_of_next_phase(sim, schedule, sub, now=at)
     if items is not None:
@@ -129,12 +124,16 @@ def _of_cancelling(sim: Simulator, sub: Object, details: dict[str, Any], *, now:
     prorate = details.get("proration_behavior", "create_prorations") != "none"
     wanted = [Wanted(item, None) for item in sub["items"]["data"] if prorate or is_metered(item["price"])]
     change = work_out(sim, sub, wanted, at=details.get("proration_date", now), prorate=prorate)
-    return preview_invoice(sim, sub, change.lines, reason="subscription_update", now=now, period=_period(sub))
+    return preview_invoice(sim, sub, change.lines, reason="subscription_update", now=now, period=whole_period(sub))
 
 
 def _of_new(sim: Simulator, customer: Object, params: dict[str, Any], details: dict[str, Any]) -> Object:
     now = sim.now(customer["id"])
-    asked = {name: value for name, value in details.items() if name in ("items", "trial_end", "billing_mode", "metadata")}
+    asked = {
+        name: value
+        for name, value in details.items()
+        if name in ("items", "trial_end", "billing_mode", "metadata")
+    }
     if (anchor := details.get("billing_cycle_anchor", {})).get("type") == "timestamp":
         asked["billing_cycle_anchor"] = anchor["timestamp"]
     if "automatic_tax" in params:

@@ -20,7 +20,9 @@ def charge_named(sim: Simulator, params: dict[str, Any]) -> Object:
     if "payment_intent" in params:
         intent = sim.state.get("payment_intent", params["payment_intent"], param="payment_intent")
         if intent["latest_charge"] is None or intent["status"] != "succeeded":
-            raise StripeProblem("This PaymentIntent does not have a successful charge to refund.", param="payment_intent")
+            raise StripeProblem(
+                "This PaymentIntent does not have a successful charge to refund.", param="payment_intent"
+            )
         return sim.state.get("charge", intent["latest_charge"])
     raise StripeProblem("Give charge or payment_intent.", code="parameter_missing", param="charge")
 
@@ -37,7 +39,9 @@ def refund(
     """Give back `amount` of a charge (None: all that is left)."""
     left = charge["amount_captured"] - charge["amount_refunded"]
     if charge["disputed"]:
-        raise StripeProblem("This charge is disputed and cannot be refunded.", code="charge_disputed", param="charge")
+        raise StripeProblem(
+            "This charge is disputed and cannot be refunded.", code="charge_disputed", param="charge"
+        )
     if left <= 0:
         raise StripeProblem(
             f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded", param="charge"
@@ -103,7 +107,9 @@ def list_refunds(sim: Simulator, call: Call) -> Object:
     return page(call, found)
 
 
-def open_dispute(sim: Simulator, charge: Object, *, reason: str = "fraudulent", amount: int | None = None) -> Object:
+def open_dispute(
+    sim: Simulator, charge: Object, *, reason: str = "fraudulent", amount: int | None = None
+) -> Object:
     """The customer's bank takes the money back until the dispute is closed."""
     now = sim.now(charge["customer"])
     dispute = sim.state.add(

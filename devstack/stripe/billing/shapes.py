@@ -93,11 +93,15 @@ def apply_settings(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
     method = params.get("default_payment_method")
     if method:
         method = own_method(sim, method, sub["customer"], param="default_payment_method")["id"]
-    rates = rates_of(sim, params["default_tax_rates"], "default_tax_rates") if "default_tax_rates" in params else None
+    rates = (
+        rates_of(sim, params["default_tax_rates"], "default_tax_rates") if "default_tax_rates" in params else None
+    )
     collection = params.get("collection_method", sub["collection_method"])
     days = params.get("days_until_due", sub["days_until_due"])
     if collection == "send_invoice" and days is None:
-        raise StripeProblem("days_until_due is needed with collection_method=send_invoice.", param="days_until_due")
+        raise StripeProblem(
+            "days_until_due is needed with collection_method=send_invoice.", param="days_until_due"
+        )
     if collection == "charge_automatically" and "days_until_due" in params:
         raise StripeProblem(
             "days_until_due can only be given with collection_method=send_invoice.", param="days_until_due"
@@ -110,6 +114,10 @@ def apply_settings(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
         sub["default_tax_rates"] = rates
     set_given(sub, params, ("description",))
     merge_metadata(sub, params)
+    _set_parts(sub, params)
+
+
+def _set_parts(sub: Object, params: dict[str, Any]) -> None:
     if "automatic_tax" in params:
         enabled = params["automatic_tax"]["enabled"]
         sub["automatic_tax"] = {

@@ -61,6 +61,9 @@ def _voided(sim: Simulator, invoice: Object) -> None:
     sub = _owner(sim, invoice)
     if sub is None:
         return
+    if invoice.get("_waits_for_update"):
+        sim.tell("pending_update.given_up", sub)
+        return
     if sub["status"] == "incomplete" and sub["latest_invoice"] == invoice["id"]:
         with sim.changing(sub, "customer.subscription.updated"):
             sub["status"] = "incomplete_expired"

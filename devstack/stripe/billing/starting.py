@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from devstack.stripe.billing import discounts
-from devstack.stripe.billing.amounts import to_minor
+from devstack.stripe.billing.amounts import charges, to_minor, unit_amount_of
 from devstack.stripe.billing.billing_run import bill, preview_invoice
 from devstack.stripe.billing.cards import declined
 from devstack.stripe.billing.changes import begin_period
@@ -126,11 +126,9 @@ def first_lines(sim: Simulator, sub: Object, params: dict[str, Any], *, now: int
                 lines += priced_lines(sim, price, 0, period=(start, end), subscription=sub["id"], item=item["id"])
         else:
             recurring = price["recurring"]
-            full = period_of(
-                sub["billing_cycle_anchor"], recurring["interval"], recurring["interval_count"], now
-            )
+            full = period_of(sub["billing_cycle_anchor"], recurring["interval"], recurring["interval_count"], now)
             if full == (start, end):
-                begin_period(sim, sub, item, start, end, lines)
+                begin_period(sim, sub, item, (start, end), lines)
             elif prorate:
                 _begin_part(sim, sub, item, full, lines)
     lines += _extra_lines(sim, sub, params, now=now)
@@ -141,8 +139,6 @@ def _begin_part(sim: Simulator, sub: Object, item: Object, full: tuple[int, int]
     start, end = item["current_period_start"], item["current_period_end"]
     made = advance_lines(sim, sub, item, start=start, end=end, share=(end - start, full[1] - full[0]))
     into += made
-    from devstack.stripe.billing.amounts import charges
-
     whole = [one.exact for one in charges(item["price"], item["quantity"])]
     item["_debits"] = [
         {"exact": exact, "start": full[0], "end": full[1], "until": end, "discounts": (), "line": line}
@@ -184,7 +180,7 @@ def extra_line(sim: Simulator, sub: Object, entry: dict[str, Any], where: str, *
         else one_time_price(sim, entry["price"], f"{where}[price]")
     )
     quantity = entry.get("quantity", 1)
-    unit = price["unit_amount_decimal"] or 0
+    unit = unit_amount_of(price)
     line = make_line(
         sim,
         amount=to_minor(unit * quantity),

@@ -6,13 +6,12 @@ from devstack.stripe.billing import discounts, moving, standing  # noqa: F401 - 
 from devstack.stripe.billing.ending import end_subscription
 from devstack.stripe.billing.starting import start
 from devstack.stripe.billing.updating import update
-from devstack.stripe.paging import page
+from devstack.stripe.paging import in_range, page
 from devstack.stripe.problems import StripeProblem, no_such
 from devstack.stripe.routes import Call, route
 from devstack.stripe.search import search
 from devstack.stripe.simulator import Simulator
 from devstack.stripe.state import Object
-
 
 
 @route("POST", "/v1/subscriptions")
@@ -61,10 +60,10 @@ def cancel_subscription(sim: Simulator, call: Call) -> Object:
 
 @route("GET", "/v1/subscriptions")
 def list_subscriptions(sim: Simulator, call: Call) -> Object:
-    return page(call, [one for one in sim.state.all("subscription") if _listed(sim, one, call.params)])
+    return page(call, [one for one in sim.state.all("subscription") if _listed(one, call.params)])
 
 
-def _listed(sim: Simulator, sub: Object, wanted: dict[str, Any]) -> bool:
+def _listed(sub: Object, wanted: dict[str, Any]) -> bool:
     status = wanted.get("status")
     if status is None:
         fits = sub["status"] != "canceled"
@@ -91,8 +90,6 @@ def _listed(sim: Simulator, sub: Object, wanted: dict[str, Any]) -> bool:
 
 
 def _in(bounds: Any, moment: int) -> bool:
-    from devstack.stripe.paging import in_range
-
     return in_range(moment, bounds)
 
 

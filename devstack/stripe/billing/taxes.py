@@ -33,6 +33,9 @@ STATE_RATES = {"CA": "8.625", "NY": "8.875", "TX": "8.25", "WA": "10.35"}
 TAX_NAMES = {"US": ("Sales Tax", "sales_tax"), "JP": ("JCT", "jct"), "AU": ("GST", "gst"), "CA": ("GST", "gst")}
 
 
+ZIP_DIGITS = 5
+
+
 @dataclass(frozen=True)
 class Located:
     """Where a customer is for tax; `known` False: no address that taxes can be worked out from."""
@@ -49,7 +52,11 @@ def located(customer: Object) -> Located:
         return Located(known=False)
     if country == "US":
         code = address.get("postal_code") or ""
-        return Located(known=bool(address.get("state") and len(code) >= 5), country="US", state=address.get("state") or "")  # noqa: PLR2004, E501 - digits of a ZIP code
+        return Located(
+            known=bool(address.get("state") and len(code) >= ZIP_DIGITS),
+            country="US",
+            state=address.get("state") or "",
+        )
     return Located(known=True, country=country)
 
 
@@ -58,10 +65,12 @@ def automatic(sim: Simulator, customer: Object, price: Object | None) -> Taxing 
     where = located(customer)
     if not where.known or customer.get("tax_exempt") == "exempt" or not _registered(sim, where):
         return None
-    percent = STATE_RATES.get(where.state, "0") if where.country == "US" else STANDARD_RATES.get(where.country, "0")
+    percent = (
+        STATE_RATES.get(where.state, "0") if where.country == "US" else STANDARD_RATES.get(where.country, "0")
+    )
     if customer.get("tax_exempt") == "reverse" and where.country != "US":
         return None
-    inclusive = bool(price) and price.get("tax_behavior") == "inclusive" if price else False
+    inclusive = price is not None and price.get("tax_behavior") == "inclusive"
     rate = _rate_of(sim, where, percent, inclusive=inclusive)
     return Taxing(rate["id"], Decimal(percent), inclusive)
 
@@ -162,7 +171,8 @@ def create_registration(sim: Simulator, call: Call) -> Object:
     if country == "US" and "state" not in params["country_options"].get("us", {}):
         raise StripeProblem("A registration in the US needs a state.", param="country_options[us][state]")
     options = {
-        name: {"type": "standard", **one} if name != "us" else one for name, one in params["country_options"].items()
+        name: {"type": "standard", **one} if name != "us" else one
+        for name, one in params["country_options"].items()
     }
     return sim.state.add(
         {

@@ -88,14 +88,9 @@ def total_up(lines: Sequence[Counted], discounts: Sequence[Discounting]) -> Tota
 
 def _discount(lines: Sequence[Counted], one: Discounting) -> None:
     """Taken once of what the lines it covers have left, then split over them."""
-    covered = [
-        line for line in lines if line.left > 0 and (one.products is None or line.product in one.products)
-    ]
+    covered = [line for line in lines if line.left > 0 and (one.products is None or line.product in one.products)]
     base = sum(line.left for line in covered)
-    if one.percent is None:
-        whole = min(one.amount, base)
-    else:
-        whole = to_minor(base * one.percent / HUNDRED)
+    whole = min(one.amount, base) if one.percent is None else to_minor(base * one.percent / HUNDRED)
     for line, share in zip(covered, spread(whole, [line.left for line in covered]), strict=True):
         line.discounts[one.id] = line.discounts.get(one.id, 0) + share
 

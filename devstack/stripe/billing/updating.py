@@ -1,21 +1,16 @@
-"""Changing a live subscription: items, trial, anchor, with proration and payment behaviour."""
+"""Changing a live subscription, with its payment behaviour."""
 
-from dataclasses import dataclass
 from typing import Any
 
-from devstack.stripe.billing import discounts
-from devstack.stripe.billing.billing_run import bill, preview_invoice
+from devstack.stripe.billing.billing_run import preview_invoice
 from devstack.stripe.billing.cards import declined
-from devstack.stripe.billing.changes import Change, work_out
 from devstack.stripe.billing.charging import method_for, will_pay
-from devstack.stripe.billing.items import Wanted, wanted_items
-from devstack.stripe.billing.lifecycle import collect, void
 from devstack.stripe.billing.pending import keep_pending
-from devstack.stripe.billing.settings import settings_of
-from devstack.stripe.billing.shapes import apply_settings, refuse_not_simulated
-from devstack.stripe.billing.starting import extra_line
+from devstack.stripe.billing.pending_updates import try_then_apply
+from devstack.stripe.billing.planning import Plan, apply_plan, bill_plan, collect_of, plan_update, whole_period
+from devstack.stripe.billing.shapes import refuse_not_simulated
 from devstack.stripe.problems import StripeProblem
-from devstack.stripe.simulator import Simulator, listen
+from devstack.stripe.simulator import Simulator
 from devstack.stripe.state import Object
 
 WITH_PENDING_UPDATE = frozenset(
@@ -34,90 +29,42 @@ WITH_PENDING_UPDATE = frozenset(
         "metadata",
     )
 )
-NOT_UNDER_A_SCHEDULE = ("items", "trial_end", "cancel_at_period_end", "cancel_at", "billing_cycle_anchor", "discounts")
-
-
-@dataclass
-class Plan:
-    """An update worked out; nothing of it has happened."""
-
-    change: Change
-    trial_end: int | None
-    """When the trial ends after the update; None: no trial."""
-    ends_trial: bool
-    at_once: bool
-    """Whether it makes an invoice now."""
-    extra: list[Object]
-
-    @property
-    def changes(self) -> list[Object]:
-        return [*self.change.lines, *self.extra]
-
-
-def plan_update(sim: Simulator, sub: Object, params: dict[str, Any], *, now: int) -> Plan:
-    """What `params` (of an update or of a preview) come to. Refuses what Stripe refuses."""
-    wanted = wanted_items(sim, sub, params.get("items") or [], now=now)
-    behavior = params.get("proration_behavior", "create_prorations")
-    at = _moment(sub, params, now)
-    new_trial = params.get("trial_end")
-    ends_trial = new_trial == "now" and sub["status"] == "trialing"
-    starts_trial = isinstance(new_trial, int) and not isinstance(new_trial, bool)
-    if starts_trial and new_trial <= now:
-        raise StripeProblem("trial_end must be in the future, or `now`.", param="trial_end")
-    resets = params.get("billing_cycle_anchor", {}).get("type") == "now" or _interval_changes(wanted) or ends_trial
-    if resets or starts_trial:
-        at = now
-    change = work_out(
-        sim,
-        sub,
-        wanted,
-        at=at,
-        prorate=behavior != "none",
-        new_anchor=new_trial if starts_trial else (now if resets else None),
-        until=new_trial if starts_trial else None,
-        free=starts_trial or (sub["status"] == "trialing" and not ends_trial),
-    )
-    extra = [
-        extra_line(sim, sub, entry, f"add_invoice_items[{number}]", now=now)
-        for number, entry in enumerate(params.get("add_invoice_items") or [])
-    ]
-    costs = bool(change.costs or extra)
-    at_once = costs and (behavior == "always_invoice" or bool(change.advance))
-    trial_end = new_trial if starts_trial else (None if ends_trial else sub["trial_end"])
-    return Plan(change, trial_end, ends_trial, at_once, extra)
-
-
-def _moment(sub: Object, params: dict[str, Any], now: int) -> int:
-    at = params.get("proration_date")
-    if at is None:
-        return now
-    start = min(item["current_period_start"] for item in sub["items"]["data"])
-    end = max(item["current_period_end"] for item in sub["items"]["data"])
-    if not start <= at <= end:
-        raise StripeProblem(
-            "Invalid `proration_date`: it must be within the current billing period.", param="proration_date"
-        )
-    return int(at)
-
-
-def _interval_changes(wanted: list[Wanted]) -> bool:
-    def intervals(items: list[Object]) -> set[tuple[str, int]]:
-        return {(one["price"]["recurring"]["interval"], one["price"]["recurring"]["interval_count"]) for one in items}
-
-    before = intervals([one.old for one in wanted if one.old is not None])
-    after = intervals([one.new for one in wanted if one.new is not None])
-    return not before & after
+NOT_UNDER_A_SCHEDULE = (
+    "items",
+    "trial_end",
+    "cancel_at_period_end",
+    "cancel_at",
+    "billing_cycle_anchor",
+    "discounts",
+)
 
 
 def check_update(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
     """The rules of an update that need no arithmetic."""
     refuse_not_simulated(params)
+    _check_schedule(sim, sub, params)
     if sub["status"] in ("canceled", "incomplete_expired"):
         allowed = {"metadata", "cancellation_details"}
         if params.keys() - allowed:
             raise StripeProblem(
-                "A canceled subscription can only update its cancellation_details and metadata.", param="subscription"
+                "A canceled subscription can only update its cancellation_details and metadata.",
+                param="subscription",
             )
+    if params.get("payment_behavior") == "pending_if_incomplete":
+        for name in sorted(params.keys() - WITH_PENDING_UPDATE):
+            raise StripeProblem(
+                f"{name} cannot be updated with payment_behavior=pending_if_incomplete.", param=name
+            )
+    if sub["status"] == "incomplete" and {"items", "trial_end", "billing_cycle_anchor"} & params.keys():
+        raise StripeProblem("The first invoice of the subscription is not paid yet.", param="subscription")
+    cancel_at = params.get("cancel_at")
+    if isinstance(cancel_at, int) and cancel_at <= sim.now(sub["customer"]):
+        raise StripeProblem("cancel_at must be in the future.", param="cancel_at")
+    if "cancel_at_period_end" in params and cancel_at not in (None, ""):
+        raise StripeProblem("Give cancel_at or cancel_at_period_end, not both.", param="cancel_at")
+
+
+def _check_schedule(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
     schedule = sim.state.find("subscription_schedule", sub["schedule"] or "")
     if schedule:
         for name in NOT_UNDER_A_SCHEDULE:
@@ -127,15 +74,6 @@ def check_update(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
                     f"{name} directly is not allowed. Please update the schedule instead, or release it.",
                     param=name,
                 )
-    if params.get("payment_behavior") == "pending_if_incomplete":
-        for name in sorted(params.keys() - WITH_PENDING_UPDATE):
-            raise StripeProblem(
-                f"{name} cannot be updated with payment_behavior=pending_if_incomplete.", param=name
-            )
-    if sub["status"] == "incomplete" and {"items", "trial_end", "billing_cycle_anchor"} & params.keys():
-        raise StripeProblem("The first invoice of the subscription is not paid yet.", param="subscription")
-    if "cancel_at_period_end" in params and params.get("cancel_at") not in (None, ""):
-        raise StripeProblem("Give cancel_at or cancel_at_period_end, not both.", param="cancel_at")
 
 
 def update(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
@@ -143,205 +81,33 @@ def update(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
     check_update(sim, sub, params)
     now = sim.now(sub["customer"])
     plan = plan_update(sim, sub, params, now=now)
-    checked = discounts.check(
-        sim, params.get("discounts") or [], customer=sub["customer"], currency=sub["currency"], param="discounts"
-    )
     behavior = params.get("payment_behavior", "allow_incomplete")
     if plan.at_once and behavior == "error_if_incomplete":
         _refuse_if_unpaid(sim, sub, plan, now=now)
     with sim.changing(sub, "customer.subscription.updated"):
-        apply_settings(sim, sub, params)
-        _set_pause(sub, params)
-        _set_cancellation(sub, params, now=now)
-        if "discounts" in params:
-            _set_discounts(sim, sub, checked, now=now)
         if plan.at_once and behavior == "pending_if_incomplete":
-            _try_then_apply(sim, sub, plan, now=now)
+            try_then_apply(sim, sub, plan, now=now)
         else:
-            _apply_then_bill(sim, sub, plan, now=now, behavior=behavior)
+            _apply_thenbill_plan(sim, sub, plan, now=now, behavior=behavior)
     sim.tell("subscription.moved", sub)
 
 
-def _apply_then_bill(sim: Simulator, sub: Object, plan: Plan, *, now: int, behavior: str) -> None:
-    before = _period(sub)
+def _apply_thenbill_plan(sim: Simulator, sub: Object, plan: Plan, *, now: int, behavior: str) -> None:
+    before = whole_period(sub)
     apply_plan(sim, sub, plan, now=now)
     if not plan.at_once:
         customer = sim.state.get("customer", sub["customer"])
         for line in plan.changes:
             keep_pending(sim, customer, line, now=now)
         return
-    invoice = _bill(sim, sub, plan, now=now, period=before)
+    invoice = bill_plan(sim, sub, plan, now=now, period=before)
     if invoice and invoice["status"] == "open" and behavior != "default_incomplete":
-        _collect(sim, sub, invoice)
-
-
-def _collect(sim: Simulator, sub: Object, invoice: Object) -> None:
-    if sub["collection_method"] == "charge_automatically":
-        collect(sim, invoice)
-
-
-def _bill(sim: Simulator, sub: Object, plan: Plan, *, now: int, period: tuple[int, int]) -> Object | None:
-    invoice = bill(
-        sim,
-        sub,
-        plan.change.advance,
-        changes=plan.changes,
-        reason="subscription_update",
-        now=now,
-        period=period,
-        at_once=True,
-    )
-    if invoice is not None and invoice["parent"]:
-        invoice["parent"]["subscription_details"]["subscription_proration_date"] = plan.change.at
-    return invoice
-
-
-def _period(sub: Object) -> tuple[int, int]:
-    items = sub["items"]["data"]
-    return min(one["current_period_start"] for one in items), max(one["current_period_end"] for one in items)
+        collect_of(sim, sub, invoice)
 
 
 def _refuse_if_unpaid(sim: Simulator, sub: Object, plan: Plan, *, now: int) -> None:
     lines = [*plan.changes, *plan.change.advance]
-    expected = preview_invoice(sim, sub, lines, reason="subscription_update", now=now, period=_period(sub))
+    expected = preview_invoice(sim, sub, lines, reason="subscription_update", now=now, period=whole_period(sub))
     outcome = will_pay(method_for(sim, expected, sub))
     if expected["amount_due"] > 0 and not outcome.paid:
         raise declined(outcome.code or "generic_decline")
-
-
-def _try_then_apply(sim: Simulator, sub: Object, plan: Plan, *, now: int) -> None:
-    """The change happens when its invoice is paid; until then it is the subscription's `pending_update`."""
-    drop_pending(sim, sub)
-    sub["_plan"] = plan
-    invoice = _bill(sim, sub, plan, now=now, period=_period(sub))
-    if invoice is None or invoice["status"] == "paid":
-        sub.pop("_plan", None)
-        apply_plan(sim, sub, plan, now=now)
-        return
-    invoice["_waits_for_update"] = True
-    sub["_waiting_invoice"] = invoice["id"]
-    sub["pending_update"] = {
-        "billing_cycle_anchor": plan.change.new_anchor,
-        "expires_at": now + settings_of(sim).incomplete_seconds,
-        "subscription_items": [_shown(one) for one in plan.change.items],
-        "trial_end": plan.trial_end,
-        "trial_from_plan": None,
-    }
-    _collect(sim, sub, invoice)
-
-
-def _shown(item: Object) -> Object:
-    return {name: value for name, value in item.items() if not name.startswith("_")}
-
-
-def _pending_paid(sim: Simulator, sub: Object) -> None:
-    plan = sub.pop("_plan", None)
-    if plan is None:
-        return
-    sub.pop("_waiting_invoice", None)
-    was_shown = sub["pending_update"] is not None
-    sub["pending_update"] = None
-    with sim.changing(sub, "customer.subscription.updated"):
-        apply_plan(sim, sub, plan, now=sim.now(sub["customer"]))
-    if was_shown:
-        sim.emit("customer.subscription.pending_update_applied", sub)
-    sim.tell("subscription.moved", sub)
-
-
-def drop_pending(sim: Simulator, sub: Object) -> None:
-    """A change that waited is given up; its invoice is voided."""
-    if sub.pop("_plan", None) is None:
-        return
-    sub["pending_update"] = None
-    invoice = sim.state.find("invoice", sub.pop("_waiting_invoice", None) or "")
-    if invoice and invoice["status"] == "open":
-        void(sim, invoice)
-
-
-def _pending_expired(sim: Simulator, sub: Object) -> None:
-    with sim.changing(sub, "customer.subscription.updated"):
-        drop_pending(sim, sub)
-    sim.emit("customer.subscription.pending_update_expired", sub)
-
-
-def apply_plan(sim: Simulator, sub: Object, plan: Plan, *, now: int) -> None:
-    """The items, periods and trial after the update."""
-    items: list[Object] = []
-    for one in plan.change.wanted:
-        items += [item] if (item := _applied(sim, sub, one, now)) is not None else []
-    sub["items"]["data"] = items
-    if plan.change.new_anchor is not None:
-        sub["billing_cycle_anchor"] = plan.change.new_anchor
-    if plan.ends_trial:
-        sub["status"], sub["trial_end"] = "active", now
-    elif plan.trial_end is not None and plan.trial_end != sub["trial_end"]:
-        sub.update(status="trialing", trial_end=plan.trial_end, trial_start=sub["trial_start"] or now)
-        sub.pop("_noticed", None)
-    if sub["cancel_at_period_end"]:
-        sub["cancel_at"] = max(one["current_period_end"] for one in items)
-
-
-def _applied(sim: Simulator, sub: Object, one: Wanted, now: int) -> Object | None:
-    if one.new is None:
-        if one.old is not None:
-            sim.state.remove("subscription_item", one.old["id"])
-        return None
-    if one.old is not None:
-        if one.changed and "quantity" not in one.new:
-            one.old.pop("quantity", None)
-        one.old.update(one.new)
-        item = one.old
-    else:
-        item = sim.state.add(one.new)
-    if one.discounts is not None:
-        item["discounts"] = discounts.give(
-            sim, one.discounts, customer=sub["customer"], now=now, subscription=sub["id"], subscription_item=item["id"]
-        )
-    return item
-
-
-def _set_pause(sub: Object, params: dict[str, Any]) -> None:
-    if "pause_collection" in params:
-        given = params["pause_collection"]
-        sub["pause_collection"] = (
-            {"behavior": given["behavior"], "resumes_at": given.get("resumes_at")} if given else None
-        )
-
-
-def _set_cancellation(sub: Object, params: dict[str, Any], *, now: int) -> None:
-    ends = [item["current_period_end"] for item in sub["items"]["data"]]
-    if "cancel_at_period_end" in params:
-        planned = params["cancel_at_period_end"]
-        sub["cancel_at_period_end"] = planned
-        sub["cancel_at"] = max(ends) if planned else None
-        _note_cancellation(sub, planned=planned, now=now)
-    elif "cancel_at" in params:
-        given = params["cancel_at"]
-        named = {"min_period_end": min(ends), "max_period_end": max(ends), "max_billed_until": max(ends)}
-        sub["cancel_at"] = None if given == "" else named.get(given, given)
-        if sub["cancel_at"] is not None and sub["cancel_at"] <= now:
-            raise StripeProblem("cancel_at must be in the future.", param="cancel_at")
-        sub["cancel_at_period_end"] = False
-        _note_cancellation(sub, planned=sub["cancel_at"] is not None, now=now)
-
-
-def _note_cancellation(sub: Object, *, planned: bool, now: int) -> None:
-    sub["canceled_at"] = now if planned else None
-    details = sub["cancellation_details"]
-    sub["cancellation_details"] = (
-        {**details, "reason": "cancellation_requested"}
-        if planned
-        else {"comment": None, "feedback": None, "reason": None}
-    )
-
-
-def _set_discounts(sim: Simulator, sub: Object, checked: list[Any], *, now: int) -> None:
-    kept = {one["id"] for one in checked if isinstance(one, dict)}
-    for one in list(sub["discounts"]):
-        if one not in kept:
-            discounts.end(sim, one)
-    sub["discounts"] = discounts.give(sim, checked, customer=sub["customer"], now=now, subscription=sub["id"])
-
-
-listen("pending_update.paid", _pending_paid)
-listen("pending_update.expired", _pending_expired)
