@@ -78,7 +78,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("done_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "cause IN ('not_native', 'allowance', 'late_usage', 'correction')",
+            "cause IN ('not_native', 'allowance', 'late_usage', 'correction', 'dispute', 'goodwill')",
             name=op.f("ck_stripe_adjustments_cause"),
         ),
         sa.CheckConstraint("state IN ('wanted', 'done', 'refused')", name=op.f("ck_stripe_adjustments_state")),

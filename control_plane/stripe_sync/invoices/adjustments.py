@@ -23,6 +23,8 @@ class Cause(StrEnum):
     ALLOWANCE = "allowance"
     LATE_USAGE = "late_usage"
     CORRECTION = "correction"
+    DISPUTE = "dispute"
+    GOODWILL = "goodwill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

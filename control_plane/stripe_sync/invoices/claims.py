@@ -24,6 +24,11 @@ async def apply_credit_note(ctx: StripeContext, credit_note_id: str) -> Effect:
     Raises:
         NotYetError, StripeRefused, StripeUnavailable.
     """
+    return await refresh_credit_note(ctx, credit_note_id, is_last_effect=True)
+
+
+async def refresh_credit_note(ctx: StripeContext, credit_note_id: str, *, is_last_effect: bool = False) -> Effect:
+    """Do as `apply_credit_note`, on the way to something else."""
     found = await ctx.stripe.call(lambda c: c.v1.credit_notes.retrieve_async(credit_note_id))
     invoice_id = id_of(found.invoice)
     if await refresh_invoice(ctx, invoice_id) is Effect.NOT_OURS:
@@ -33,7 +38,8 @@ async def apply_credit_note(ctx: StripeContext, credit_note_id: str) -> Effect:
         if account_id is None:
             raise NotYetError(f"the customer of {credit_note_id} is not in our tables yet")
         await _keep(ctx, session, StripeCreditNote, _note_row(found, invoice_id, account_id))
-        await mark_handled(session)
+        if is_last_effect:
+            await mark_handled(session)
     return Effect.APPLIED
 
 

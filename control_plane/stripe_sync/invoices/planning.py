@@ -6,8 +6,9 @@ from fractions import Fraction
 from typing import Final
 
 import structlog
-from sqlalchemy import Interval, exists, func, literal, select
+from sqlalchemy import ColumnElement, Interval, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from control_plane.foundation.ids import new_id
 from control_plane.foundation.period import BillingPeriod
@@ -77,17 +78,29 @@ async def decide(session: AsyncSession, facts: BillingFacts, task: StripeInvoice
     return written
 
 
+async def lock_adjustments(session: AsyncSession, subscription_id: str) -> None:
+    """Wait until nobody else decides adjustments of a subscription; until the transaction ends."""
+    number = func.hashtextextended(f"km.stripe.adjustments.{subscription_id}", 0)
+    await session.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def sealed_since(account_id: str | InstrumentedAttribute[str]) -> tuple[ColumnElement[bool], ...]:
+    """Return what picks the seals of a task's period that came after what its invoice was decided by."""
+    task = StripeInvoiceTask
+    return (
+        UsageLedger.account_id == account_id,
+        UsageLedger.hour >= func.date_trunc("hour", task.period_start, "UTC"),
+        UsageLedger.hour < task.period_end,
+        UsageLedger.sealed_at > task.usage_as_of - literal(SEAL_MARGIN, Interval()),
+    )
+
+
 async def changed_tasks(
     session: AsyncSession, facts: BillingFacts, *, now: datetime
 ) -> Sequence[StripeInvoiceTask]:
     """Return the tasks of billed periods of a subscription of which something was sealed since."""
     task = StripeInvoiceTask
-    late = exists().where(
-        UsageLedger.account_id == facts.row.account_id,
-        UsageLedger.hour >= func.date_trunc("hour", task.period_start, "UTC"),
-        UsageLedger.hour < task.period_end,
-        UsageLedger.sealed_at > task.usage_as_of - literal(SEAL_MARGIN, Interval()),
-    )
+    late = exists().where(*sealed_since(facts.row.account_id))
     rows = await session.scalars(
         select(task)
         .where(

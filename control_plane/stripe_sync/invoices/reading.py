@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 import stripe as sdk
@@ -36,6 +37,22 @@ class LineSeen:
     proration: bool
     starts_at: datetime
     ends_at: datetime
+    discounts: tuple[int, ...] = ()
+    added_taxes: tuple[int, ...] = ()
+
+    def total_of(self, amount_minor: int) -> int:
+        """Return what a part of the line comes to with its part of each discount and tax, as Stripe credits it."""
+        if not self.amount_minor:
+            return 0
+        part = Decimal(amount_minor) / self.amount_minor
+        shares = [-_rounded(part * one) for one in self.discounts] + [
+            _rounded(part * one) for one in self.added_taxes
+        ]
+        return amount_minor + sum(shares)
+
+
+def _rounded(amount: Decimal) -> int:
+    return int(amount.quantize(Decimal(1), ROUND_HALF_UP))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +212,8 @@ def _line(line: sdk.InvoiceLineItem) -> LineSeen:
         proration=False if details is None else bool(details.proration),
         starts_at=moment(line.period.start),
         ends_at=moment(line.period.end),
+        discounts=tuple(one.amount for one in line.discount_amounts or ()),
+        added_taxes=tuple(one.amount for one in line.taxes or () if one.tax_behavior == "exclusive"),
     )
 
 

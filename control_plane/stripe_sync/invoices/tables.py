@@ -204,18 +204,21 @@ class StripeInvoiceTask(Base):
 class StripeAdjustment(Base):
     """What Stripe's rating of a charge leaves to us, as an invoice item or a credit note; decided once, made once.
 
-    `charge_key`, `period_start`: see `StripeInvoiceLine`. `cause`: `not_native` (Stripe cannot rate the price),
-    `allowance` (an own quota or an add-on's), `late_usage` (usage that Stripe's invoice no longer took) or
-    `correction`. `way`: `item` on `invoice_id` (NULL: the subscription's next one), `credit_note` on `invoice_id`,
-    or `written_off` (no invoice follows). `first_tried_at`: when Stripe was asked first; before it is asked again
-    it is looked up there by its metadata. `edition` numbers the idempotency keys. `details`: due and billed
-    amounts and units, and `item_minor`: what the item is, where discounts had their part in what it takes back.
+    `charge_key` ('': of the invoice as a whole): see `StripeInvoiceLine`. `period_start`: of our billing period.
+    `cause`: `not_native` (Stripe cannot rate the price), `allowance` (an own quota or an add-on's), `late_usage`
+    (usage that Stripe's invoice no longer took), `correction`, or by hand: `dispute`, `goodwill`. `way`: `item` on
+    `invoice_id`, a draft; `credit_note` on `invoice_id`; or `written_off` (no invoice follows). `first_tried_at`:
+    when Stripe was asked first; before it is asked again it is looked up there by its metadata. `edition` numbers
+    the idempotency keys. `details`: due and billed amounts and units, and `item_minor`: what the item is, where
+    discounts had their part in what it takes back.
     """
 
     __tablename__ = "stripe_adjustments"
     __table_args__ = (
         UniqueConstraint("subscription_id", "period_start", "charge_key", "turn"),
-        CheckConstraint("cause IN ('not_native', 'allowance', 'late_usage', 'correction')", name="cause"),
+        CheckConstraint(
+            "cause IN ('not_native', 'allowance', 'late_usage', 'correction', 'dispute', 'goodwill')", name="cause"
+        ),
         CheckConstraint("way IN ('item', 'credit_note', 'written_off')", name="way"),
         CheckConstraint("state IN ('wanted', 'done', 'refused')", name="state"),
         CheckConstraint("amount_minor <> 0", name="amount_minor"),
@@ -246,7 +249,7 @@ class StripeAdjustment(Base):
 
 
 class StripeInvoiceCheck(Base):
-    """A final invoice of Stripe's against what was expected of it.
+    """A final invoice of Stripe's against what was expected of it: after discounts, before tax and balance.
 
     `differences`: [{"what", "expected_minor", "actual_minor", "cause"}]; `agrees`: none but of rounding.
     `expected`: what it was compared with. `unknown`: what could not be expected (tax that Stripe reckons).

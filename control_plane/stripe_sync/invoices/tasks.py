@@ -19,7 +19,7 @@ from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable, o
 from control_plane.stripe_sync.invoices import metrics
 from control_plane.stripe_sync.invoices.facts import BillingFacts, billing_facts
 from control_plane.stripe_sync.invoices.mirror import refresh_invoice, refresh_invoices
-from control_plane.stripe_sync.invoices.planning import decide
+from control_plane.stripe_sync.invoices.planning import decide, lock_adjustments
 from control_plane.stripe_sync.invoices.putting import put_item
 from control_plane.stripe_sync.invoices.readiness import why_not_ready
 from control_plane.stripe_sync.invoices.tables import StripeAdjustment, StripeInvoice, StripeInvoiceTask
@@ -93,6 +93,7 @@ async def _wait(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
         locked = await _locked(session, task.invoice_id)
         if locked.state != "waiting":
             return True
+        await lock_adjustments(session, task.subscription_id)
         await decide(session, await billing_facts(session, task.subscription_id), locked, now=ctx.now)
         locked.state, locked.reason, locked.usage_as_of = "adjusting", "", ctx.now
     return True
