@@ -12,6 +12,7 @@ from control_plane.stripe_sync.catalog.worker import PushConfig, run_catalog_pus
 from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.events.worker import EventsConfig, run_events
+from control_plane.stripe_sync.invoices.worker import InvoicesConfig, run_invoices
 from control_plane.stripe_sync.model import StripeContext, StripeHooks
 from control_plane.stripe_sync.subscriptions.worker import SubscriptionsConfig, run_stripe_subscriptions
 from control_plane.stripe_sync.usage.sender import UsageSenderConfig, run_usage_sender
@@ -27,6 +28,7 @@ class StripeWorkersConfig:
     push: PushConfig = field(default_factory=PushConfig)
     subscriptions: SubscriptionsConfig = field(default_factory=SubscriptionsConfig)
     usage: UsageSenderConfig = field(default_factory=UsageSenderConfig)
+    invoices: InvoicesConfig = field(default_factory=InvoicesConfig)
 
 
 async def run_stripe_workers(
@@ -41,6 +43,7 @@ async def run_stripe_workers(
         context = StripeContext(sessions=sessions, stripe=stripe, now=clock(), hooks=config.hooks)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_events(context, APPLIERS, config=config.events, stop=stop, clock=clock))
+            tasks.create_task(run_invoices(context, config=config.invoices, stop=stop, clock=clock))
             tasks.create_task(run_catalog_push(config=config.push, context=context, clock=clock, stop=stop))
             tasks.create_task(
                 run_stripe_subscriptions(config=config.subscriptions, context=context, clock=clock, stop=stop)
