@@ -33,8 +33,8 @@ class SetUpThingAnswer(Answer):
     """One thing at Stripe that belongs to the installation."""
 
     thing: str
-    stripe_id: str
-    action: Literal["made", "changed", "as it was"]
+    stripe_id: str | None
+    action: Literal["made", "changed", "as it was", "failed"]
     url: str = Field(description="Where Stripe sends to; empty for what sends nothing.")
     because: list[str]
     secret: str | None = Field(description="Its signing secret: told once, and kept nowhere. Null if made before.")

@@ -47,9 +47,11 @@ def setup(
     if as_json:
         hidden = [{**thing, "secret": None} for thing in answer["things"]] if secrets_file else answer["things"]
         print_json({"things": hidden})
-        return
-    print_rows(answer["things"], THING_COLUMNS)
-    _tell_secrets(told, secrets_file)
+    else:
+        print_rows([{**thing, "because": " ".join(thing["because"])} for thing in answer["things"]], THING_COLUMNS)
+        _tell_secrets(told, secrets_file)
+    if any(thing["action"] == "failed" for thing in answer["things"]):
+        fail("not everything is set up: see above, and set it up again")
 
 
 @contextmanager
@@ -118,6 +120,8 @@ def sync(
         print_json(answer)
     else:
         _print_plans(answer, nothing="nothing to do")
+        if dry_run and not answer["agrees"]:
+            typer.echo("nothing was done (--dry-run)")
     if not answer["agrees"] and not dry_run:
         raise typer.Exit(1)
 
@@ -144,8 +148,6 @@ def _print_plans(answer: dict[str, Any], *, nothing: str) -> None:
     if not lines and not problems:
         plural = "" if len(versions) == 1 else "s"
         typer.echo(f"{nothing}: {len(versions):,} plan version{plural} at Stripe as they should be")
-    elif answer["dry_run"]:
-        typer.echo("nothing was done")
     for version in versions:
         for ours in version["ours"]:
             what = f"{ours['model']} {ours['meter'] or ''}".strip()

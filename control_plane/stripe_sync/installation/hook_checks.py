@@ -15,8 +15,8 @@ ANYWHERE = "https://example.invalid"  # which address it is only the operator kn
 
 async def check_webhooks(context: StripeContext) -> list[Finding]:
     """Say whether events reach us and can be verified."""
-    secret = _secret(SNAPSHOT, "KM_STRIPE_WEBHOOK_SECRET", context.config.webhook_secret)
     endpoints = await finding.webhook_endpoints(context.stripe)
+    secret = _secret(SNAPSHOT, "KM_STRIPE_WEBHOOK_SECRET", context.config.webhook_secret, is_made=bool(endpoints))
     if not endpoints:
         return [problem(SNAPSHOT, "no endpoint of this installation at Stripe: km stripe setup"), *secret]
     endpoint = endpoints[0]
@@ -34,8 +34,8 @@ async def check_webhooks(context: StripeContext) -> list[Finding]:
 
 async def check_thin_events(context: StripeContext) -> list[Finding]:
     """Say whether we hear of usage that Stripe took and then could not use."""
-    secret = _secret(THIN, "KM_STRIPE_THIN_SECRET", context.config.thin_secret)
     destinations = await finding.thin_destinations(context.stripe)
+    secret = _secret(THIN, "KM_STRIPE_THIN_SECRET", context.config.thin_secret, is_made=bool(destinations))
     if not destinations:
         return [problem(THIN, "no destination of this installation at Stripe: km stripe setup"), *secret]
     one = destinations[0]
@@ -71,10 +71,11 @@ async def check_settings_at_stripe(_context: StripeContext) -> list[Finding]:
     ]
 
 
-def _secret(about: str, variable: str, value: str) -> list[Finding]:
+def _secret(about: str, variable: str, value: str, *, is_made: bool) -> list[Finding]:
     if value:
         return [ok(about, f"{variable} is set")]
-    return [problem(about, f"{variable} is not set, so nothing is taken: km stripe setup --new-secrets tells it")]
+    how = "setup --new-secrets" if is_made else "setup"
+    return [problem(about, f"{variable} is not set, so nothing is taken: km stripe {how} tells it")]
 
 
 def _hook(about: str, wanted: Hook, *, url: str, events: Sequence[str], status: str) -> list[Finding]:

@@ -30,10 +30,10 @@ async def check_plans(context: StripeContext) -> list[Finding]:
         for row in troubled
     ]
     versions = await look_only(context)
-    drifted = [version for version in versions if version.to_do or version.problems]
+    drifted = [version for version in versions if version.to_do]
     names = ", ".join(version.wanted.name for version in drifted[:SHOWN])
     if drifted:
         more = f" and {len(drifted) - SHOWN} more" if len(drifted) > SHOWN else ""
-        found.append(warning(PLANS, f"{names}{more} differ at Stripe: km stripe drift"))
+        found.append(warning(PLANS, f"not as they should be at Stripe: {names}{more} (km stripe drift)"))
     counted = sum(len(version.wanted.meters) for version in versions)
     return found or [ok(PLANS, f"{len(versions)} plan versions and {counted} meters of theirs as they should be")]

@@ -3,6 +3,7 @@
 Stripe tells a signing secret once, when an endpoint is made. It goes to whoever asked and is kept nowhere here.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.audit import record_change
 from control_plane.stripe_sync.account import require_account
 from control_plane.stripe_sync.catalog.tables import StripeSetup
-from control_plane.stripe_sync.client import API_VERSION, options
+from control_plane.stripe_sync.client import API_VERSION, StripeRefused, StripeUnavailable, options
 from control_plane.stripe_sync.installation import finding
 from control_plane.stripe_sync.installation.wanted import (
     DESCRIPTION,
@@ -24,17 +25,20 @@ from control_plane.stripe_sync.installation.wanted import (
 )
 from control_plane.stripe_sync.model import StripeContext
 
-Action = Literal["made", "changed", "as it was"]
+Action = Literal["made", "changed", "as it was", "failed"]
 ENDPOINT, THIN, PORTAL = "webhook endpoint", "thin event destination", "portal configuration"
 NOTHING: Final[tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUpThing:
-    """What came of one thing. `secret`: told by Stripe this once, None where it was there before."""
+    """What came of one thing. `secret`: told by Stripe this once, None where it was there before.
+
+    `stripe_id` is None where it failed; `because` says why.
+    """
 
     thing: str
-    stripe_id: str
+    stripe_id: str | None
     action: Action
     url: str = ""
     because: tuple[str, ...] = ()
@@ -44,7 +48,8 @@ class SetUpThing:
 async def set_up(context: StripeContext, *, base_url: str, new_secrets: bool, actor: str) -> list[SetUpThing]:
     """Make or put right webhooks and portal; idempotent. `base_url` is where Stripe reaches this server.
 
-    `new_secrets`: the webhooks are made anew, and the former ones deleted when the new ones are there.
+    `new_secrets`: the webhooks are made anew, and the former ones deleted when the new ones are there. What fails
+    does not keep the rest from being done, and from telling its secret: it can be set up again.
 
     Raises:
         ValidationFailedError, AccountDiffersError, StripeRefused, StripeUnavailable.
@@ -52,13 +57,20 @@ async def set_up(context: StripeContext, *, base_url: str, new_secrets: bool, ac
     base_url = check_base_url(base_url, live=context.config.is_live)
     await require_account(context)
     things = [
-        await _endpoint(context, snapshot_hook(base_url), new_secret=new_secrets),
-        await _destination(context, thin_hook(base_url), new_secret=new_secrets),
-        await _portal(context),
+        await _tried(PORTAL, _portal(context)),
+        await _tried(ENDPOINT, _endpoint(context, snapshot_hook(base_url), new_secret=new_secrets)),
+        await _tried(THIN, _destination(context, thin_hook(base_url), new_secret=new_secrets)),
     ]
     async with context.sessions() as session, session.begin():
         await _note(session, context, things, actor=actor)
     return things
+
+
+async def _tried(thing: str, doing: Awaitable[SetUpThing]) -> SetUpThing:
+    try:
+        return await doing
+    except (StripeRefused, StripeUnavailable) as failed:
+        return _thing(thing, None, "failed", because=(failed.message,))
 
 
 async def _endpoint(context: StripeContext, wanted: Hook, *, new_secret: bool) -> SetUpThing:
@@ -80,8 +92,8 @@ async def _endpoint(context: StripeContext, wanted: Hook, *, new_secret: bool) -
         because = (f"The former one sent API version {found[0].api_version}.",) if found else NOTHING
         if new_secret:
             because = ("Its secret was to be new.",)
-        for former in found:
-            await _delete_endpoint(context, former)
+        left = [await _deleted(context, _delete_endpoint, former.id) for former in found]
+        because += tuple(filter(None, left))
         return _thing(ENDPOINT, made.id, "made", url=wanted.url, because=because, secret=made.secret)
     differences = _endpoint_differences(keep, wanted)
     if differences:
@@ -120,9 +132,23 @@ def _differences(*, url: str, events: list[str], is_on: bool, wanted: Hook) -> t
     return tuple(found)
 
 
-async def _delete_endpoint(context: StripeContext, endpoint: sdk.WebhookEndpoint) -> None:
-    endpoint_id = endpoint.id
-    await context.stripe.call(lambda c: c.v1.webhook_endpoints.delete_async(endpoint_id))
+async def _deleted(
+    context: StripeContext, delete: Callable[[StripeContext, str], Awaitable[object]], former_id: str
+) -> str:
+    """Delete a former webhook; returns what went wrong, for the new one's secret has to be told all the same."""
+    try:
+        await delete(context, former_id)
+    except (StripeRefused, StripeUnavailable) as failed:
+        return f"The former one, {former_id}, is still there ({failed.message}): delete it at Stripe."
+    return ""
+
+
+async def _delete_endpoint(context: StripeContext, former_id: str) -> object:
+    return await context.stripe.call(lambda c: c.v1.webhook_endpoints.delete_async(former_id))
+
+
+async def _delete_destination(context: StripeContext, former_id: str) -> object:
+    return await context.stripe.call(lambda c: c.v2.core.event_destinations.delete_async(former_id))
 
 
 async def _destination(context: StripeContext, wanted: Hook, *, new_secret: bool) -> SetUpThing:
@@ -144,8 +170,8 @@ async def _destination(context: StripeContext, wanted: Hook, *, new_secret: bool
             )
         )
         because = ("Its secret was to be new.",) if new_secret else NOTHING
-        for former in found:
-            await _delete_destination(context, former)
+        left = [await _deleted(context, _delete_destination, former.id) for former in found]
+        because += tuple(filter(None, left))
         secret = made.webhook_endpoint.signing_secret if made.webhook_endpoint else None
         return _thing(THIN, made.id, "made", url=wanted.url, because=because, secret=secret)
     keep = found[0]
@@ -169,10 +195,6 @@ async def _change_destination(context: StripeContext, there: sdk.v2.core.EventDe
     if there.status != "enabled":
         enable = options(f"{key}:enable")
         await context.stripe.call(lambda c: c.v2.core.event_destinations.enable_async(there.id, {}, enable))
-
-
-async def _delete_destination(context: StripeContext, there: sdk.v2.core.EventDestination) -> None:
-    await context.stripe.call(lambda c: c.v2.core.event_destinations.delete_async(there.id))
 
 
 async def _portal(context: StripeContext) -> SetUpThing:
@@ -220,9 +242,10 @@ def portal_differences(there: sdk.billing_portal.Configuration) -> list[str]:
 
 async def _note(session: AsyncSession, context: StripeContext, things: list[SetUpThing], *, actor: str) -> None:
     kept = await session.get_one(StripeSetup, context.config.installation, with_for_update=True)
-    kept.webhook_endpoint_id, kept.thin_destination_id, kept.portal_configuration_id = (
-        thing.stripe_id for thing in things
-    )
+    ids = {thing.thing: thing.stripe_id for thing in things}
+    kept.webhook_endpoint_id = ids[ENDPOINT] or kept.webhook_endpoint_id
+    kept.thin_destination_id = ids[THIN] or kept.thin_destination_id
+    kept.portal_configuration_id = ids[PORTAL] or kept.portal_configuration_id
     kept.updated_at = context.now
     await record_change(
         session,
@@ -238,7 +261,7 @@ async def _note(session: AsyncSession, context: StripeContext, things: list[SetU
 
 def _thing(
     thing: str,
-    stripe_id: str,
+    stripe_id: str | None,
     action: Action,
     *,
     url: str = "",
