@@ -34,3 +34,4 @@ class Reason(StrEnum):
     # delivered
     ALREADY_THERE = "already_there"
     SEEN_IN_SUMMARY = "seen_in_summary"
+    BY_HAND = "by_hand"

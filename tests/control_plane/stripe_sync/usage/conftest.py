@@ -44,7 +44,7 @@ class World:
     phase_id: str = ""
     customer_id: str = ""
     meter_id: str = ""
-    revisions: dict[Any, int] = field(default_factory=dict)
+    revisions: dict[Any, int] = field(default_factory=dict, repr=False)
 
     def clock(self) -> datetime:
         return self.now
