@@ -1,0 +1,140 @@
+"""A shop whose plans lie at a simulated Stripe, and a customer who buys there."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from control_plane.accounts.tables import Account
+from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.stripe_sync.catalog.pushing import push_what_waits
+from control_plane.stripe_sync.model import StripeContext
+from control_plane.stripe_sync.subscriptions.applying import apply_subscription
+from control_plane.stripe_sync.subscriptions.checkout import apply_checkout, start_checkout
+from control_plane.stripe_sync.subscriptions.tables import StripeChange, StripeSpan, StripeSubscription
+from control_plane.subscriptions.queries import subscription as subscription_of
+from control_plane.subscriptions.tables import Subscription
+from devstack.stripe.embedded import EmbeddedStripe
+from tests.control_plane.builders import a_published_plan, an_account
+from tests.control_plane.stripe_sync.catalog.builders import a_price
+
+SUCCESS, CANCEL = "https://shop.example/thanks", "https://shop.example/plans"
+
+
+@dataclass
+class Shop:
+    """Orders of the customer, the passing of time, and what has come of it."""
+
+    sim: EmbeddedStripe
+    sessions: async_sessionmaker[AsyncSession]
+    ctx: StripeContext
+    account_id: str
+
+    async def start(self, plan: str = "starter", **options: Any) -> Any:
+        return await start_checkout(
+            self.ctx,
+            account_id=self.account_id,
+            plan_code=plan,
+            success_url=SUCCESS,
+            cancel_url=CANCEL,
+            actor="ada",
+            **options,
+        )
+
+    async def pay(self, started: Any, card: str = "pm_card_visa") -> dict[str, Any]:
+        return self.sim.control.order("complete_checkout", session=started.checkout.session_id, card=card)
+
+    async def buy(self, plan: str = "starter", **options: Any) -> Subscription:
+        """A whole purchase, as the webhook sees it."""
+        started = await self.start(plan, **options)
+        assert (await self.pay(started))["completed"]
+        await apply_checkout(self.ctx, started.checkout.session_id)
+        return await self.subscription()
+
+    async def subscription(self) -> Subscription:
+        async with self.sessions() as session:
+            newest = select(Subscription.id).where(Subscription.account_id == self.account_id)
+            found = await session.scalar(newest.order_by(Subscription.id.desc()).limit(1))
+            return await subscription_of(session, found or "")
+
+    async def row(self) -> StripeSubscription:
+        async with self.sessions() as session:
+            return (await session.scalars(select(StripeSubscription))).one()
+
+    async def changes(self) -> list[StripeChange]:
+        async with self.sessions() as session:
+            return list(await session.scalars(select(StripeChange).order_by(StripeChange.id)))
+
+    async def spans(self) -> list[StripeSpan]:
+        async with self.sessions() as session:
+            return list(await session.scalars(select(StripeSpan).order_by(StripeSpan.starts_at)))
+
+    async def plans(self, subscription: Subscription | None = None) -> list[tuple[str, str, datetime]]:
+        """Code, kind and beginning of the phases."""
+        found = subscription or await self.subscription()
+        async with self.sessions() as session:
+            rows = await session.execute(
+                select(PlanVersion.id, Plan.code).join(Plan, Plan.id == PlanVersion.plan_id)
+            )
+            codes = dict(rows.all())
+        return [(codes[phase.plan_version_id], phase.kind, phase.starts_at) for phase in found.phases]
+
+    def at(self, moment: datetime) -> "Shop":
+        """Move Stripe's clock and ours."""
+        self.sim.control.advance(to=int(moment.timestamp()))
+        self.ctx = self.ctx.at(moment)
+        return self
+
+    def later(self, **span: float) -> "Shop":
+        return self.at(self.ctx.now + timedelta(**span))
+
+    async def see(self) -> Subscription:
+        """Read the subscription again, as an event would have us do."""
+        await apply_subscription(self.ctx, (await self.row()).stripe_id)
+        return await self.subscription()
+
+    def at_stripe(self, kind: str = "subscription") -> list[dict[str, Any]]:
+        return self.sim.control.dump(kind).get(kind, [])
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.fromisoformat("2026-11-10T09:20:30+00:00")
+
+
+async def sell(sessions: async_sessionmaker[AsyncSession], now: datetime) -> Account:
+    usage = {"included": 50_000, "unit_amount": "0.0015"}
+    more = {"included": 500_000, "unit_amount": "0.0006"}
+    by_stripe: dict[str, Any] = {"now": now, "billed_by": "stripe"}
+    async with sessions() as session, session.begin():
+        await a_published_plan(session, now=now, code="free", position=9, prices=(), quota_units=1_000)
+        starter = (a_price("flat", amount="49"), a_price("overage", "requests", **usage))
+        growth = (a_price("flat", amount="199"), a_price("overage", "requests", **more))
+        await a_published_plan(session, code="starter", prices=starter, quota_units=50_000, **by_stripe)
+        await a_published_plan(session, code="growth", position=1, prices=growth, quota_units=500_000, **by_stripe)
+        await a_published_plan(
+            session,
+            code="trial",
+            position=2,
+            prices=(*starter, a_price("setup_fee", amount="25")),
+            quota_units=50_000,
+            trial_days=14,
+            **by_stripe,
+        )
+        extra = (a_price("flat", amount="10"),)
+        await a_published_plan(
+            session, code="extra", kind="add_on", prices=extra, quota_units=10_000, position=3, **by_stripe
+        )
+        return await an_account(session, now=now)
+
+
+@pytest.fixture
+async def shop(
+    sim: EmbeddedStripe, context: StripeContext, sessions: async_sessionmaker[AsyncSession], now: datetime
+) -> Shop:
+    account = await sell(sessions, now)
+    await push_what_waits(context)
+    return Shop(sim, sessions, replace(context), account.id)
