@@ -11,7 +11,7 @@ from control_plane.stripe_sync.usage.asking import begin_anew
 from control_plane.stripe_sync.usage.comparing import SummaryDifference, compare_summaries, differing_hours
 from control_plane.stripe_sync.usage.looking import which_are_there
 from control_plane.stripe_sync.usage.model import RowState
-from control_plane.stripe_sync.usage.operations import Outcome, Retried
+from control_plane.stripe_sync.usage.operations import Outcome, Retried, record_rows
 from control_plane.stripe_sync.usage.rows import key_of, lock_queue
 from control_plane.stripe_sync.usage.summaries import QUIET
 from control_plane.stripe_sync.usage.tables import StripeUsageRow
