@@ -21,7 +21,7 @@ from control_plane.stripe_sync.usage.flushing import flush
 from control_plane.subscriptions.queries import subscription as subscription_of
 from control_plane.subscriptions.tables import Subscription
 from control_plane.usage.rollups.tables import UsageLedger
-from control_plane.usage.tables import UsageHour
+from control_plane.usage.tables import UsageHour, UsageHourly
 from devstack.stripe.embedded import EmbeddedStripe
 from tests.control_plane.builders import ACTOR, FLAT_49, a_published_plan, an_account, an_hour_of_use
 
@@ -96,26 +96,33 @@ class Bought:
             subscription = await subscription_of(session, self.subscription_id)
             phase_id = subscription.phases[phase].id
             self.revisions[hour] = revision = self.revisions.get(hour, 0) + 1
-            session.add(
-                an_hour_of_use(
-                    subscription, units, hour=hour, phase_id=phase_id, revision=revision, key_id=f"key_{revision}"
-                )
-            )
+            amended = {"amendment_id": "amd_1", "outcome": "amended"} if units < 0 else {}
+            more = {"revision": revision, "key_id": f"key_{revision}", **amended}
+            session.add(an_hour_of_use(subscription, units, hour=hour, phase_id=phase_id, **more))
             if sealed:
-                session.add(
-                    UsageLedger(
-                        account_id=self.account_id,
-                        hour=hour,
-                        revision=revision,
-                        phase_id=phase_id,
-                        meter="requests",
-                        units=units,
-                        delta_units=units,
-                        sealed_at=self.ctx.now,
-                    )
-                )
+                session.add(self._seal(phase_id, hour, revision, units))
             else:
                 session.add(UsageHour(account_id=self.account_id, hour=hour, revision=revision))
+
+    async def seal_open(self) -> None:
+        """Seal hours that are open."""
+        async with self.sessions() as session, session.begin():
+            for hour in await session.scalars(select(UsageHour).where(UsageHour.sealed_at.is_(None))):
+                hour.sealed_at = self.ctx.now
+                [used] = await session.scalars(select(UsageHourly).where(UsageHourly.hour == hour.hour))
+                session.add(self._seal(used.phase_id, hour.hour, 1, used.billable_units))
+
+    def _seal(self, phase_id: str, hour: datetime, revision: int, units: int) -> UsageLedger:
+        return UsageLedger(
+            account_id=self.account_id,
+            hour=hour,
+            revision=revision,
+            phase_id=phase_id,
+            meter="requests",
+            units=max(0, units),
+            delta_units=units,
+            sealed_at=self.ctx.now,
+        )
 
     async def flush(self) -> None:
         await flush(
