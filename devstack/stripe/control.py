@@ -166,6 +166,10 @@ def _add_webhooks(router: APIRouter, front: Front, courier: Courier) -> None:
     async def resend(request: Request) -> Given:
         return {"sent": redeliver(sim, str((await _given(request))["event"]))}
 
+    @router.get("/pending")
+    async def pending() -> Given:
+        return {"pending": courier.pending}
+
     @router.get("/deliveries")
     async def deliveries() -> Given:
         return {

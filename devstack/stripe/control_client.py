@@ -129,7 +129,7 @@ class Control:
     def wait_delivered(self, *, timeout_seconds: float = 30.0) -> None:
         """Until nothing is on its way any more; raises ControlError when that takes too long."""
         deadline = time.monotonic() + timeout_seconds
-        while self.deliveries()["pending"]:
+        while self._ask("GET", "pending")["pending"]:
             if time.monotonic() > deadline:
                 raise ControlError("webhooks are still on their way; does the receiver answer 2xx?")
             time.sleep(0.02)
