@@ -14,6 +14,7 @@ from control_plane.catalog.model import (
     ProductFacts,
     unit_maximum,
 )
+from control_plane.catalog.stripe_limits import stripe_problems
 from control_plane.foundation.errors import Problem
 
 # what a subscription has from its plan, and an add-on cannot change
@@ -137,6 +138,8 @@ def _of_billing(terms: PlanTerms, name: Callable[[str], str]) -> Iterator[Proble
         )
     if terms.billed_by == "stripe" and terms.payment == "prepaid":
         yield Problem(name("payment"), "must be invoice where Stripe bills: prepaid credits are kept here")
+    if terms.billed_by == "stripe":
+        yield from (Problem(name("prices"), problem) for problem in stripe_problems(terms))
 
 
 def _of_whole(

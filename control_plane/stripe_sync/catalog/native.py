@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
-from control_plane.stripe_sync.catalog.amounts import minor_decimal
+from control_plane.catalog.stripe_limits import minor_decimal
 
 Kind = Literal["flat", "metered", "setup_fee", "carrier"]
 # meters whose values add up, hour after hour, as Stripe's do

@@ -7,13 +7,11 @@ from hashlib import sha256
 from typing import Final
 
 from control_plane.catalog.model import ADD_ON, PlanFacts, PlanTerms
+from control_plane.catalog.stripe_limits import THREE, stripe_problems
 from control_plane.foundation.money import minor_units
-from control_plane.stripe_sync.catalog.amounts import THREE, amount_problem, currency_problem
 from control_plane.stripe_sync.catalog.names import lookup_key, meter_event_name, product_id
 from control_plane.stripe_sync.catalog.native import NOTHING, Native, Ours, RatedPrice, stripe_rating
 
-MAX_ITEMS: Final = 20
-MAX_LOOKUP_KEY: Final = 200
 SOFTWARE_AS_A_SERVICE: Final = "txcd_10103001"  # "Software as a service (SaaS) - business use"
 EXCLUSIVE, UNSPECIFIED = "exclusive", "unspecified"
 _DIGEST_DIGITS: Final = 16
@@ -152,7 +150,7 @@ def wanted_of(facts: VersionFacts, *, installation: str, automatic_tax: bool) ->
         meters=tuple(build.meter(code) for code in sorted(counted)),
         prices=tuple(prices),
         ours=tuple(ours),
-        problems=tuple(dict.fromkeys(_problems([(price, rating) for _, price, rating in rated]))),
+        problems=tuple(dict.fromkeys(_problems(facts, rated))),
     )
 
 
@@ -240,27 +238,10 @@ class _Builder:
         return lookup_key(self.installation, self.facts.plan.code, self.facts.version, position, currency)
 
 
-def _problems(rated: list[tuple[RatedPrice, Native | Ours]]) -> Iterator[str]:
-    """Yield every reason for which Stripe cannot have these prices, as sentences."""
-    for currency in dict.fromkeys(price.currency for price, _ in rated):
-        in_currency = [(price, rating) for price, rating in rated if price.currency == currency]
-        items = sum(isinstance(rating, Native) and rating.kind != "setup_fee" for _, rating in in_currency)
-        if items > MAX_ITEMS:
-            yield f"A subscription at Stripe has at most {MAX_ITEMS} items, and this needs {items}."
-        if problem := currency_problem(currency):
-            yield f"{problem}."
-            continue
-        for price, rating in in_currency:
-            if isinstance(rating, Ours) and minor_units(currency) == THREE:
-                yield f"Stripe charges {currency} in steps of 0.010 only; a {price.model} price keeps none."
-            elif isinstance(rating, Native):
-                yield from (f"{problem}." for problem in _amount_problems(price) if problem)
-
-
-def _amount_problems(price: RatedPrice) -> Iterator[str]:
-    tiers = price.params.get("tiers", ())
-    amounts = [price.params.get("amount"), price.params.get("unit_amount")]
-    amounts += [tier.get("unit_amount") for tier in tiers]
-    for amount in amounts:
-        if amount is not None:
-            yield amount_problem(amount, price.currency)
+def _problems(facts: VersionFacts, rated: list[tuple[int, RatedPrice, Native | Ours]]) -> Iterator[str]:
+    """Yield every reason for which Stripe cannot have this, as sentences; most were told at publishing."""
+    for problem in stripe_problems(facts.terms):
+        yield f"{problem[0].upper()}{problem[1:]}."
+    for _, price, rating in rated:
+        if isinstance(rating, Ours) and minor_units(price.currency) == THREE:
+            yield f"Stripe charges {price.currency} in steps of 0.010 only; a {price.model} price keeps none."

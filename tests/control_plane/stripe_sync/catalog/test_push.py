@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.foundation.errors import ValidationFailedError
 from control_plane.stripe_sync.catalog import push
 from control_plane.stripe_sync.catalog.pushing import look_only, push_now, push_what_waits
 from control_plane.stripe_sync.catalog.queries import NotAtStripeError, prices_of, read_items, version_of_items
@@ -86,16 +87,23 @@ class TestPush:
     async def test_what_stripe_cannot_have_is_refused_and_says_why(
         self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
     ) -> None:
-        flat = a_price("flat", currency="ISK", amount="4900")
-        version = await a_stripe_plan(sessions, now, currency="ISK", prices=(flat,))
+        tiers = [{"up_to": None, "unit_amount": "0.01", "flat_amount": "1"}]
+        ours = a_price("graduated", "requests", currency="KWD", tiers=tiers)
+        version = await a_stripe_plan(sessions, now, currency="KWD", prices=(ours,))
         await push_what_waits(context)
         state, problem = await state_of(sessions, version)
         assert state == "refused"
-        assert "ISK" in (problem or "")
+        assert "steps of 0.010" in (problem or "")
         assert made(sim)["product"] == 0
         async with sessions() as session:
-            with pytest.raises(NotAtStripeError, match="ISK"):
-                await prices_of(session, version.id, "ISK")
+            with pytest.raises(NotAtStripeError, match="KWD"):
+                await prices_of(session, version.id, "KWD")
+
+    async def test_what_can_be_known_is_refused_at_publishing(self, sessions: Sessions, now: datetime) -> None:
+        flat = a_price("flat", currency="ISK", amount="4900")
+        with pytest.raises(ValidationFailedError, match="Stripe counts ISK in other minor units"):
+            await a_stripe_plan(sessions, now, currency="ISK", prices=(flat,))
+        await a_stripe_plan(sessions, now, currency="ISK", prices=(flat,), billed_by="own")
 
     async def test_add_ons_are_told_from_plans(
         self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime

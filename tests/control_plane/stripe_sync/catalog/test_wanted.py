@@ -3,6 +3,8 @@
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
 from control_plane.catalog.model import ADD_ON, PriceTerms
 from control_plane.stripe_sync.catalog.wanted import Wanted, WantedPrice
 from control_plane.stripe_sync.catalog.writing import price_params
@@ -81,10 +83,11 @@ class TestLimits:
             "A subscription at Stripe has at most 20 items, and this needs 21.",
         )
 
-    def test_a_currency_that_stripe_counts_otherwise_is_refused(self) -> None:
-        flat = a_price("flat", currency="ISK", amount="4900")
-        assert self.problems(flat, currency="ISK") == (
-            "Stripe counts ISK in other minor units than ISO 4217: bill it by own invoices.",
+    @pytest.mark.parametrize("currency", ["ISK", "UGX", "MGA"])
+    def test_a_currency_that_stripe_counts_otherwise_is_refused(self, currency: str) -> None:
+        flat = a_price("flat", currency=currency, amount="4900")
+        assert self.problems(flat, currency=currency) == (
+            f"Stripe counts {currency} in other minor units than ISO 4217: bill it by own invoices.",
         )
 
     def test_three_digits_that_stripe_would_round_are_refused(self) -> None:
@@ -94,6 +97,13 @@ class TestLimits:
         assert self.problems(fine, currency="KWD") == ()
         assert "steps of 0.010" in self.problems(finer, currency="KWD")[0]
         assert "commitment" in self.problems(fine, ours, currency="KWD")[0]
+        tiers = [{"up_to": None, "unit_amount": "0.01", "flat_amount": "1"}]
+        per_tier = a_price("graduated", "requests", currency="KWD", tiers=tiers)
+        assert "graduated" in self.problems(per_tier, currency="KWD")[0]
+
+    @pytest.mark.parametrize("currency", ["USD", "JPY", "KWD", "HUF"])
+    def test_other_currencies_are_not(self, currency: str) -> None:
+        assert self.problems(a_price("flat", currency=currency, amount="4900"), currency=currency) == ()
 
 
 class TestParams:
