@@ -38,7 +38,8 @@ class TestApplyPlanFile:
             "plan enterprise: create",
             "plan enterprise: new_version",
         ]
-        assert [plan.code for plan in await queries.plans(session)] == ["enterprise", "growth", "starter", "free"]
+        codes = [plan.code for plan in await queries.plans(session)]
+        assert codes == ["enterprise", "growth", "starter", "free", "team"]
         written = await rows_written(session)
         second = await apply(session, DEFAULT, now)
         assert second.changes == second.left_alone == ()
@@ -84,7 +85,7 @@ class TestApplyPlanFile:
             "plan growth: update (recommended: True -> False)",
             "plan starter: update (name: 'Starter' -> 'Basic', recommended: False -> True)",
         ]
-        assert await session.scalar(select(func.count()).select_from(PlanVersion)) == 4
+        assert await session.scalar(select(func.count()).select_from(PlanVersion)) == 5
         assert (await apply(session, DEFAULT, now)).changes[1].code == "starter"
         assert (await apply(session, DEFAULT, now)).changes == ()
 
@@ -140,7 +141,7 @@ class TestApplyPlanFile:
                 return await apply(session, DEFAULT, now)
 
         diffs = await asyncio.gather(*(run() for _ in range(3)))
-        assert sorted(len(diff.changes) for diff in diffs) == [0, 0, 9]
+        assert sorted(len(diff.changes) for diff in diffs) == [0, 0, 11]
 
 
 class TestDiffPlanFile:

@@ -33,7 +33,9 @@ class TestParsePlanFile:
         assert (product.code, product.service, product.routes) == ("weather", "weather", ("weather",))
         plans = {plan.facts.code: plan for plan in file.plans}
         shown = sorted(plans.values(), key=lambda plan: plan.facts.position)
-        assert [plan.facts.code for plan in shown] == ["enterprise", "growth", "starter", "free"]
+        listed = [plan.facts.code for plan in shown if plan.facts.visibility == "public"]
+        assert listed == ["enterprise", "growth", "starter", "free"]
+        assert [code for code, plan in plans.items() if plan.terms.billed_by == "stripe"] == ["team"]
         assert [code for code, plan in plans.items() if plan.facts.recommended] == ["growth"]
         assert [code for code, plan in plans.items() if plan.terms.by_quote] == ["enterprise"]
         expected = {
