@@ -39,6 +39,7 @@ from control_plane.entrypoints.commands import (
     requests,
     sinks,
     stripe,
+    stripe_subscriptions,
     subscriptions,
     tax_rates,
     tokens,
@@ -109,6 +110,7 @@ def create_cli(*, own_only: bool = False) -> typer.Typer:
     app.add_typer(dunning.app, name="dunning")
     app.add_typer(mail.app, name="mail")
     app.add_typer(stripe.app, name="stripe")
+    app.add_typer(stripe_subscriptions.checkouts, name="checkouts")
     app.add_typer(gateway.app, name="gateway")
     app.add_typer(tokens.app, name="tokens")
     app.command("audit")(audit.audit)

@@ -38,9 +38,18 @@ def print_subscription(subscription: dict[str, Any], *, as_json: bool) -> None:
     if subscription["add_ons"]:
         typer.echo()
         print_rows(subscription["add_ons"], ADD_ON_COLUMNS)
+    if subscription["stripe_change"]:
+        typer.echo(f"\n{change_words(subscription['stripe_change'])}", err=True)
     if subscription.get("discounts"):
         typer.echo()
         print_rows(subscription["discounts"], DISCOUNT_COLUMNS)
+
+
+def change_words(change: dict[str, Any]) -> str:
+    """Return how far a change is at Stripe, as a sentence."""
+    if change["state"] == "pending":
+        return "Stripe waits for a payment: nothing has changed yet. The customer can pay in the portal."
+    return f"On its way to Stripe ({change['problem'] or 'a worker sees to it'})"
 
 
 def demand_words(demand: dict[str, Any]) -> str:

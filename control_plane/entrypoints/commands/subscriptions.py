@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from control_plane.entrypoints.commands import add_ons, discounts
+from control_plane.entrypoints.commands import add_ons, discounts, stripe_subscriptions
 from control_plane.entrypoints.commands.accounts import AccountArgument
 from control_plane.entrypoints.commands.client import delete, get, post, post_all, put
 from control_plane.entrypoints.commands.output import TAKES_AMOUNTS, AsJson, print_fields, print_json, print_rows
@@ -18,6 +18,8 @@ from control_plane.entrypoints.commands.values import parse_limits
 app = typer.Typer(help="Subscriptions: which plan an account is on.", no_args_is_help=True)
 app.add_typer(add_ons.app, name="add-on")
 app.add_typer(discounts.app, name="discount")
+app.command("preview")(stripe_subscriptions.preview)
+app.command("stripe")(stripe_subscriptions.standing)
 COLUMNS = ("id", "api_product", "plan", "plan_version", "status", "started_at", "ends_at")
 OFFER_COLUMNS = ("plan", "price.text", "refuses")
 PERIOD_COLUMNS = ("start", "end", "mode", "calls", "units", "billable_calls", "billable_units", "open_hours")
@@ -70,15 +72,25 @@ def change(
     at: Annotated[
         str, typer.Option(help="auto (now for more, when the billing period ends for less), now or period_end.")
     ] = "auto",
+    proration_at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Of a preview, where Stripe bills it: the price is the same."),
+    ] = None,
     promotion_code: PromotionCode = None,
     allow_unlisted: Unlisted = False,
     as_json: AsJson = False,
 ) -> None:
     """Move to another plan, or to the newest version of the same."""
-    body = {"plan": plan, "at": at, "promotion_code": promotion_code, "allow_unlisted": allow_unlisted}
+    body = {
+        "plan": plan,
+        "at": at,
+        "proration_at": proration_at,
+        "promotion_code": promotion_code,
+        "allow_unlisted": allow_unlisted,
+    }
     changed = post(f"/subscriptions/{subscription}/change", body)
     print_subscription(changed, as_json=as_json)
-    if not as_json:
+    if not as_json and changed["stripe_change"] is None:
         when = "In force now" if changed["changed_at"] == "now" else f"Planned for {changed['effective_at']}"
         typer.echo(f"{when}.", err=True)
 
