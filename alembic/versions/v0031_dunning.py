@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("plan_version_id", sa.Text(), nullable=True),
         sa.Column("since", sa.DateTime(timezone=True), nullable=False),
-        sa.CheckConstraint("kind IN ('block', 'free')", name=op.f("ck_payment_holds_kind")),
+        sa.CheckConstraint("kind IN ('grace', 'block', 'free')", name=op.f("ck_payment_holds_kind")),
         sa.CheckConstraint(
             "(kind = 'free') = (plan_version_id IS NOT NULL)", name=op.f("ck_payment_holds_plan_version_id")
         ),

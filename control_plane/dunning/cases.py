@@ -19,9 +19,9 @@ from control_plane.dunning.telling import tell
 from control_plane.dunning.unpaid import unpaid_invoices
 from control_plane.foundation.ids import new_id
 from control_plane.notifications.model import MailKind
-from control_plane.subscriptions.holds import hold_back
+from control_plane.subscriptions.holds import begin_grace, hold_back
 from control_plane.subscriptions.model import OVER, Status
-from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.tables import PaymentHold, Subscription
 
 SYSTEM = "system"
 
@@ -47,6 +47,7 @@ async def open_case(
     )
     _plan_ahead(case, config)
     session.add(case)
+    await begin_grace(session, subscription_id=subscription.id, now=now)
     await session.flush()
     await record_case(session, case, action="dunning.opened", before=None, actor=SYSTEM, now=now)
     metrics.OPENED.inc()
@@ -61,7 +62,9 @@ async def take_step(session: AsyncSession, *, case_id: str, config: DunningConfi
     case, subscription = await _locked_case(session, case_id)
     if case is None:
         return None
-    if subscription.status != Status.PAST_DUE:
+    is_paid = await session.get(PaymentHold, subscription.id, populate_existing=True) is None
+    if subscription.status != Status.PAST_DUE or is_paid:
+        # paid, and past due again since: that is another case
         await _close(session, case, subscription, config=config, now=now)
         return None
     if subscription.ends_at is not None and subscription.ends_at <= now:
@@ -135,7 +138,7 @@ async def _close(
 ) -> None:
     """The subscription was paid, rests, or is over: so is the case. What held it back is gone already."""
     before = case.state
-    paid = subscription.status in {Status.ACTIVE, Status.TRIALING}
+    paid = subscription.status in {Status.ACTIVE, Status.TRIALING, Status.PAST_DUE}
     case.state = (CaseState.RECOVERED if paid else CaseState.OVER).value
     case.closed_at = now
     case.look_at = None

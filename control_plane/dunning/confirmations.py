@@ -43,7 +43,6 @@ async def tell_of_confirmations(
             StripeInvoice.amount_remaining_minor > 0,
             Subscription.status.not_in(sorted(OVER)),
         )
-        .distinct(StripeInvoice.id)
         .order_by(StripeInvoice.id)
         .limit(limit)
     )

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.dunning.tables import DunningCase
 from control_plane.foundation.pagination import Page, decode_cursor, page_of
 from control_plane.subscriptions.model import Status
-from control_plane.subscriptions.tables import Subscription
+from control_plane.subscriptions.tables import PaymentHold, Subscription
 
 
 async def case_page(
@@ -61,13 +61,16 @@ async def without_case(session: AsyncSession, *, limit: int) -> list[str]:
 
 
 async def due_cases(session: AsyncSession, *, now: datetime, limit: int) -> list[str]:
-    """Return open cases with something to do: a step is due, or the subscription is past due no longer."""
+    """Return open cases with something to do: a step is due, or the subscription was paid, or is over."""
     statement = (
         select(DunningCase.id)
         .join(Subscription, Subscription.id == DunningCase.subscription_id)
+        .outerjoin(PaymentHold, PaymentHold.subscription_id == DunningCase.subscription_id)
         .where(
             DunningCase.closed_at.is_(None),
-            (DunningCase.look_at <= now) | (Subscription.status != Status.PAST_DUE.value),
+            (DunningCase.look_at <= now)
+            | (Subscription.status != Status.PAST_DUE.value)
+            | PaymentHold.subscription_id.is_(None),
         )
         .order_by(DunningCase.look_at.nulls_first(), DunningCase.id)
         .limit(limit)

@@ -14,7 +14,15 @@ from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.records import bumped_subscription
 from control_plane.subscriptions.tables import PaymentHold
 
-BLOCK, FREE = "block", "free"
+GRACE, BLOCK, FREE = "grace", "block", "free"
+
+
+async def begin_grace(session: AsyncSession, *, subscription_id: str, now: datetime) -> None:
+    """Note since when a subscription is past due; whoever calls this has its account's lock. Nothing holds yet."""
+    known = await session.get(PaymentHold, subscription_id, populate_existing=True)
+    if known is None:
+        session.add(PaymentHold(subscription_id=subscription_id, kind=GRACE, since=floor_ms(now)))
+        await session.flush()
 
 
 async def hold_back(
@@ -62,10 +70,11 @@ async def let_go(session: AsyncSession, *, subscription_id: str, actor: str, now
     now = floor_ms(now)
     await bumped_subscription(session, subscription_id, now)
     hold = await session.get(PaymentHold, subscription_id, populate_existing=True)
-    if hold is None:
+    if hold is None or hold.kind == GRACE:
         return False
     before = _facts(hold)
-    await forget_hold(session, subscription_id)
+    hold.kind, hold.plan_version_id = GRACE, None
+    await session.flush()
     await record_change(
         session,
         actor=actor,
@@ -73,7 +82,7 @@ async def let_go(session: AsyncSession, *, subscription_id: str, actor: str, now
         entity_type="subscription",
         entity_id=subscription_id,
         before=before,
-        after=None,
+        after=_facts(hold),
         now=now,
     )
     return True

@@ -90,13 +90,14 @@ class Subscription(Base):
 class PaymentHold(Base):
     """What holds at the gateway while a subscription is past due, in place of its own terms.
 
-    `block`: no calls. `free`: the limits and entitlements of `plan_version_id`. What is billed stays as it is.
-    Without effect in any other status, and gone when `past_due` is left.
+    `grace`: nothing yet. `block`: no calls. `free`: the limits and entitlements of `plan_version_id`. What is
+    billed stays as it is. Without effect in any other status, and gone when `past_due` is left: so it tells
+    whether a subscription was past due all the time since.
     """
 
     __tablename__ = "payment_holds"
     __table_args__ = (
-        CheckConstraint("kind IN ('block', 'free')", name="kind"),
+        CheckConstraint("kind IN ('grace', 'block', 'free')", name="kind"),
         CheckConstraint("(kind = 'free') = (plan_version_id IS NOT NULL)", name="plan_version_id"),
     )
 

@@ -293,7 +293,7 @@ class TestConnection:
         assert mail.state == "waiting"
         assert "guess" not in mail.error
         clock.now = mail.due_at
-        untrusting = a_sender(sessions, clock, mail_server, tls="starttls", username="km", password="open sesame")
+        untrusting = a_sender(sessions, clock, mail_server, tls="starttls", timeout_seconds=1)
         assert await untrusting.send_due() == 0
         clock.now = (await the_mail(sessions)).due_at
         assert await a_sender(sessions, clock, mail_server, **by, password="open sesame").send_due() == 1
