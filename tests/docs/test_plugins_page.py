@@ -53,7 +53,7 @@ def examples() -> list:
 
 
 class TestTables:
-    @pytest.mark.parametrize("name", ["plugins.md", "settings.md", "subscriptions.md"])
+    @pytest.mark.parametrize("name", ["plugins.md", "settings.md", "subscriptions.md", "stripe.md"])
     def test_are_up_to_date(self, name: str):
         text = (DOCS / name).read_text()
         assert tables().fresh(DOCS / name, text) == text, "run `make docs`"
