@@ -10,10 +10,12 @@ from control_plane.admin_api.database import Database
 from control_plane.admin_api.forms import AccountId, CodePath, Moment, MoneyAnswer
 from control_plane.admin_api.resources.subscription_answers import PeriodAnswer
 from control_plane.admin_api.services import Given, Now
+from control_plane.admin_api.stripe_invoice_answers import ExpectedInvoiceAnswer
 from control_plane.billing.model import InvoiceLine, InvoicePreview
 from control_plane.billing.queries import preview_invoice
 from control_plane.rating.explain import explain_line
 from control_plane.rating.model import TierUse
+from control_plane.stripe_sync.invoices.period_preview import as_stripe_bills
 
 router = APIRouter(prefix="/accounts/{account_id}/invoices", tags=["invoices"])
 
@@ -98,6 +100,10 @@ class InvoicePreviewAnswer(BaseModel):
     quota: QuotaAnswer | None
     spend_cap: SpendCapLeftAnswer | None
     trial: TrialPreviewAnswer | None = Field(description="Null for a period that is billed.")
+    billed_by: str = Field(description="`own` invoices or `stripe`: then the lines are as Stripe bills them.")
+    stripe_invoice: ExpectedInvoiceAnswer | None = Field(
+        description="What Stripe's next invoice will say; null where it bills nothing more, or we bill ourselves."
+    )
 
 
 PeriodStart = Annotated[
@@ -115,7 +121,10 @@ async def get_invoice_preview(
     now: Now,
     period_start: PeriodStart = None,
 ) -> InvoicePreviewAnswer:
-    """Preview what a billing period of an account's subscription to an API product costs."""
+    """Preview what a billing period of an account's subscription to an API product costs.
+
+    What Stripe bills is reckoned as Stripe does, before taxes.
+    """
     preview = await preview_invoice(
         session,
         account_id=account_id,
@@ -124,7 +133,16 @@ async def get_invoice_preview(
         period_start=period_start,
         seller_country=services.invoice_terms.seller.country,
     )
-    return answer(preview)
+    at_stripe = await as_stripe_bills(session, preview, now=now)
+    if at_stripe is None:
+        return answer(preview)
+    following = at_stripe.next_invoice
+    return answer(at_stripe.preview).model_copy(
+        update={
+            "billed_by": "stripe",
+            "stripe_invoice": None if following is None else ExpectedInvoiceAnswer.of(following),
+        }
+    )
 
 
 def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
@@ -165,6 +183,8 @@ def answer(preview: InvoicePreview) -> InvoicePreviewAnswer:
         quota=quota,
         spend_cap=_spend_cap(preview),
         trial=_trial(preview),
+        billed_by="own",
+        stripe_invoice=None,
     )
 
 

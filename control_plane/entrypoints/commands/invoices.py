@@ -43,6 +43,15 @@ def preview(
         typer.echo(f"\nQuota: {used:,} of {units:,} used ({quota['used_percent']:g} %), {then}")
     if cap := answer["spend_cap"]:
         typer.echo(f"\nSpend cap: {cap['cap']['text']}, {cap['left']['text']} left")
+    if following := answer["stripe_invoice"]:
+        typer.echo(f"\n{_at_stripe(following)}")
+
+
+def _at_stripe(following: dict[str, Any]) -> str:
+    """Say what Stripe will bill next; `km stripe invoices expected` has its lines."""
+    unknown = ", and tax, which Stripe reckons" if following["unknown"] else ""
+    amount = following["amount_due"]["text"]
+    return f"Stripe bills it. Its next invoice, on {short_moment(following['at'])}: {amount}{unknown}"
 
 
 def _span(period: dict[str, str]) -> str:

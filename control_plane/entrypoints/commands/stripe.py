@@ -2,10 +2,17 @@
 
 import typer
 
-from control_plane.entrypoints.commands import stripe_events, stripe_setup, stripe_subscriptions, stripe_usage
+from control_plane.entrypoints.commands import (
+    stripe_events,
+    stripe_invoices,
+    stripe_setup,
+    stripe_subscriptions,
+    stripe_usage,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Stripe: what it was told, what it tells, and whether both agree.")
 app.add_typer(stripe_events.app, name="events")
+app.add_typer(stripe_invoices.app, name="invoices")
 app.add_typer(stripe_usage.app, name="usage")
 app.command("resync")(stripe_events.resync)
 app.command("setup")(stripe_setup.setup)

@@ -146,8 +146,8 @@ def _print_plans(answer: dict[str, Any], *, nothing: str) -> None:
     for problem in problems:
         typer.echo(f"PROBLEM  {problem}")
     if not lines and not problems:
-        plural = "" if len(versions) == 1 else "s"
-        typer.echo(f"{nothing}: {len(versions):,} plan version{plural} at Stripe as they should be")
+        are = "1 plan version is" if len(versions) == 1 else f"{len(versions):,} plan versions are"
+        typer.echo(f"{nothing}: {are} at Stripe as wanted")
     for version in versions:
         for ours in version["ours"]:
             what = f"{ours['model']} {ours['meter'] or ''}".strip()
