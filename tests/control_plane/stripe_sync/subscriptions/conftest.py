@@ -62,15 +62,18 @@ class Shop:
 
     async def row(self) -> StripeSubscription:
         async with self.sessions() as session:
-            return (await session.scalars(select(StripeSubscription))).one()
+            of_account = StripeSubscription.account_id == self.account_id
+            return (await session.scalars(select(StripeSubscription).where(of_account))).one()
 
     async def changes(self) -> list[StripeChange]:
         async with self.sessions() as session:
-            return list(await session.scalars(select(StripeChange).order_by(StripeChange.id)))
+            mine = StripeChange.subscription_id == (await self.row()).subscription_id
+            return list(await session.scalars(select(StripeChange).where(mine).order_by(StripeChange.id)))
 
     async def spans(self) -> list[StripeSpan]:
         async with self.sessions() as session:
-            return list(await session.scalars(select(StripeSpan).order_by(StripeSpan.starts_at)))
+            mine = StripeSpan.subscription_id == (await self.row()).subscription_id
+            return list(await session.scalars(select(StripeSpan).where(mine).order_by(StripeSpan.starts_at)))
 
     async def plans(self, subscription: Subscription | None = None) -> list[tuple[str, str, datetime]]:
         """Code, kind and beginning of the phases."""
@@ -95,6 +98,12 @@ class Shop:
         """Read the subscription again, as an event would have us do."""
         await apply_subscription(self.ctx, (await self.row()).stripe_id)
         return await self.subscription()
+
+    async def another(self) -> "Shop":
+        """The same shop, with a new customer."""
+        async with self.sessions() as session, session.begin():
+            account = await an_account(session, now=self.ctx.now, name="Grace")
+        return replace(self, account_id=account.id)
 
     def at_stripe(self, kind: str = "subscription") -> list[dict[str, Any]]:
         return self.sim.control.dump(kind).get(kind, [])
