@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import Interval, and_, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import is_any_of
@@ -19,6 +19,7 @@ from control_plane.subscriptions.tables import Subscription, SubscriptionAddOn, 
 # from here on the adjustments of a draft are decided: what Stripe would still add to it, nobody has reckoned with
 DECIDED = ("adjusting", "releasing", "done", "late")
 PUSHED = "pushed"
+SLACK = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ async def _invoiced(
         .where(
             is_any_of(StripeInvoice.subscription_id, subscription_ids),
             StripeInvoiceLine.kind == "metered",
+            # a line for time that is still to come bills none of it
+            StripeInvoiceLine.period_end <= StripeInvoice.created_at + literal(SLACK, Interval()),
             or_(StripeInvoice.finalised_at.is_not(None), StripeInvoice.status == "draft"),
         )
         .distinct()

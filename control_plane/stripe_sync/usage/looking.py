@@ -153,6 +153,7 @@ def _missing(row: StripeUsageRow, now: datetime) -> None:
         return
     # under the same identifier: should Stripe know it after all, it says so
     row.state, row.reason, row.first_sent_at, row.leased_until = RowState.WAITING, Reason.RETRIED, None, None
+    row.key_turn += 1
     row.due_at = now
 
 

@@ -88,7 +88,7 @@ def closed_because(place: Place, at_stripe: AtStripe, now: datetime) -> Reason |
     moment = place.moment
     if any(moment in billed for billed in at_stripe.billed):
         return Reason.INVOICE_FINAL
-    if place.plan.end is not None and place.plan.end <= now and _ends_inside(place):
+    if place.plan.end is not None and place.plan.end <= now and _ends_inside(place, at_stripe):
         # Stripe billed the removed price at once, for what it had by then
         return Reason.PLAN_CHANGED
     if any(moment in draft for draft in at_stripe.drafts):
@@ -104,8 +104,12 @@ def ceil_second(moment: datetime) -> datetime:
     return moment if not moment.microsecond else moment.replace(microsecond=0) + SECOND
 
 
-def _ends_inside(place: Place) -> bool:
-    return place.plan.end is not None and (place.period.end is None or place.plan.end < place.period.end)
+def _ends_inside(place: Place, at_stripe: AtStripe) -> bool:
+    """Say whether the plan ended before the period would have: also where the change began another period."""
+    end = place.plan.end
+    if end is None or end == at_stripe.billing_cycle_anchor:
+        return end is not None
+    return place.period.end is None or end < place.period.end
 
 
 def _period(hour: datetime, at_stripe: AtStripe) -> StripeTime:

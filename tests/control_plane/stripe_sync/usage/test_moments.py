@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from control_plane.foundation.clock import floor_hour
 from control_plane.stripe_sync.usage.moments import AtStripe, PlanSpan, StripeTime, closed_because, place_of
 
 ANCHOR = datetime(2026, 1, 31, 10, 17, 5, tzinfo=UTC)
@@ -127,6 +128,17 @@ class TestClosed:
         assert closed(hour(9, 13), now=hour(9, 15), spans=spans) == "plan_changed"
         assert closed(hour(9, 13), now=hour(9, 14), spans=spans) is None  # planned, and not yet so
         assert closed(hour(9, 15), now=hour(9, 17), spans=spans, phase="ph_2", phase_start=change) is None
+
+    def test_the_old_plan_is_not_where_the_change_began_another_period(self):
+        change = datetime(2026, 4, 9, 14, 20, 31, tzinfo=UTC)
+        spans = (PlanSpan(starts_at=ANCHOR, ours_from=ANCHOR), PlanSpan(starts_at=change, ours_from=change))
+        yearly = {
+            "interval": "year",
+            "anchor_at": floor_hour(change),
+            "billing_cycle_anchor": change,
+            "current_period": StripeTime(start=change, end=change.replace(year=2027)),
+        }
+        assert closed(hour(9, 13), now=hour(9, 15), spans=spans, **yearly) == "plan_changed"
 
     def test_after_the_end_it_is_open_as_long_as_a_final_invoice_may_be_a_draft(self):
         end = hour(9, 14)
