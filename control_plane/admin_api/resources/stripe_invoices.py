@@ -19,7 +19,6 @@ from control_plane.admin_api.forms import (
     SubscriptionId,
     page_answer,
 )
-from control_plane.admin_api.services import Now
 from control_plane.admin_api.stripe_access import StripeGiven
 from control_plane.admin_api.stripe_invoice_answers import (
     ExpectedInvoiceAnswer,
@@ -31,10 +30,12 @@ from control_plane.admin_api.stripe_invoice_answers import (
 from control_plane.stripe_sync.invoices.adjustments import Cause
 from control_plane.stripe_sync.invoices.crediting import put_credit_notes, want_credit
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
+from control_plane.stripe_sync.invoices.facts import billing_facts
 from control_plane.stripe_sync.invoices.mirror import refresh_invoice
 from control_plane.stripe_sync.invoices.queries import stripe_invoice, stripe_invoices
 from control_plane.stripe_sync.invoices.standing import expected_invoice
 from control_plane.stripe_sync.invoices.tables import StripeAdjustment
+from control_plane.stripe_sync.invoices.waiting import waiting_lines
 from control_plane.stripe_sync.outcomes import StripeUnavailable
 
 router = APIRouter(tags=["stripe"])
@@ -157,12 +158,16 @@ async def credit_stripe_invoice(
 async def get_expected_invoice(
     subscription_id: SubscriptionId,
     session: Database,
-    now: Now,
+    stripe: StripeGiven,
     event: Annotated[Literal["period_end", "cancel_now"], Query(description="What makes it.")] = "period_end",
 ) -> ExpectedInvoiceAnswer:
-    """Return what Stripe's next invoice of a subscription will say, by our reckoning; Stripe is not asked.
+    """Return what Stripe's next invoice of a subscription will say, by our reckoning.
 
-    `preview-change` says what a change of plan costs.
+    Stripe is asked only what waits for it. `preview-change` says what a change of plan costs.
     """
-    found = await expected_invoice(session, subscription_id, now=now, event=InvoiceEvent(event))
+    row = (await billing_facts(session, subscription_id)).row
+    waiting = await waiting_lines(stripe.stripe, customer_id=row.customer_id, stripe_subscription_id=row.stripe_id)
+    found = await expected_invoice(
+        session, subscription_id, now=stripe.now, event=InvoiceEvent(event), waiting=waiting
+    )
     return ExpectedInvoiceAnswer.of(found)

@@ -69,11 +69,13 @@ async def expected_invoice(
     now: datetime,
     event: InvoiceEvent = InvoiceEvent.PERIOD_END,
     to: Mapping[str, int] | None = None,
+    waiting: Sequence[ExpectedLine] = (),
 ) -> Expectation:
     """Return what Stripe's next invoice says if nothing else happens.
 
     At the period's end all that was counted so far is on it, also what is not at Stripe yet. A change and an end
     at once (`now`) bill what Stripe has by then. `to`: of a change, how many of each plan version it is to have.
+    `waiting`: what waits at Stripe for the next invoice, as `waiting.waiting_lines` reads it.
 
     Raises:
         NotBilledByStripeError: Stripe has no subscription for it. KeyError: a version of `to` is not at Stripe.
@@ -91,11 +93,11 @@ async def expected_invoice(
     adjustments = Adjustments()
     if is_end:
         adjustments = await _adjustments(session, facts, period, units)
-        lines = _at_period_end(facts, standing, adjustments, at=at)
+        lines = _at_period_end(facts, standing, adjustments, waiting, at=at)
     elif event is InvoiceEvent.CHANGE:
-        lines = change_lines(standing, items_of(facts, to or {}), at=at)
+        lines = change_lines(standing, items_of(facts, to or {}), at=at, others=waiting)
     else:
-        lines = cancel_now_lines(standing, at=at)
+        lines = [*cancel_now_lines(standing, at=at), *waiting]
     unknown = ("tax",) if facts.row.automatic_tax else ()
     balance = await session.scalar(
         select(StripeCustomer.balance_minor).where(StripeCustomer.account_id == facts.row.account_id)
@@ -129,7 +131,12 @@ def _running_period(facts: BillingFacts) -> BillingPeriod:
 
 
 def _at_period_end(
-    facts: BillingFacts, standing: Standing, adjustments: Adjustments, *, at: datetime
+    facts: BillingFacts,
+    standing: Standing,
+    adjustments: Adjustments,
+    waiting: Sequence[ExpectedLine],
+    *,
+    at: datetime,
 ) -> list[ExpectedLine]:
     """Return the lines of the period's end: ours ends or changes at the hour of Stripe's boundary."""
     boundary = floor_hour(at)
@@ -139,7 +146,7 @@ def _at_period_end(
         standing,
         next_items=items_of(facts, _held(after)) if goes_on and after is not None else (),
         next_span=_next_span(facts),
-        others=_adjustment_lines(facts, adjustments, standing.span),
+        others=[*_adjustment_lines(facts, adjustments, standing.span), *waiting],
     )
 
 
