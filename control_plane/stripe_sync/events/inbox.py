@@ -7,7 +7,7 @@ from sqlalchemy import case, delete, func, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from control_plane.stripe_sync.events.model import MAX_ATTEMPTS, NOT_READ, Source, State, Told
+from control_plane.stripe_sync.events.model import NOT_READ, Source, State, Told
 from control_plane.stripe_sync.events.tables import StripeEvent
 
 _REVIVED = StripeEvent.state == State.DEAD
@@ -32,7 +32,6 @@ async def store_delivered(session: AsyncSession, told: Told, *, body: bytes, now
             "last_delivered_at": now,
             "body": func.coalesce(StripeEvent.body, statement.excluded.body),
             "state": case((_REVIVED, State.WAITING), else_=StripeEvent.state),
-            "attempts": case((_REVIVED, MAX_ATTEMPTS - 1), else_=StripeEvent.attempts),
             "next_attempt_at": case((_REVIVED, now), else_=StripeEvent.next_attempt_at),
         },
     )

@@ -242,6 +242,19 @@ class TestPoison:
         assert (found["evt_1"].state, found["evt_2"].state) == ("dead", "waiting")
         assert found["evt_2"].next_attempt_at == context.now + timedelta(seconds=1)
 
+    async def test_leaves_alone_what_was_done_before(self, context: StripeContext, now: datetime) -> None:
+        mirror = Mirror({"sub_1": 1})
+        await arrive(context, an_event(1, "sub_1", at=now))
+        await process_due(context, mirror.appliers)
+        mirror.fails["sub_1"] = ZeroDivisionError()
+        await arrive(context, an_event(2, "sub_1", at=now))
+        await settle(context, mirror)
+        found = await rows(context)
+        assert [(found[name].state, found[name].attempts) for name in ("evt_1", "evt_2")] == [
+            ("done", 1),
+            ("dead", MAX_ATTEMPTS),
+        ]
+
     @pytest.mark.parametrize("error", [StripeUnavailable("Stripe is away."), StripeKeyRefused("No such key.")])
     async def test_is_none_of_it_when_stripe_is_away(
         self, context: StripeContext, now: datetime, error: Exception
