@@ -13,6 +13,7 @@ from control_plane.admin_api.forms import refuse_repeated_parameters
 from control_plane.admin_api.middleware import RequestScope
 from control_plane.admin_api.pages.completeness import router as completeness_page
 from control_plane.admin_api.pages.reconciliation import router as reconciliation_page
+from control_plane.admin_api.pages.unpaid import router as unpaid_page
 from control_plane.admin_api.problems import MEDIA_TYPE, Problem
 from control_plane.admin_api.resources import RESOURCES
 from control_plane.admin_api.resources.health import router as health
@@ -67,6 +68,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(event_reports)
     app.include_router(completeness_page)
     app.include_router(reconciliation_page)
+    app.include_router(unpaid_page)
     _name_media_type_of_problems(app)
     return app
 

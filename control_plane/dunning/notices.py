@@ -49,7 +49,7 @@ async def notices_of(
         .order_by(DunningCase.opened_at, DunningCase.id)
     )
     found = [
-        await _of_case(session, case, subscription, now=now)
+        await case_notice(session, case, subscription, now=now)
         for case, subscription in (await session.execute(statement)).all()
     ]
     found.extend(await _of_trials(session, account_id, trial_notice=trial_notice, now=now))
@@ -57,9 +57,10 @@ async def notices_of(
     return sorted(found, key=lambda notice: order[notice.severity])
 
 
-async def _of_case(
+async def case_notice(
     session: AsyncSession, case: DunningCase, subscription: Subscription, *, now: datetime
 ) -> Notice:
+    """Return what stands on an account's pages while a case is open."""
     names = await plan_names(session, subscription.id)
     unpaid = await unpaid_invoices(session, subscription, now=now)
     what = f"{_owed(unpaid)} for {names.plan}" if unpaid else names.plan

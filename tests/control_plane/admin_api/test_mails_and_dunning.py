@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -110,6 +111,16 @@ class TestDunning:
         assert notice["text"] == "The payment of Growth failed."
         assert notice["until"] == case["grace_until"]
         assert (await owner.get("/admin/v1/dunning", params={"open": False})).json()["items"] == []
+
+    async def test_shows_them_as_a_page_to_whoever_may_read(self, app, tokens, unpaid):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://km") as stranger:
+            assert (await stranger.get("/admin/unpaid")).status_code == 401
+            page = await stranger.get("/admin/unpaid", auth=("x", tokens["read_only"]))
+        assert "Øresund &lt;Data&gt;" in page.text
+        assert "The payment of Growth failed." in page.text
+        assert "KM_SMTP_HOST is not set" in page.text
+        assert "<script" not in page.text
 
     async def test_gives_more_time(self, owner, client_of, unpaid):
         (case,) = (await owner.get("/admin/v1/dunning", params={"account_id": unpaid})).json()["items"]
