@@ -13,6 +13,7 @@ from devstack.stripe.contract.forms import parse_form
 from devstack.stripe.contract.misfits import misfit
 from devstack.stripe.contract.services import operations
 from devstack.stripe.contract.shapes import Named
+from devstack.stripe.operations import load
 from devstack.stripe.problems import StripeProblem
 
 CONTRACT = Contract()
@@ -237,3 +238,9 @@ class TestReading:
                 options = getattr(field.shape, "options", (field.shape,))
                 todo += [one for one in options if isinstance(one, Named)]
         assert len(seen) > 5
+
+    def test_every_operation_of_the_simulator_is_one_of_the_sdk(self) -> None:
+        unknown = [
+            (one.method, one.template) for one in load() if not CONTRACT.operation(one.method, one.template)
+        ]
+        assert unknown == []

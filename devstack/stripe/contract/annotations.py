@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -59,6 +60,8 @@ class Module:
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)
     """By dotted name, so that nested ones have their place."""
     imports: dict[str, tuple[str, str]] = field(default_factory=dict)
+    made: dict[str, list[tuple[str, ast.expr]]] = field(default_factory=dict)
+    """`X = TypedDict("X", {"from": ...})`: for fields that are named like keywords of Python."""
 
 
 @cache
@@ -66,7 +69,10 @@ def module(name: str) -> Module:
     """By its dotted name, such as `stripe.billing._meter`."""
     path = sdk_folder().joinpath(*name.split(".")[1:]).with_suffix(".py")
     read = Module(name)
-    for node in ast.walk(tree := ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    # at the top, and under `if TYPE_CHECKING:`
+    branches = [node.body for node in tree.body if isinstance(node, ast.If)]
+    for node in itertools.chain(tree.body, *branches):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 read.imports[alias.asname or alias.name] = (node.module, alias.name)
@@ -79,6 +85,15 @@ def _collect(read: Module, body: list[ast.stmt], prefix: str) -> None:
         if isinstance(node, ast.ClassDef):
             read.classes[prefix + node.name] = node
             _collect(read, node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            _collect_made(read, node.targets[0], node.value)
+
+
+def _collect_made(read: Module, target: ast.expr, call: ast.Call) -> None:
+    if len(call.args) < 2 or not isinstance(call.args[1], ast.Dict) or not isinstance(target, ast.Name):  # noqa: PLR2004 - name and fields
+        return
+    pairs = zip(call.args[1].keys, call.args[1].values, strict=True)
+    read.made[target.id] = [(str(key.value), value) for key, value in pairs if isinstance(key, ast.Constant)]
 
 
 @cache
@@ -106,32 +121,10 @@ def fields_of(named: Named) -> Fields:
 def _functional_fields(read: Module, named: Named) -> dict[str, Field]:
     """Parameters whose names are Python's keywords stand in a TypedDict made by a call, which is then a base."""
     found: dict[str, Field] = {}
-    source = module_assignments(read.name)
     for base in read.classes[named.name].bases:
-        if isinstance(base, ast.Name) and base.id in source:
-            for key, annotation in source[base.id]:
+        if isinstance(base, ast.Name) and base.id in read.made:
+            for key, annotation in read.made[base.id]:
                 found[key] = _field(read, named.name, annotation, is_typed_dict=True)
-    return found
-
-
-@cache
-def module_assignments(name: str) -> dict[str, list[tuple[str, ast.expr]]]:
-    """`X = TypedDict("X", {"from": ...})` at the top of a file."""
-    path = sdk_folder().joinpath(*name.split(".")[1:]).with_suffix(".py")
-    found: dict[str, list[tuple[str, ast.expr]]] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Call)
-            and isinstance(node.targets[0], ast.Name)
-        ):
-            arguments = node.value.args
-            if len(arguments) > 1 and isinstance(arguments[1], ast.Dict):
-                found[node.targets[0].id] = [
-                    (str(key.value), value)
-                    for key, value in zip(arguments[1].keys, arguments[1].values, strict=True)
-                    if isinstance(key, ast.Constant)
-                ]
     return found
 
 
