@@ -98,6 +98,7 @@ READING_POSTS = {
     "/admin/v1/plans/diff",
     "/admin/v1/plan-moves/preview",
     "/admin/v1/products/{code}/comparison",
+    "/admin/v1/subscriptions/{subscription_id}/preview-change",
     "/admin/v1/usage/digests/proofs",
 }
 
