@@ -4,6 +4,9 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from devstack.stripe.billing.cards import attach
+from devstack.stripe.billing.charging import method_for
+from devstack.stripe.billing.invoicing import subscription_of
+from devstack.stripe.billing.lifecycle import collect
 from devstack.stripe.billing.settings import BillingSettings, settings_of
 from devstack.stripe.routes import order
 from devstack.stripe.simulator import Simulator
@@ -37,3 +40,20 @@ def set_card(sim: Simulator, given: dict[str, Any]) -> dict[str, Any]:
             with sim.changing(sub, "customer.subscription.updated"):
                 sub["default_payment_method"] = method["id"]
     return {"payment_method": method["id"]}
+
+
+@order("pay_hosted_invoice")
+def pay_hosted(sim: Simulator, given: dict[str, Any]) -> dict[str, Any]:
+    """Pay an open `invoice` on its page, with `card` or the one on file; whoever pays there authenticates."""
+    invoice = sim.state.get("invoice", given["invoice"])
+    if invoice["status"] not in ("open", "uncollectible"):
+        return {"paid": invoice["status"] == "paid"}
+    sub = sim.state.find("subscription", subscription_of(invoice) or "")
+    method = attach(sim, given["card"], invoice["customer"]) if "card" in given else method_for(sim, invoice, sub)
+    if method is None:
+        raise ValueError(f"{invoice['customer']} has no card; name one")
+    method["_authenticated"] = True
+    try:
+        return {"paid": collect(sim, invoice, method=method, by_hand=True).paid}
+    finally:
+        del method["_authenticated"]

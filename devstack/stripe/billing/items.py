@@ -5,7 +5,6 @@ charged ahead for it: the full amount, its full period, until when it was charge
 for unused time are taken.
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -290,11 +289,3 @@ def check_together(items: Sequence[Object], param: str = "items") -> None:
     meters = [one["price"]["recurring"]["meter"] for one in items if is_metered(one["price"])]
     if len(set(meters)) < len(meters):
         raise StripeProblem("A subscription can have one item for each meter.", param=param)
-
-
-def shallow(sub: Object) -> Object:
-    """A subscription to try changes on, with its items as copies."""
-    clone = copy.copy(sub)
-    clone["items"] = {**sub["items"], "data": [copied(one) for one in sub["items"]["data"]]}
-    clone["discounts"] = list(sub["discounts"])
-    return clone

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from devstack.stripe.billing import discounts
 from devstack.stripe.billing.billing_run import bill
 from devstack.stripe.billing.charging import method_for
 from devstack.stripe.billing.ending import end_subscription, expire_incomplete
@@ -97,6 +98,7 @@ def _turn(sim: Simulator, sub: Object, due: list[Object], now: int, schedule: Ob
     turn = Turn()
     started = min((item["current_period_start"] for item in due), default=now)
     with sim.changing(sub, "customer.subscription.updated"):
+        _end_discounts(sim, sub, now)
         end_usage(sim, sub, due, at=now, turn=turn)
         for item in due:
             item["_usage_from"] = now
@@ -109,6 +111,14 @@ def _turn(sim: Simulator, sub: Object, due: list[Object], now: int, schedule: Ob
         if due or turn.lines:
             _bill(sim, sub, turn, now=now, started=started)
     sim.tell("subscription.renewed", sub)
+
+
+def _end_discounts(sim: Simulator, sub: Object, now: int) -> None:
+    """Take off those whose time is over."""
+    for owner in (sub, *sub["items"]["data"]):
+        for one in list(owner["discounts"]):
+            if one not in discounts.in_force(sim, [one], now=now):
+                discounts.end(sim, one)
 
 
 def _end_trial(sim: Simulator, sub: Object, now: int) -> bool:

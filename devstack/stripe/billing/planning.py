@@ -128,7 +128,7 @@ def apply_plan(sim: Simulator, sub: Object, plan: Plan, *, now: int) -> None:
     _set_pause(sub, params)
     _set_cancellation(sub, params, now=now)
     if "discounts" in params:
-        _set_discounts(sim, sub, plan.discounts, now=now)
+        set_discounts(sim, sub, plan.discounts, now=now)
     items: list[Object] = []
     for one in plan.change.wanted:
         items += [item] if (item := _applied(sim, sub, one, now)) is not None else []
@@ -201,7 +201,8 @@ def _note_cancellation(sub: Object, *, planned: bool, now: int) -> None:
     )
 
 
-def _set_discounts(sim: Simulator, sub: Object, checked: list[Any], *, now: int) -> None:
+def set_discounts(sim: Simulator, sub: Object, checked: list[Any], *, now: int) -> None:
+    """Exactly these from now on; others end."""
     kept = {one["id"] for one in checked if isinstance(one, dict)}
     for one in list(sub["discounts"]):
         if one not in kept:

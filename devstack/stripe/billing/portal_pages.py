@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from devstack.stripe.billing.cards import declined
-from devstack.stripe.billing.controls import set_card
+from devstack.stripe.billing.controls import pay_hosted, set_card
 from devstack.stripe.billing.hosted import button, form, show
 from devstack.stripe.billing.lifecycle import collect
 from devstack.stripe.billing.lines import in_words
@@ -53,13 +53,12 @@ def portal_pages(sim: Simulator) -> APIRouter:
         return _invoice_page(sim, identifier)
 
     @router.post("/_pages/invoices/{identifier}", response_model=None)
-    async def pay_hosted(identifier: str, card: Annotated[str, Form()] = "pm_card_visa") -> Response:
+    async def pay_there(identifier: str, card: Annotated[str, Form()] = "pm_card_visa") -> Response:
         invoice = sim.state.find("invoice", identifier)
         if invoice is None:
             return _gone()
         try:
-            set_card(sim, {"customer": invoice["customer"], "card": card})
-            _pay(sim, invoice)
+            pay_hosted(sim, {"invoice": identifier, "card": card})
         except StripeProblem as problem:
             return _invoice_page(sim, identifier, problem.message)
         return RedirectResponse(f"/_pages/invoices/{identifier}", status_code=303)

@@ -1,12 +1,13 @@
 """Previews of invoices: what would be billed, kept nowhere."""
 
+import copy
 from typing import Any
 
 from devstack.stripe.billing import discounts
 from devstack.stripe.billing.billing_run import preview_invoice
 from devstack.stripe.billing.changes import work_out
 from devstack.stripe.billing.invoicing import make_draft
-from devstack.stripe.billing.items import Wanted, shallow
+from devstack.stripe.billing.items import Wanted, copied
 from devstack.stripe.billing.lines import is_metered
 from devstack.stripe.billing.pending import gather, line_of_item_params
 from devstack.stripe.billing.periods_ahead import Turn, upcoming
@@ -44,11 +45,19 @@ def create_preview(sim: Simulator, call: Call) -> Object:
     return _of_waiting_items(sim, customer, params)
 
 
+def _tried(sub: Object) -> Object:
+    """A subscription to try changes on, with its items as copies."""
+    clone = copy.copy(sub)
+    clone["items"] = {**sub["items"], "data": [copied(one) for one in sub["items"]["data"]]}
+    clone["discounts"] = list(sub["discounts"])
+    return clone
+
+
 def _of_subscription(sim: Simulator, sub: Object, params: dict[str, Any], details: dict[str, Any]) -> Object:
     if sub["status"] in ("canceled", "incomplete_expired"):
         raise StripeProblem("No upcoming invoices for customer", status=404, code="invoice_upcoming_none")
     now = sim.now(sub["customer"])
-    tried = shallow(sub)
+    tried = _tried(sub)
     if "automatic_tax" in params:
         tried["automatic_tax"] = {**tried["automatic_tax"], "enabled": params["automatic_tax"]["enabled"]}
     with discounted(sim, tried, params, now=now):

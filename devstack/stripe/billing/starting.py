@@ -58,6 +58,9 @@ def assemble(sim: Simulator, customer: Object, params: dict[str, Any], *, now: i
             rates=rates_of(sim, entry.get("tax_rates"), f"items[{number}]"),
         )
         sub["items"]["data"].append(item)
+        if entry.get("discounts"):
+            where = f"items[{number}][discounts]"
+            discounts.check(sim, entry["discounts"], customer=customer["id"], currency=currency, param=where)
     check_together(sub["items"]["data"])
     _set_end(sub, params)
     return sub

@@ -7,7 +7,15 @@ from devstack.stripe.billing.cards import declined
 from devstack.stripe.billing.charging import method_for, will_pay
 from devstack.stripe.billing.pending import keep_pending
 from devstack.stripe.billing.pending_updates import try_then_apply
-from devstack.stripe.billing.planning import Plan, apply_plan, bill_plan, collect_of, plan_update, whole_period
+from devstack.stripe.billing.planning import (
+    Plan,
+    apply_plan,
+    bill_plan,
+    collect_of,
+    plan_update,
+    set_discounts,
+    whole_period,
+)
 from devstack.stripe.billing.shapes import refuse_not_simulated
 from devstack.stripe.problems import StripeProblem
 from devstack.stripe.simulator import Simulator
@@ -88,11 +96,16 @@ def update(sim: Simulator, sub: Object, params: dict[str, Any]) -> None:
         if plan.at_once and behavior == "pending_if_incomplete":
             try_then_apply(sim, sub, plan, now=now)
         else:
-            _apply_thenbill_plan(sim, sub, plan, now=now, behavior=behavior)
+            if "discounts" in params:
+                # what begins with the change is charged with the new discounts
+                set_discounts(sim, sub, plan.discounts, now=now)
+                rest = {name: value for name, value in params.items() if name != "discounts"}
+                plan = plan_update(sim, sub, rest, now=now)
+            _apply_then_bill(sim, sub, plan, now=now, behavior=behavior)
     sim.tell("subscription.moved", sub)
 
 
-def _apply_thenbill_plan(sim: Simulator, sub: Object, plan: Plan, *, now: int, behavior: str) -> None:
+def _apply_then_bill(sim: Simulator, sub: Object, plan: Plan, *, now: int, behavior: str) -> None:
     before = whole_period(sub)
     apply_plan(sim, sub, plan, now=now)
     if not plan.at_once:
@@ -101,8 +114,13 @@ def _apply_thenbill_plan(sim: Simulator, sub: Object, plan: Plan, *, now: int, b
             keep_pending(sim, customer, line, now=now)
         return
     invoice = bill_plan(sim, sub, plan, now=now, period=before)
-    if invoice and invoice["status"] == "open" and behavior != "default_incomplete":
+    if invoice is None or invoice["status"] != "open":
+        return
+    if behavior != "default_incomplete":
         collect_of(sim, sub, invoice)
+    elif sub["status"] == "active":
+        # the customer is to confirm the payment
+        sub["status"] = "past_due"
 
 
 def _refuse_if_unpaid(sim: Simulator, sub: Object, plan: Plan, *, now: int) -> None:

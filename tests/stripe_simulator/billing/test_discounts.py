@@ -98,3 +98,28 @@ class TestPromotionCodes:
         with pytest.raises(stripe.InvalidRequestError) as refused:
             shop.subscribe(customer, "team", discounts=[{"promotion_code": promotion.id}])
         assert refused.value.code == code
+
+
+class TestChangeOfDiscounts:
+    def test_holds_for_what_begins_with_it(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro")
+        coupon = shop.client.v1.coupons.create({"percent_off": 50, "duration": "forever"}).id
+        shop.sim.control.advance(31 * DAY // 2)
+        more = {
+            "proration_behavior": "always_invoice",
+            "discounts": [{"coupon": coupon}],
+            "expand": ["latest_invoice"],
+        }
+        changed = shop.swap(sub, "pro", "team", **more)
+        assert [one.amount for one in changed.latest_invoice.lines.data] == [-2450, 2475]
+        assert len(changed.discounts) == 1
+
+    def test_comes_by_itself_when_their_time_is_over(self, shop):
+        terms = {"percent_off": 10, "duration": "repeating", "duration_in_months": 1}
+        sub = shop.subscribe(
+            shop.customer(), "pro", discounts=[{"coupon": shop.client.v1.coupons.create(terms).id}]
+        )
+        shop.to_period_end(sub)
+        assert shop.again(sub).discounts == []
+        assert "customer.discount.deleted" in shop.events()

@@ -128,6 +128,14 @@ class TestPortal:
         fetch(url, keep=sub.id)
         assert not shop.again(sub).cancel_at_period_end
 
+    def test_lets_an_open_invoice_be_paid_on_its_own_page(self, shop):
+        customer = shop.customer("pm_card_chargeCustomerFail")
+        sub = shop.subscribe(customer, "pro", expand=["latest_invoice"])
+        url = sub.latest_invoice.hosted_invoice_url
+        assert "Pay $49.00" in fetch(url)[0]
+        assert "paid" in fetch(url, card="pm_card_visa")[0]
+        assert shop.again(sub).status == "active"
+
     def test_is_reached_only_by_its_secret(self, shop):
         assert httpx.get(shop.sim.url + "/portal/guess").status_code == 404
 

@@ -64,6 +64,8 @@ class TestDunning:
             shop.invoices(customer)[0].id, {"expand": ["payments.data.payment.payment_intent"]}
         )
         assert intent.payments.data[0].payment.payment_intent.status == "requires_action"
+        assert shop.sim.control.order("pay_hosted_invoice", invoice=intent.id) == {"paid": True}
+        assert shop.again(sub).status == "active"
 
 
 class TestGivingBack:

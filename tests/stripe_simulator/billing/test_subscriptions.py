@@ -338,3 +338,90 @@ class TestCancelling:
         assert len(shop.invoices(customer)) == 1
         assert shop.client.v1.subscriptions.resume(sub.id).status == "active"
         assert amounts(shop.invoices(customer)[0]) == [4900]
+
+
+class TestItems:
+    def test_can_be_added_changed_and_removed_by_themselves(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro")
+        items = shop.client.v1.subscription_items
+        shop.sim.control.advance(31 * DAY // 2)
+        added = items.create({"subscription": sub.id, "price": shop.prices["addon"], "quantity": 2})
+        assert [
+            one.amount for one in shop.client.v1.invoice_items.list({"customer": customer, "pending": True}).data
+        ] == [1000]
+        items.update(added.id, {"quantity": 3, "proration_behavior": "none"})
+        assert shop.client.v1.invoices.create_preview({"subscription": sub.id}).total == 1000 + 4900 + 3000
+        items.delete(added.id, {"proration_behavior": "none"})
+        assert [one.price.id for one in items.list({"subscription": sub.id}).data] == [shop.prices["pro"]]
+
+    def test_of_several_intervals_are_billed_each_at_its_own(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "yearly", "calls")
+        shop.use(customer, 2000)
+        shop.to_period_end(sub, plus=HOUR)
+        assert amounts(shop.invoices(customer)[0]) == [0, 400]
+
+    def test_whose_meter_is_removed_are_billed_for_it_at_once(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro", "calls")
+        shop.use(customer, 3000)
+        shop.sim.control.advance(60)
+        gone = {"id": shop.item(sub, "calls"), "deleted": True}
+        shop.client.v1.subscriptions.update(sub.id, {"items": [gone], "proration_behavior": "always_invoice"})
+        assert amounts(shop.invoices(customer)[0]) == [0, 800]
+
+
+class TestPausedCollection:
+    @pytest.mark.parametrize(
+        ("behavior", "status"),
+        [("keep_as_draft", "draft"), ("void", "void"), ("mark_uncollectible", "uncollectible")],
+    )
+    def test_makes_invoices_that_are_not_charged(self, shop, behavior, status):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro")
+        shop.client.v1.subscriptions.update(sub.id, {"pause_collection": {"behavior": behavior}})
+        shop.to_period_end(sub, plus=HOUR)
+        assert shop.invoices(customer)[0].status == status
+        shop.client.v1.subscriptions.update(sub.id, {"pause_collection": ""})
+        shop.to_period_end(sub, plus=HOUR)
+        assert shop.invoices(customer)[0].status == "paid"
+
+
+class TestLists:
+    def test_show_ten_lines_and_page_the_rest(self, shop):
+        customer = shop.customer()
+        items = [{"customer": customer, "amount": 100 + one, "currency": "usd"} for one in range(12)]
+        for one in items:
+            shop.client.v1.invoice_items.create(one)
+        invoice = shop.client.v1.invoices.create(
+            {"customer": customer, "pending_invoice_items_behavior": "include"}
+        )
+        assert (len(invoice.lines.data), invoice.lines.has_more) == (10, True)
+        rest = shop.client.v1.invoices.line_items.list(invoice.id, {"starting_after": invoice.lines.data[-1].id})
+        assert [one.amount for one in rest.data] == [110, 111]
+        assert invoice.total == sum(one["amount"] for one in items)
+
+    def test_of_subscriptions_leave_out_cancelled_ones(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro")
+        shop.client.v1.subscriptions.cancel(sub.id)
+        listed = shop.client.v1.subscriptions.list
+        assert (
+            listed({"customer": customer}).data,
+            len(listed({"customer": customer, "status": "all"}).data),
+        ) == ([], 1)
+
+
+class TestEntitlements:
+    def test_follow_the_subscription(self, shop):
+        v1 = shop.client.v1
+        feature = v1.entitlements.features.create({"lookup_key": "sso", "name": "Single sign-on"}).id
+        v1.products.features.create(shop.product, {"entitlement_feature": feature})
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro")
+        held = v1.entitlements.active_entitlements.list({"customer": customer}).data
+        assert [one.lookup_key for one in held] == ["sso"]
+        v1.subscriptions.cancel(sub.id)
+        assert v1.entitlements.active_entitlements.list({"customer": customer}).data == []
+        assert shop.events().count("entitlements.active_entitlement_summary.updated") == 2
