@@ -35,7 +35,8 @@ class StripeChangeAnswer(BaseModel):
     )
     state: str = Field(
         description="`wanted` and `asked`: on its way, a worker sees to it; `pending`: it waits for a "
-        "payment, and nothing has changed yet; `scheduled`: Stripe makes it at `effective_at`; `done`, `refused`, `withdrawn`."
+        "payment, and nothing has changed yet; `scheduled`: Stripe makes it at `effective_at`; "
+        "`done`, `refused`, `withdrawn`."
     )
     problem: str = Field(description="Why it was refused, or is not through yet; empty otherwise.")
     requested_by: str

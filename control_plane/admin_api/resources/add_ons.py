@@ -12,7 +12,7 @@ from control_plane.admin_api.resources.subscription_answers import AddOnAnswer, 
 from control_plane.admin_api.services import Now
 from control_plane.admin_api.stripe_changes import ByStripe, followed
 from control_plane.billing.operations import require_cap_kept
-from control_plane.stripe_sync.subscriptions import requests as stripe_requests
+from control_plane.stripe_sync.subscriptions import add_on_requests as stripe_requests
 from control_plane.subscriptions import add_ons, queries
 
 router = APIRouter(tags=["subscriptions"])

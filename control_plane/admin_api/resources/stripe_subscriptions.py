@@ -29,12 +29,8 @@ from control_plane.catalog.queries import plan_versions
 from control_plane.foundation.errors import NotFoundError
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.subscriptions.changes import changes_of
-from control_plane.stripe_sync.subscriptions.checkout import (
-    checkout_by_id,
-    checkouts_of_account,
-    close_checkout,
-    start_checkout,
-)
+from control_plane.stripe_sync.subscriptions.checkout import close_checkout, start_checkout
+from control_plane.stripe_sync.subscriptions.checkout_rows import checkout_by_id, checkouts_of_account
 from control_plane.stripe_sync.subscriptions.portal import portal_url
 from control_plane.stripe_sync.subscriptions.previews import preview_plan_change
 from control_plane.stripe_sync.subscriptions.queries import standing_of

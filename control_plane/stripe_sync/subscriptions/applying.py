@@ -81,7 +81,7 @@ async def apply_schedule(ctx: StripeContext, schedule_id: str) -> Effect | None:
 
 
 async def lock_object(session: AsyncSession, object_id: str) -> None:
-    """Wait until nobody else reads or writes what is known of an object of Stripe's; until the transaction ends."""
+    """Have an object of Stripe's read and written here alone, until the transaction ends."""
     await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"km.stripe.{object_id}", 0))))
 
 
@@ -130,7 +130,7 @@ async def _write(
 
 
 def _wanted_here(seen: Seen, held: Holding, *, now: datetime) -> Wanted:
-    """Return what ours is to have. A planned change is binding: where Stripe makes it within the hour, ours has."""
+    """Return what ours is to have. A planned change is binding: within the hour of Stripe's, ours is made."""
     planned = seen.state.planned
     ends_at = None if seen.state.ends_at is None else hour_here(seen.state.ends_at)
     if planned is None or seen.later is None:

@@ -19,7 +19,7 @@ from control_plane.stripe_sync.subscriptions.tables import StripeChange
 
 
 async def make_call(ctx: StripeContext, call: Call, change: StripeChange, seen: Seen) -> None:
-    """Ask Stripe for the next step of a change. The same step of the same change has the same key and the same words.
+    """Ask Stripe for the next step of a change: the same step again has the same key and the same words.
 
     Raises:
         StripeRefused, StripeUnavailable, PlanNotAtStripeError.
@@ -84,7 +84,7 @@ async def _update_params(ctx: StripeContext, call: Call, wanted: Mapping[str, An
 
 
 def proration_params(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how an update of items is charged: at the moment, and in the way, that the change was asked for with."""
+    """Return how an update of items is charged, and from which moment on."""
     params: dict[str, Any] = {"proration_behavior": wanted["proration"]}
     if wanted["proration"] != "none":
         params["proration_date"] = seconds(datetime.fromisoformat(wanted["proration_at"]))

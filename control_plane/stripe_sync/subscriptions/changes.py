@@ -94,8 +94,8 @@ async def want_change(
 async def carry_out(ctx: StripeContext, change_id: str) -> StripeChange:
     """Do what is left to do for a change, and bring ours to what Stripe then shows; commits. Repeatable.
 
-    A refusal of Stripe's is noted at the change. Where Stripe cannot be reached, the change stays, and its `problem`
-    says so: a worker tries again.
+    A refusal of Stripe's is noted at the change. Where Stripe cannot be reached, the change stays, and says so
+    in `problem`: a worker tries again.
 
     Raises:
         NotFoundError.

@@ -2,31 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from control_plane.accounts.operations import AccountDeletedError
-from control_plane.accounts.queries import account as account_of
-from control_plane.accounts.tables import Account
 from control_plane.catalog.queries import plan_versions
-from control_plane.foundation.audit import record_change
-from control_plane.foundation.errors import ConflictError, NotFoundError, ValidationFailedError
-from control_plane.foundation.ids import new_id
+from control_plane.foundation.errors import ConflictError, ValidationFailedError
 from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable, options
 from control_plane.stripe_sync.effects import Effect, NotYetError, mark_handled
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription, lock_object
-from control_plane.stripe_sync.subscriptions.checkout_terms import LIFETIME, Purchase, purchase
+from control_plane.stripe_sync.subscriptions.checkout_rows import (
+    checkout_by_id,
+    checkout_key,
+    checkout_row,
+    close,
+    is_same,
+    locked_account,
+    open_checkout,
+    record,
+    session_params,
+)
+from control_plane.stripe_sync.subscriptions.checkout_terms import LIFETIME, purchase
 from control_plane.stripe_sync.subscriptions.coupons import ensure_coupon
 from control_plane.stripe_sync.subscriptions.customers import ensure_customer
-from control_plane.stripe_sync.subscriptions.items import priced
 from control_plane.stripe_sync.subscriptions.model import PriceAtStripe
-from control_plane.stripe_sync.subscriptions.reading import id_of, seconds
+from control_plane.stripe_sync.subscriptions.reading import id_of
 from control_plane.stripe_sync.subscriptions.tables import OPEN_CHECKOUT_STATES, StripeCheckout
-from gateway_contract.records import AccountStatus
 
 MAX_URL: Final = 2000
 
@@ -73,7 +73,7 @@ async def start_checkout(
     urls = success_url, cancel_url
     while True:
         async with ctx.sessions() as session, session.begin():
-            account = await _locked_account(session, account_id)
+            account = await locked_account(session, account_id)
             bought = await purchase(
                 session,
                 account,
@@ -83,14 +83,14 @@ async def start_checkout(
                 allow_unlisted=allow_unlisted,
                 now=ctx.now,
             )
-            former = await _open_checkout(session, account_id, bought.version.plan.api_product_id)
+            former = await open_checkout(session, account_id, bought.version.plan.api_product_id)
             if former is None:
-                checkout = _row(account, bought, urls, actor=actor, now=ctx.now)
+                checkout = checkout_row(account, bought, urls, actor=actor, now=ctx.now)
                 session.add(checkout)
                 await session.flush()
-                await _record(session, checkout, "stripe_checkout.wanted", actor=actor, now=ctx.now)
+                await record(session, checkout, "stripe_checkout.wanted", actor=actor, now=ctx.now)
                 break
-            if _is_same(former, bought, urls) and former.expires_at - ctx.now > LIFETIME / 4:
+            if is_same(former, bought, urls) and former.expires_at - ctx.now > LIFETIME / 4:
                 checkout = former
                 break
         await close_checkout(ctx, checkout_id=former.id, actor=actor)
@@ -106,7 +106,7 @@ async def close_checkout(ctx: StripeContext, *, checkout_id: str, actor: str) ->
     async with ctx.sessions() as session:
         checkout = await checkout_by_id(session, checkout_id)
     if checkout.session_id is not None and checkout.state == "open":
-        session_id, key = checkout.session_id, options(f"{_key(ctx, checkout)}:close")
+        session_id, key = checkout.session_id, options(f"{checkout_key(ctx, checkout)}:close")
         try:
             await ctx.stripe.call(lambda c: c.v1.checkout.sessions.expire_async(session_id, None, key))
         except StripeRefused:
@@ -116,8 +116,8 @@ async def close_checkout(ctx: StripeContext, *, checkout_id: str, actor: str) ->
         if checkout.state == "completed":
             raise CheckoutCompletedError(checkout_id)
         if checkout.state in OPEN_CHECKOUT_STATES:
-            _close(checkout, "expired", now=ctx.now)
-            await _record(session, checkout, "stripe_checkout.closed", actor=actor, now=ctx.now)
+            close(checkout, "expired", now=ctx.now)
+            await record(session, checkout, "stripe_checkout.closed", actor=actor, now=ctx.now)
     return checkout
 
 
@@ -141,7 +141,7 @@ async def apply_checkout(ctx: StripeContext, session_id: str) -> Effect | None:
             raise NotYetError(f"checkout {told.get('km_object')} of session {session_id} is not known")
         checkout.session_id, checkout.read_at = session_id, ctx.now
         if found.status == "expired" and checkout.state in OPEN_CHECKOUT_STATES:
-            _close(checkout, "expired", now=ctx.now)
+            close(checkout, "expired", now=ctx.now)
         elif found.status == "open" and checkout.state == "wanted":
             checkout.state = "open"
         if stripe_id is None or checkout.state == "completed":
@@ -149,29 +149,6 @@ async def apply_checkout(ctx: StripeContext, session_id: str) -> Effect | None:
     if stripe_id is not None:
         return await apply_subscription(ctx, stripe_id)
     return None
-
-
-async def checkout_by_id(session: AsyncSession, checkout_id: str, *, locked: bool = False) -> StripeCheckout:
-    """Return a checkout.
-
-    Raises:
-        NotFoundError.
-    """
-    found = await session.get(StripeCheckout, checkout_id, with_for_update=locked, populate_existing=True)
-    if found is None:
-        raise NotFoundError("checkout", checkout_id)
-    return found
-
-
-async def checkouts_of_account(session: AsyncSession, account_id: str) -> Sequence[StripeCheckout]:
-    """Return the last hundred checkouts of an account, newest first."""
-    statement = (
-        select(StripeCheckout)
-        .where(StripeCheckout.account_id == account_id)
-        .order_by(StripeCheckout.id.desc())
-        .limit(100)
-    )
-    return (await session.scalars(statement)).all()
 
 
 async def _open(ctx: StripeContext, checkout: StripeCheckout, prices: Sequence[PriceAtStripe]) -> StartedCheckout:
@@ -185,7 +162,7 @@ async def _open(ctx: StripeContext, checkout: StripeCheckout, prices: Sequence[P
     try:
         customer_id = await ensure_customer(ctx, checkout.account_id)
         params = session_params(ctx, checkout, prices, customer_id, await _coupon(ctx, checkout))
-        key = options(f"{_key(ctx, checkout)}:{checkout.attempt}")
+        key = options(f"{checkout_key(ctx, checkout)}:{checkout.attempt}")
         made = await ctx.stripe.call(lambda c: c.v1.checkout.sessions.create_async(params, key))
     except StripeRefused as error:
         await _note(ctx, checkout, state="refused", problem=(error.stripe_code or error.code, error.message))
@@ -196,48 +173,6 @@ async def _open(ctx: StripeContext, checkout: StripeCheckout, prices: Sequence[P
         raise
     checkout = await _note(ctx, checkout, state="open", session_id=made.id)
     return StartedCheckout(checkout, made.url or "")
-
-
-def session_params(
-    ctx: StripeContext,
-    checkout: StripeCheckout,
-    prices: Sequence[PriceAtStripe],
-    customer_id: str,
-    stripe_coupon_id: str | None,
-) -> Any:
-    """Return what Stripe is told of a checkout: the same for the same row, however often it is asked for."""
-    mark = {**ctx.config.metadata, "km_object": checkout.id}
-    on_trial = checkout.trial_ends_at is not None or checkout.trial_days is not None
-    # a setup fee is due when the first paid period begins; Checkout would charge it before the trial
-    lines = [
-        priced((price, None if price.kind == "metered" else 1)) for price in prices if price.recurs or not on_trial
-    ]
-    data: dict[str, Any] = {"metadata": mark, "billing_mode": {"type": "flexible"}}
-    if on_trial:
-        data["trial_settings"] = {"end_behavior": {"missing_payment_method": "cancel"}}
-    if checkout.trial_ends_at is not None:
-        data["trial_end"] = seconds(checkout.trial_ends_at)
-    elif checkout.trial_days is not None:
-        data["trial_period_days"] = checkout.trial_days
-    params: dict[str, Any] = {
-        "mode": "subscription",
-        "customer": customer_id,
-        "client_reference_id": checkout.account_id,
-        "line_items": lines,
-        "subscription_data": data,
-        "payment_method_collection": "always",
-        "success_url": checkout.success_url,
-        "cancel_url": checkout.cancel_url,
-        "expires_at": seconds(checkout.expires_at),
-        "metadata": mark,
-    }
-    if stripe_coupon_id is not None:
-        params["discounts"] = [{"coupon": stripe_coupon_id}]
-    if ctx.config.automatic_tax:
-        params["automatic_tax"] = {"enabled": True}
-        params["customer_update"] = {"address": "auto", "name": "auto"}
-        params["tax_id_collection"] = {"enabled": True}
-    return params
 
 
 async def _coupon(ctx: StripeContext, checkout: StripeCheckout) -> str | None:
@@ -262,96 +197,8 @@ async def _note(
         row.session_id = session_id or row.session_id
         row.attempt = attempt or row.attempt
         if row.state == "wanted" and state == "refused":
-            _close(row, "refused", now=ctx.now)
+            close(row, "refused", now=ctx.now)
             row.problem_code, row.problem = problem
         elif row.state == "wanted" and state is not None:
             row.state = state
     return row
-
-
-def _close(checkout: StripeCheckout, state: str, *, now: datetime) -> None:
-    checkout.state, checkout.finished_at, checkout.next_try_at = state, now, None
-
-
-async def _locked_account(session: AsyncSession, account_id: str) -> Account:
-    await account_of(session, account_id)
-    account = await session.get_one(
-        Account, account_id, with_for_update={"key_share": True}, populate_existing=True
-    )
-    if account.status == AccountStatus.DELETED:
-        raise AccountDeletedError(account_id)
-    return account
-
-
-async def _open_checkout(session: AsyncSession, account_id: str, api_product_id: str) -> StripeCheckout | None:
-    found: StripeCheckout | None = await session.scalar(
-        select(StripeCheckout)
-        .where(
-            StripeCheckout.account_id == account_id,
-            StripeCheckout.api_product_id == api_product_id,
-            StripeCheckout.state.in_(OPEN_CHECKOUT_STATES),
-        )
-        .execution_options(populate_existing=True)
-    )
-    return found
-
-
-def _row(
-    account: Account, bought: Purchase, urls: tuple[str, str], *, actor: str, now: datetime
-) -> StripeCheckout:
-    expires_at = (now + LIFETIME).replace(microsecond=0)
-    return StripeCheckout(
-        id=new_id("sco", now),
-        account_id=account.id,
-        api_product_id=bought.version.plan.api_product_id,
-        plan_version_id=bought.version.id,
-        currency=account.currency,
-        state="wanted",
-        trial_ends_at=bought.trial_ends_at,
-        trial_days=bought.trial_days,
-        coupon_id=bought.coupon_id,
-        promotion_code_id=bought.promotion_code_id,
-        founding_offer_id=bought.founding_offer_id,
-        success_url=urls[0],
-        cancel_url=urls[1],
-        attempt=1,
-        requested_by=actor,
-        created_at=now,
-        expires_at=expires_at,
-        next_try_at=expires_at,
-    )
-
-
-def _is_same(former: StripeCheckout, bought: Purchase, urls: tuple[str, str]) -> bool:
-    on_trial = former.trial_ends_at is not None or former.trial_days is not None
-    same_terms = (
-        former.plan_version_id == bought.version.id
-        and on_trial == bought.on_trial
-        and former.coupon_id == bought.coupon_id
-        and former.promotion_code_id == bought.promotion_code_id
-    )
-    return same_terms and (former.success_url, former.cancel_url) == urls
-
-
-async def _record(
-    session: AsyncSession, checkout: StripeCheckout, action: str, *, actor: str, now: datetime
-) -> None:
-    await record_change(
-        session,
-        actor=actor,
-        action=action,
-        entity_type="account",
-        entity_id=checkout.account_id,
-        before=None,
-        after={
-            "checkout_id": checkout.id,
-            "plan_version_id": checkout.plan_version_id,
-            "state": checkout.state,
-            "coupon_id": checkout.coupon_id,
-        },
-        now=now,
-    )
-
-
-def _key(ctx: StripeContext, checkout: StripeCheckout) -> str:
-    return f"km:{ctx.config.installation}:checkout:{checkout.id}"

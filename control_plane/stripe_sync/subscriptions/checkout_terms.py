@@ -202,7 +202,7 @@ async def _check_code(
 
 
 def check_coupon(coupon: Coupon, versions: Sequence[PlanVersion], *, currency: str) -> None:
-    """Raise CouponCurrencyDiffersError or CouponPlanDiffersError where it has nothing to do with these versions."""
+    """Raise CouponCurrencyDiffersError or CouponPlanDiffersError where it is for others than these versions."""
     if coupon.currency is not None and coupon.currency != currency:
         amount = Money(coupon.amount_minor or 0, coupon.currency)
         raise CouponCurrencyDiffersError(coupon.code, amount=amount, currency=currency)

@@ -10,8 +10,35 @@ from control_plane.billing.profiles.model import BillingProfile, TaxTreatment
 MAX_NAME: Final = 256
 # ISO country -> Stripe's type of the tax id that its businesses have
 _EU: Final = frozenset(
-    ("AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IT", "LT", "LU")
-    + ("LV", "MT", "NL", "PL", "PT", "RO", "SE", "SI", "SK")
+    [
+        "AT",
+        "BE",
+        "BG",
+        "CY",
+        "CZ",
+        "DE",
+        "DK",
+        "EE",
+        "ES",
+        "FI",
+        "FR",
+        "GR",
+        "HR",
+        "HU",
+        "IE",
+        "IT",
+        "LT",
+        "LU",
+        "LV",
+        "MT",
+        "NL",
+        "PL",
+        "PT",
+        "RO",
+        "SE",
+        "SI",
+        "SK",
+    ]
 )
 _TAX_ID_TYPES: Final[Mapping[str, str]] = {
     "GB": "gb_vat",

@@ -88,7 +88,7 @@ async def tell_customer(ctx: StripeContext, account_id: str) -> bool:
 
 
 async def apply_customer(ctx: StripeContext, customer_id: str) -> Effect | None:
-    """Read a customer at Stripe: its balance, and whether it is still there. What is ours to say is not taken back.
+    """Read a customer at Stripe: its balance, and whether it is still there. What we say of it stays ours.
 
     Raises:
         StripeRefused, StripeUnavailable.
@@ -116,7 +116,7 @@ async def apply_customer(ctx: StripeContext, customer_id: str) -> Effect | None:
 
 
 async def untold_accounts(session: AsyncSession, *, now: datetime, limit: int) -> list[str]:
-    """Return accounts whose customer may have to be told something: whose profile was changed since, or a day on."""
+    """Return accounts whose customer may have to be told something: changed ones, and each once a day."""
     statement = (
         select(StripeCustomer.account_id)
         .outerjoin(BillingProfileRow, BillingProfileRow.account_id == StripeCustomer.account_id)

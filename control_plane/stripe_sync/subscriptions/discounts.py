@@ -33,7 +33,8 @@ async def give_discount(
     It is counted here in the transaction that writes down that Stripe is to give it.
 
     Raises:
-        NotFoundError, SubscriptionOverError, RedemptionRefusedError, CouponNotAtStripeError, ChangeInProgressError.
+        NotFoundError, SubscriptionOverError, RedemptionRefusedError, CouponNotAtStripeError,
+        ChangeInProgressError.
     """
     async with ctx.sessions() as session:
         interval, coupon_id = await _coupon_of(session, subscription_id, coupon_code, promotion_code)
@@ -52,7 +53,7 @@ async def give_discount(
 
 
 async def take_discount(ctx: StripeContext, *, subscription_id: str, discount_id: str, actor: str) -> StripeChange:
-    """Take a discount of ours, or one that only Stripe has (`di_...`), away: Stripe's invoices from now on go without.
+    """Take a discount of ours, or one that only Stripe has (`di_...`), away from the next invoice on.
 
     Raises:
         NotFoundError, SubscriptionOverError, ChangeInProgressError.

@@ -19,7 +19,7 @@ from control_plane.subscriptions.tables import Subscription
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldHere:
-    """A subscription of ours and Stripe's row of it, locked with the account; what it has, and is planned to have."""
+    """A subscription and Stripe's row of it, locked with the account; what it has, and is planned to have."""
 
     account: Account
     subscription: Subscription

@@ -89,7 +89,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class DiscountSeen:
-    """A discount on a subscription at Stripe; [starts_at, ends_at), None: for ever. `percent` or `amount_minor`."""
+    """A discount at Stripe, for [starts_at, ends_at), None: for ever. `percent` or `amount_minor`."""
 
     discount_id: str
     coupon_id: str

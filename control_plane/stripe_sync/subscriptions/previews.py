@@ -11,8 +11,8 @@ from control_plane.stripe_sync.subscriptions.changes import look
 from control_plane.stripe_sync.subscriptions.held_here import held_here
 from control_plane.stripe_sync.subscriptions.model import Holding
 from control_plane.stripe_sync.subscriptions.reading import seconds
-from control_plane.stripe_sync.subscriptions.requests import At, plan_change_wanted
 from control_plane.stripe_sync.subscriptions.steps import Kind
+from control_plane.stripe_sync.subscriptions.wanted import At, plan_change_wanted
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,8 @@ class OneDiscountError(ConflictError):
     def __init__(self, code: str) -> None:
         super().__init__(
             "one_discount_at_checkout",
-            f"A checkout takes one discount, and this account's is the founding member's: buy without code {code}, "
-            "and redeem it on the subscription afterwards.",
+            "A checkout takes one discount, and this account's is the founding member's: buy without code "
+            f"{code}, and redeem it on the subscription afterwards.",
         )
 
 

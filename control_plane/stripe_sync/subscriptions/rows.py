@@ -99,7 +99,7 @@ async def note_discounts(
     named = select(StripeCoupon.stripe_coupon_id, StripeCoupon.coupon_id).where(
         StripeCoupon.stripe_coupon_id.in_(coupons)
     )
-    ours = {stripe_id: coupon_id for stripe_id, coupon_id in await session.execute(named)}
+    ours: dict[str, str] = dict((await session.execute(named)).all())
     for one in state.discounts:
         row = present.pop(one.discount_id, None)
         if row is None:
@@ -168,13 +168,14 @@ async def note_spans(
                 seen.held.plan_version_id,
                 _ours_from(subscription, seen.held, now),
             )
-    if planned_at is not None and seen.later is not None and spans_lack(spans, planned_at):
-        if seen.held is None or seen.later.plan_version_id != seen.held.plan_version_id:
-            _span(session, subscription, planned_at, seen.later.plan_version_id, hour_here(planned_at))
+    later_id = None if seen.later is None else seen.later.plan_version_id
+    held_id = None if seen.held is None else seen.held.plan_version_id
+    if planned_at is not None and later_id is not None and later_id != held_id and _lack(spans, planned_at):
+        _span(session, subscription, planned_at, later_id, hour_here(planned_at))
     await session.flush()
 
 
-def spans_lack(spans: list[StripeSpan], at: datetime) -> bool:
+def _lack(spans: list[StripeSpan], at: datetime) -> bool:
     return all(span.starts_at != at for span in spans)
 
 

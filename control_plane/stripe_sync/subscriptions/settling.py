@@ -21,7 +21,7 @@ _PROBLEMS: Final = {
 
 
 async def settle_changes(session: AsyncSession, row: StripeSubscription, seen: Seen, *, now: datetime) -> None:
-    """Finish the changes of a subscription that Stripe shows as made, planned or failed; the rest stay as they are."""
+    """Finish the changes of a subscription that Stripe shows as made, planned or failed; the others wait on."""
     statement = (
         select(StripeChange)
         .where(StripeChange.subscription_id == row.subscription_id, StripeChange.state.in_([*OPEN, "scheduled"]))

@@ -1,8 +1,8 @@
 """What a change that is wanted needs next, judged by what Stripe shows. Pure.
 
 Nothing is remembered of calls that were made: whoever takes a change up, after whatever befell the one before,
-looks at the subscription and does what is missing. So a call that was cut off, or whose answer was lost, is seen by
-its effect, and not made twice.
+looks at the subscription and does what is missing. So a call that was cut off, or whose answer was lost, is seen
+by its effect, and not made twice.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class Call(StrEnum):
 
 
 class Outcome(StrEnum):
-    """`SCHEDULED`: Stripe has it planned. `PENDING`: it waits for a payment. `OVER`: there is nothing to change."""
+    """`SCHEDULED`: Stripe has it planned. `PENDING`: it waits for a payment. `OVER`: nothing is left to change."""
 
     DONE = "done"
     SCHEDULED = "scheduled"
@@ -71,19 +71,20 @@ def next_step(kind: Kind, wanted: Mapping[str, Any], seen: Seen, *, was_pending:
         return Outcome.DONE if kind in {Kind.CANCEL, Kind.CANCEL_NOW} else Outcome.OVER
     match kind:
         case Kind.UPDATE:
-            return _update(wanted, seen, was_pending=was_pending)
+            step = _update(wanted, seen, was_pending=was_pending)
         case Kind.SCHEDULE:
-            return _schedule(wanted, seen)
+            step = _schedule(wanted, seen)
         case Kind.WITHDRAW:
-            return Call.RELEASE_SCHEDULE if state.schedule_id is not None else Outcome.DONE
+            step = Call.RELEASE_SCHEDULE if state.schedule_id is not None else Outcome.DONE
         case Kind.END_TRIAL | Kind.EXTEND_TRIAL:
-            return _trial(kind, wanted, state, was_pending=was_pending)
+            step = _trial(kind, wanted, state, was_pending=was_pending)
         case Kind.DISCOUNT:
-            return _discount(wanted, state)
+            step = _discount(wanted, state)
         case Kind.BEGIN:
-            return _begin(wanted, seen)
+            step = _begin(wanted, seen)
         case _:
-            return _end(kind, state)
+            step = _end(kind, state)
+    return step
 
 
 def _update(wanted: Mapping[str, Any], seen: Seen, *, was_pending: bool) -> Call | Outcome:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from control_plane.foundation.errors import KmError
-from control_plane.stripe_sync.subscriptions import requests
+from control_plane.stripe_sync.subscriptions import add_on_requests, requests
 from control_plane.stripe_sync.subscriptions.previews import preview_plan_change
 from control_plane.stripe_sync.subscriptions.worker import take_up
 from control_plane.subscriptions import operations, plan_changes, statuses
@@ -182,27 +182,27 @@ class TestAddOns:
         bought = await shop.buy()
         shop.later(days=15)
         add = {"subscription_id": bought.id, "add_on_code": "extra", "actor": "ada"}
-        assert (await requests.add_on(shop.ctx, **add, quantity=2)).state == "done"
+        assert (await add_on_requests.add_on(shop.ctx, **add, quantity=2)).state == "done"
         assert paid_minor(shop) == [4900, 1000]
         held = (await shop.subscription()).add_ons
         assert [(one.quantity, one.starts_at, one.ends_at) for one in held] == [(2, shop.ctx.now, None)]
         shop.later(hours=1)
-        assert (await requests.change_quantity(shop.ctx, **add, quantity=3)).state == "done"
-        removed = await requests.remove_add_on(shop.ctx, **add, at="period_end")
+        assert (await add_on_requests.change_quantity(shop.ctx, **add, quantity=3)).state == "done"
+        removed = await add_on_requests.remove_add_on(shop.ctx, **add, at="period_end")
         assert removed.state == "scheduled"
         held = (await shop.subscription()).add_ons
         assert [(one.quantity, one.ends_at is None) for one in held] == [(2, False), (3, False)]
-        kept = await requests.keep_add_on(shop.ctx, **add)
+        kept = await add_on_requests.keep_add_on(shop.ctx, **add)
         assert kept.state == "done"
         assert [one.ends_at is None for one in (await shop.subscription()).add_ons] == [False, True]
-        assert (await requests.remove_add_on(shop.ctx, **add, at="now")).state == "done"
+        assert (await add_on_requests.remove_add_on(shop.ctx, **add, at="now")).state == "done"
         assert [item["quantity"] for item in shop.at_stripe()[0]["items"]["data"] if item.get("quantity")] == [1]
 
     async def test_a_planned_downgrade_outlives_them(self, shop: Shop) -> None:
         bought = await shop.buy("growth")
         await change(shop, "starter")
         shop.later(days=1)
-        await requests.add_on(shop.ctx, subscription_id=bought.id, add_on_code="extra", actor="ada")
+        await add_on_requests.add_on(shop.ctx, subscription_id=bought.id, add_on_code="extra", actor="ada")
         found = await shop.subscription()
         assert [phase[0] for phase in await shop.plans()] == ["growth", "growth", "starter"]
         assert [one.ends_at for one in found.add_ons] == [None]
