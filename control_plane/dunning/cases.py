@@ -97,9 +97,9 @@ async def _notify(
     """Queue a notice; False where the first one still waits for an invoice that it can name."""
     unpaid = await unpaid_invoices(session, subscription, now=now)
     if step is Step.FAILED:
-        if not unpaid and now < case.opened_at + config.wait_for_invoice:
+        at_once = facts_of(case).holds_at_once
+        if not unpaid and not at_once and now < case.opened_at + config.wait_for_invoice:
             return False
-        at_once = case.grace_until <= case.opened_at and case.after != "serve"
         asked = [bill for bill in unpaid if bill.asks_customer]
         if asked and not at_once:
             kind, cause = MailKind.PAYMENT_ACTION_REQUIRED, f"action_required:{asked[-1].id}"

@@ -63,6 +63,11 @@ class CaseFacts:
     told: Collection[str]
     last_notice_at: datetime | None
 
+    @property
+    def holds_at_once(self) -> bool:
+        """Without any grace: the mail that tells of the end is the first."""
+        return self.grace_until <= self.opened_at and self.after != "serve"
+
 
 def next_step(case: CaseFacts, *, config: DunningConfig) -> tuple[Step, datetime] | None:
     """Return the next step of an open case and when it is due; None where nothing is left but to wait.
@@ -73,7 +78,7 @@ def next_step(case: CaseFacts, *, config: DunningConfig) -> tuple[Step, datetime
     if case.state is not CaseState.GRACE:
         return None
     if Step.FAILED not in case.told:
-        return Step.FAILED, case.opened_at + config.settle
+        return Step.FAILED, case.opened_at + (timedelta() if case.holds_at_once else config.settle)
     if case.after == "serve":
         return _reminder(case)
     length = case.grace_until - case.opened_at
