@@ -65,7 +65,7 @@ def make_event(sim: "Simulator", kind: str, one: Object, *, previous: Object | N
     wanting = _endpoints_wanting(sim, kind)
     event["pending_webhooks"] = len(wanting)
     sim.check_event(event)
-    body = to_bytes(render(sim.state, event))
+    body = to_bytes(event) if wanting else b""
     for endpoint in wanting:
         sim.deliveries.queue(Delivery(event["id"], kind, endpoint["url"], endpoint["_secret"], body))
     if any("v1." + kind in one["enabled_events"] for one in sim.state.all("v2.core.event_destination")):
@@ -110,8 +110,8 @@ def make_thin_event(sim: "Simulator", kind: str, *, related: Object | None, data
     notification = to_bytes(event)
     if data is not None:
         event["data"] = data
-    event["_created"] = sim.clock.now()
     sim.check_event(event)
+    event["_created"] = sim.clock.now()
     sim.state.add(event)
     for one in sim.state.where("v2.core.event_destination", status="enabled"):
         if kind in one["enabled_events"] and one["type"] == "webhook_endpoint":
@@ -138,5 +138,5 @@ def to_rfc3339(seconds: int) -> str:
 
 
 def to_bytes(value: Any) -> bytes:
-    """As Stripe writes bodies: indented, in UTF-8."""
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
+    """JSON in UTF-8."""
+    return json.dumps(value, ensure_ascii=False).encode()

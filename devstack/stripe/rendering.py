@@ -11,6 +11,7 @@ Reveal = Callable[[State, Object], Any]
 HIDDEN: dict[tuple[str, str], Reveal | None] = {}
 KINDS_OF_FIELDS: dict[str, str] = {}
 DEEPEST_EXPANSION = 4
+PLAIN = frozenset({str, int, bool, float})
 
 
 def shown_when_expanded(kind: str, name: str, reveal: Reveal | None = None) -> None:
@@ -33,6 +34,8 @@ def render(state: State, one: Any, expand: Iterable[str] = ()) -> Any:
 
 
 def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
+    if one is None or type(one) in PLAIN:
+        return one
     if isinstance(one, list | tuple):
         return [_copy(state, item, paths) for item in one]
     if isinstance(one, Decimal):

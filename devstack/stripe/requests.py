@@ -134,4 +134,4 @@ def _own_mistake(sim: Simulator, request: Request, headers: dict[str, str], erro
 
 
 def to_json(value: Any) -> bytes:
-    return json.dumps(value, indent=2, ensure_ascii=False).encode()
+    return json.dumps(value, ensure_ascii=False).encode()

@@ -21,6 +21,7 @@ from devstack.stripe.contract.shapes import (
     Whole,
 )
 
+NULL = Null()
 DECIMAL = re.compile(r"-?\d+(\.\d+)?")
 
 
@@ -70,9 +71,14 @@ def _map(of: Shape, value: Any, where: str) -> str:
 
 
 def _either(options: tuple[Shape, ...], value: Any, where: str) -> str:
-    problems = [misfit(one, value, where) for one in options]
-    if "" in problems:
+    if value is None and NULL in options:
         return ""
+    problems: list[str] = []
+    for one in options:
+        problem = misfit(one, value, where)
+        if not problem:
+            return ""
+        problems.append(problem)
     # of an object say what is wrong inside it, not that it is not null
     if isinstance(value, dict):
         named = value.get("object")
