@@ -40,8 +40,10 @@ def _copy(state: State, one: Any, paths: list[list[str]]) -> Any:
         return [_copy(state, item, paths) for item in one]
     if isinstance(one, Decimal):
         return plain(one)
-    if not isinstance(one, dict):
-        return one
+    return _copy_object(state, one, paths) if isinstance(one, dict) else one
+
+
+def _copy_object(state: State, one: Object, paths: list[list[str]]) -> Object:
     kind = one["object"] if isinstance(one.get("object"), str) else None
     shown: Object = {}
     wanted: dict[str, list[list[str]]] = {}
