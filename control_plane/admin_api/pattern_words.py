@@ -31,6 +31,7 @@ _WORDS = {
     r"^([A-Za-z0-9._~-]+|\*)$": f"{_KONG_NAME}; or * for all",
     r"^([1-9]xx|[0-9]{1,3}(-[0-9]{1,3})?)$": _STATUS,
     r"^([1-9]xx|[0-9]{1,3}(-[0-9]{1,3})?)$|^$": f"{_STATUS}; or empty",
+    r"^https?://[^\s]+$": "must be an http or https URL",
     r"^[^\x00-\x08\x0b-\x1f\x7f]*$": "must not hold control characters",
 }
 

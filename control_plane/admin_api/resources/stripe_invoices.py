@@ -41,7 +41,7 @@ from control_plane.stripe_sync.outcomes import StripeUnavailable
 router = APIRouter(tags=["stripe"])
 InvoiceName = Annotated[
     str,
-    Path(pattern=r"^[A-Za-z0-9_-]{1,100}$", description="Stripe's id or number of the invoice."),
+    Path(pattern=r"^[A-Za-z0-9_.:-]{1,100}$", description="Stripe's id or number of the invoice."),
 ]
 Status = Literal["draft", "open", "paid", "void", "uncollectible", "deleted"]
 Account = Annotated[str | None, Field(pattern=r"^acc_[0-9a-hjkmnp-tv-z]{26}$", description="Of one account.")]
