@@ -72,3 +72,39 @@ class TestReadSettings:
     def test_does_not_print_the_secret(self, environment):
         environment()
         assert "s" * 32 not in repr(read_settings())
+
+
+class TestStripe:
+    def test_is_off_where_nothing_is_said(self, environment):
+        environment()
+        assert read_settings().stripe_key.get_secret_value() == ""
+
+    @pytest.mark.parametrize("kind", ["sk_test_", "rk_test_", "sk_live_", "rk_live_"])
+    def test_takes_secret_and_restricted_keys_of_both_modes(self, environment, kind):
+        environment(KM_STRIPE_KEY=kind + "abcdefgh12345678", KM_STRIPE_WEBHOOK_SECRET="whsec_abcdefgh1234")
+        assert read_settings().stripe_key.get_secret_value().startswith(kind)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("KM_STRIPE_KEY", "pk_live_abcdefgh12345678"),
+            ("KM_STRIPE_KEY", "abcdefgh12345678"),
+            ("KM_STRIPE_KEY", "sk_live_short"),
+            ("KM_STRIPE_WEBHOOK_SECRET", "abcdefgh12345678"),
+            ("KM_STRIPE_THIN_SECRET", "sk_test_abcdefgh12345678"),
+            ("KM_STRIPE_API_BASE", "stripe.example.com"),
+            ("KM_STRIPE_INSTALLATION", "Upper"),
+            ("KM_STRIPE_INSTALLATION", "a:b"),
+        ],
+    )
+    def test_refuses_what_cannot_be_right_without_repeating_it(self, environment, name, value):
+        environment(**{name: value})
+        with pytest.raises(SettingsError) as caught:
+            read_settings()
+        assert name in str(caught.value)
+        assert value not in str(caught.value)
+
+    def test_shows_no_key(self, environment):
+        environment(KM_STRIPE_KEY="sk_live_abcdefgh12345678", KM_STRIPE_THIN_SECRET="whsec_abcdefgh1234")
+        shown = repr(read_settings())
+        assert "abcdefgh" not in shown

@@ -1,7 +1,10 @@
 """Laying plan versions at Stripe, whatever happens between two calls."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,10 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.foundation.errors import ValidationFailedError
+from control_plane.foundation.sole_worker import sole_worker
 from control_plane.stripe_sync.catalog import push
-from control_plane.stripe_sync.catalog.pushing import look_only, push_now, push_what_waits
+from control_plane.stripe_sync.catalog.pushing import (
+    PUSH_LOCK,
+    PushRunningError,
+    look_only,
+    push_now,
+    push_what_waits,
+)
 from control_plane.stripe_sync.catalog.queries import NotAtStripeError, prices_of, read_items, version_of_items
 from control_plane.stripe_sync.catalog.tables import StripeMeter, StripePrice, StripeProduct, StripePush
+from control_plane.stripe_sync.catalog.worker import PushConfig, run_catalog_push
+from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.model import StripeContext
 from devstack.stripe.embedded import EmbeddedStripe
 from tests.control_plane.builders import a_new_version, a_published_plan
@@ -37,6 +49,12 @@ async def state_of(sessions: Sessions, version: PlanVersion) -> tuple[str, str |
     async with sessions() as session:
         row = await session.get_one(StripePush, version.id)
         return row.state, row.problem
+
+
+async def is_pushed(sessions: Sessions, version: PlanVersion) -> bool:
+    async with sessions() as session:
+        row = await session.get(StripePush, version.id)
+        return row is not None and row.state == "pushed"
 
 
 def made(sim: EmbeddedStripe) -> dict[str, int]:
@@ -125,6 +143,93 @@ class TestPush:
             read = await read_items(session, {items[0].price_id: 1, more.price_id: 3, "price_foreign": 1})
         assert (read.plan_version_id, read.add_ons) == (plan.id, {add_on.id: 3})
         assert (read.missing, read.unknown) == ((items[1].price_id,), ("price_foreign",))
+
+    @pytest.mark.parametrize(
+        ("currency", "amount", "unit_amount", "minor", "unit_minor"),
+        [
+            ("USD", "49", "0.0004", "4900", "0.04"),
+            ("JPY", "4900", "0.4", "4900", "0.4"),
+            ("KWD", "4.900", "0.01", "4900", "10"),
+            ("USD", "0", "0.00000000009", "0", "0.000000009"),
+        ],
+    )
+    async def test_amounts_arrive_exactly(
+        self,
+        context: StripeContext,
+        sessions: Sessions,
+        now: datetime,
+        *,
+        currency: str,
+        amount: str,
+        unit_amount: str,
+        minor: str,
+        unit_minor: str,
+    ) -> None:
+        flat = a_price("flat", currency=currency, amount=amount)
+        metered = a_price("per_unit", "requests", currency=currency, unit_amount=unit_amount)
+        version = await a_stripe_plan(sessions, now, currency=currency, prices=(flat, metered))
+        await push_what_waits(context)
+        async with sessions() as session:
+            items = (await prices_of(session, version.id, currency)).items
+        there = [
+            await context.stripe.call(lambda c, price=item.price_id: c.v1.prices.retrieve_async(price))
+            for item in items
+        ]
+        assert [price.unit_amount_decimal for price in there] == [Decimal(minor), Decimal(unit_minor)]
+        assert {price.currency for price in there} == {currency.lower()}
+
+    async def test_taxes_that_are_turned_on_reach_what_is_there(
+        self, context: StripeContext, stripe_config: StripeConfig, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with Stripe.open(replace(stripe_config, automatic_tax=True)) as stripe:
+            taxed = replace(context, stripe=stripe).at(now + timedelta(minutes=1))
+            await push_what_waits(taxed)
+            assert await push_what_waits(taxed) == []
+        async with sessions() as session:
+            [flat, _] = (await prices_of(session, version.id, "USD")).items
+        product = await context.stripe.call(lambda c: c.v1.products.retrieve_async(flat.product_id))
+        price = await context.stripe.call(lambda c: c.v1.prices.retrieve_async(flat.price_id))
+        assert (product.tax_code, price.tax_behavior) == ("txcd_10103001", "exclusive")
+
+
+class TestWorkers:
+    async def test_two_at_once_make_one_of_everything_until_they_are_stopped(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        stop = asyncio.Event()
+        config = PushConfig(pause_seconds=0.01)
+        workers = [
+            asyncio.create_task(run_catalog_push(config=config, context=context, clock=lambda: now, stop=stop))
+            for _ in range(2)
+        ]
+        version = await a_stripe_plan(sessions, now)
+        async with asyncio.timeout(30):
+            while not await is_pushed(sessions, version):  # noqa: ASYNC110 - the database tells nobody
+                await asyncio.sleep(0.02)
+            stop.set()
+            await asyncio.gather(*workers)
+        assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
+
+    async def test_by_hand_waits_for_whoever_pushes_and_then_gives_up(
+        self, context: StripeContext, sessions: Sessions
+    ) -> None:
+        async with sole_worker(sessions, PUSH_LOCK):
+            with pytest.raises(PushRunningError):
+                await push_now(context, wait_seconds=0.1)
+        assert await push_now(context, wait_seconds=10) == []
+
+    async def test_what_fails_is_tried_again_later_each_time(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        await a_stripe_plan(sessions, now)
+        sim.control.fault("error_before", method="POST", path="/v1/products", count=2)
+        assert [one.state for one in await push_what_waits(context)] == ["waiting"]
+        assert await push_what_waits(context.at(now + timedelta(seconds=9))) == []
+        assert [one.state for one in await push_what_waits(context.at(now + timedelta(seconds=11)))] == ["waiting"]
+        assert await push_what_waits(context.at(now + timedelta(seconds=25))) == []
+        assert [one.state for one in await push_what_waits(context.at(now + timedelta(seconds=60)))] == ["pushed"]
 
 
 class TestWhateverHappens:

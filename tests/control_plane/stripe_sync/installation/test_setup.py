@@ -28,6 +28,7 @@ from control_plane.stripe_sync.installation.account_checks import (
     check_clock,
     check_key,
     check_permissions,
+    check_taxes,
 )
 from control_plane.stripe_sync.installation.doctor import examine
 from control_plane.stripe_sync.installation.findings import Finding
@@ -237,8 +238,18 @@ class TestDoctor:
         self, context: StripeContext, stripe_config: StripeConfig
     ) -> None:
         async with Stripe.open(replace(stripe_config, automatic_tax=True)) as stripe:
-            found = await examine(replace(context, stripe=stripe))
-        assert standing(found, "taxes") != ["advice"]
+            taxed = replace(context, stripe=stripe)
+            assert "no active registration" in says(await check_taxes(taxed), "problem")
+            await stripe.call(
+                lambda c: c.v1.tax.registrations.create_async(
+                    {
+                        "active_from": "now",
+                        "country": "DE",
+                        "country_options": {"de": {"type": "standard"}},
+                    }
+                )
+            )
+            assert standing(await check_taxes(taxed), "taxes") == ["ok"]
 
     @pytest.mark.parametrize(
         ("skew_seconds", "expected"),
