@@ -10,8 +10,13 @@ from control_plane.admin_api.services import Given, Now
 from control_plane.billing.forecasts.model import Forecast, MeterForecast, QuotaForecast, Range, Sureness
 from control_plane.billing.forecasts.queries import forecast
 from control_plane.billing.invoices.model import ChargeLine
+from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
 
 router = APIRouter(prefix="/accounts/{account_id}/forecast", tags=["invoices"])
+BY_STRIPE = (
+    "Stripe bills it: its invoice has Stripe's own discounts and taxes, cuts fixed prices by the second, and "
+    "starts allowances anew after a change of plan. The preview has what Stripe's next invoice will say."
+)
 
 
 class UnitsRangeAnswer(BaseModel):
@@ -85,6 +90,9 @@ class ForecastAnswer(BaseModel):
     total: MoneyRangeAnswer = Field(description="Less discounts, and with taxes.")
     quota: QuotaForecastAnswer | None
     spend_cap: SpendCapForecastAnswer | None
+    note: str = Field(
+        description="Where Stripe bills: what its invoice reckons otherwise. Empty for own invoices."
+    )
 
 
 @router.get("/{code}")
@@ -99,7 +107,10 @@ async def get_forecast(
         now=now,
         seller_country=services.invoice_terms.seller.country,
     )
-    return _answer(found)
+    answer = _answer(found)
+    if await session.get(StripeSubscription, found.subscription_id) is None:
+        return answer
+    return answer.model_copy(update={"note": BY_STRIPE})
 
 
 def _answer(found: Forecast) -> ForecastAnswer:
@@ -125,6 +136,7 @@ def _answer(found: Forecast) -> ForecastAnswer:
         else SpendCapForecastAnswer(
             cap=MoneyAnswer.of(found.spend_cap_minor, found.currency), reached=found.reaches_spend_cap
         ),
+        note="",
     )
 
 

@@ -40,6 +40,8 @@ def forecast(
         typer.echo(f"\nQuota: {quota['used_units']:,} of {quota['quota_units']:,} used; {_quota(quota)}")
     if cap := answer["spend_cap"]:
         typer.echo(f"\nSpend cap: {cap['cap']['text']}; reached: {cap['reached']}")
+    if answer["note"]:
+        typer.echo(f"\n{answer['note']}")
 
 
 def _rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
