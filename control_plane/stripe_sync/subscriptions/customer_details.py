@@ -9,37 +9,9 @@ from control_plane.billing.profiles.model import BillingProfile, TaxTreatment
 
 MAX_NAME: Final = 256
 # ISO country -> Stripe's type of the tax id that its businesses have
-_EU: Final = frozenset(
-    [
-        "AT",
-        "BE",
-        "BG",
-        "CY",
-        "CZ",
-        "DE",
-        "DK",
-        "EE",
-        "ES",
-        "FI",
-        "FR",
-        "GR",
-        "HR",
-        "HU",
-        "IE",
-        "IT",
-        "LT",
-        "LU",
-        "LV",
-        "MT",
-        "NL",
-        "PL",
-        "PT",
-        "RO",
-        "SE",
-        "SI",
-        "SK",
-    ]
-)
+_EU_WEST: Final = {"AT", "BE", "DE", "DK", "ES", "FI", "FR", "GR", "IE", "IT", "LU", "NL", "PT", "SE"}
+_EU_EAST: Final = {"BG", "CY", "CZ", "EE", "HR", "HU", "LT", "LV", "MT", "PL", "RO", "SI", "SK"}
+_EU: Final = _EU_WEST | _EU_EAST
 _TAX_ID_TYPES: Final[Mapping[str, str]] = {
     "GB": "gb_vat",
     "US": "us_ein",
@@ -77,7 +49,8 @@ def customer_params(profile: BillingProfile) -> dict[str, Any]:
     params = {
         "name": profile.legal_name[:MAX_NAME],
         "email": profile.invoice_email,
-        "address": address if any(address.values()) else "",
+        # what is left out of an address is empty there
+        "address": {name: text for name, text in address.items() if text} or "",
         "tax_exempt": _TAX_EXEMPT[profile.tax_treatment],
     }
     if not profile.invoice_email:

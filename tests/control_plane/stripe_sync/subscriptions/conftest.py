@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.accounts.tables import Account
 from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.stripe_sync.catalog.pushing import push_what_waits
 from control_plane.stripe_sync.model import StripeContext
@@ -114,36 +113,35 @@ def now() -> datetime:
     return datetime.fromisoformat("2026-11-10T09:20:30+00:00")
 
 
-async def sell(sessions: async_sessionmaker[AsyncSession], now: datetime) -> Account:
-    usage = {"included": 50_000, "unit_amount": "0.0015"}
-    more = {"included": 500_000, "unit_amount": "0.0006"}
-    by_stripe: dict[str, Any] = {"now": now, "billed_by": "stripe"}
-    async with sessions() as session, session.begin():
-        await a_published_plan(session, now=now, code="free", position=9, prices=(), quota_units=1_000)
-        starter = (a_price("flat", amount="49"), a_price("overage", "requests", **usage))
-        growth = (a_price("flat", amount="199"), a_price("overage", "requests", **more))
-        await a_published_plan(session, code="starter", prices=starter, quota_units=50_000, **by_stripe)
-        await a_published_plan(session, code="growth", position=1, prices=growth, quota_units=500_000, **by_stripe)
-        await a_published_plan(
-            session,
-            code="trial",
-            position=2,
-            prices=(*starter, a_price("setup_fee", amount="25")),
-            quota_units=50_000,
-            trial_days=14,
-            **by_stripe,
-        )
-        extra = (a_price("flat", amount="10"),)
-        await a_published_plan(
-            session, code="extra", kind="add_on", prices=extra, quota_units=10_000, position=3, **by_stripe
-        )
-        return await an_account(session, now=now)
+USAGE = {"included": 50_000, "unit_amount": "0.0015"}
+STARTER = (a_price("flat", amount="49"), a_price("overage", "requests", **USAGE))
+GROWTH = (a_price("flat", amount="199"), a_price("overage", "requests", included=500_000, unit_amount="0.0006"))
+SETUP_FEE = a_price("setup_fee", amount="25")
 
 
 @pytest.fixture
 async def shop(
     sim: EmbeddedStripe, context: StripeContext, sessions: async_sessionmaker[AsyncSession], now: datetime
 ) -> Shop:
-    account = await sell(sessions, now)
+    """Sells `starter` and `growth`, by Stripe, and `free`."""
+    by_stripe: dict[str, Any] = {"now": now, "billed_by": "stripe"}
+    async with sessions() as session, session.begin():
+        await a_published_plan(session, now=now, code="free", position=9, prices=(), quota_units=1_000)
+        await a_published_plan(session, code="starter", prices=STARTER, quota_units=50_000, **by_stripe)
+        await a_published_plan(session, code="growth", position=1, prices=GROWTH, quota_units=500_000, **by_stripe)
+        account = await an_account(session, now=now)
     await push_what_waits(context)
     return Shop(sim, sessions, replace(context), account.id)
+
+
+@pytest.fixture
+async def full_shop(shop: Shop, now: datetime) -> Shop:
+    """Sells `trial`, two weeks and a setup fee, and the add-on `extra` as well."""
+    by_stripe: dict[str, Any] = {"now": now, "billed_by": "stripe"}
+    fee = (*STARTER, SETUP_FEE)
+    extra: dict[str, Any] = {"kind": "add_on", "prices": (a_price("flat", amount="10"),), "quota_units": 10_000}
+    async with shop.sessions() as session, session.begin():
+        await a_published_plan(session, code="trial", position=2, prices=fee, trial_days=14, **by_stripe)
+        await a_published_plan(session, code="extra", position=3, **extra, **by_stripe)
+    await push_what_waits(shop.ctx)
+    return shop

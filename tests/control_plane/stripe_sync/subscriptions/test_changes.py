@@ -145,7 +145,8 @@ class TestEnding:
 
 
 class TestTrial:
-    async def test_ended_early_is_paid_with_its_setup_fee(self, shop: Shop) -> None:
+    async def test_ended_early_is_paid_with_its_setup_fee(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy("trial")
         shop.later(minutes=1)
         await take_up(shop.ctx)
@@ -158,7 +159,8 @@ class TestTrial:
         assert [phase[1] for phase in await shop.plans()] == ["trial", "paid"]
         assert paid_minor(shop)[-1] == 4900 + 2500
 
-    async def test_made_longer(self, shop: Shop) -> None:
+    async def test_made_longer(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy("trial")
         await take_up(shop.ctx.at(shop.ctx.now + timedelta(minutes=1)))
         ends_at = bought.trial_ends_at + timedelta(days=3)
@@ -170,7 +172,8 @@ class TestTrial:
             ("paid", ends_at),
         ]
 
-    async def test_goes_over_into_paying_by_itself(self, shop: Shop) -> None:
+    async def test_goes_over_into_paying_by_itself(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy("trial")
         shop.at(bought.trial_ends_at + timedelta(hours=2))
         found = await shop.see()
@@ -178,7 +181,8 @@ class TestTrial:
 
 
 class TestAddOns:
-    async def test_come_in_any_number_and_go(self, shop: Shop) -> None:
+    async def test_come_in_any_number_and_go(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy()
         shop.later(days=15)
         add = {"subscription_id": bought.id, "add_on_code": "extra", "actor": "ada"}
@@ -198,7 +202,8 @@ class TestAddOns:
         assert (await add_on_requests.remove_add_on(shop.ctx, **add, at="now")).state == "done"
         assert [item["quantity"] for item in shop.at_stripe()[0]["items"]["data"] if item.get("quantity")] == [1]
 
-    async def test_a_planned_downgrade_outlives_them(self, shop: Shop) -> None:
+    async def test_a_planned_downgrade_outlives_them(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy("growth")
         await change(shop, "starter")
         shop.later(days=1)

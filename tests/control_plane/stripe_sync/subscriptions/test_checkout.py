@@ -67,7 +67,8 @@ class TestCheckout:
         }
         assert len(shop.at_stripe("customer")) == 1
 
-    async def test_a_trial_ends_at_a_full_hour_and_leaves_all_its_days(self, shop: Shop) -> None:
+    async def test_a_trial_ends_at_a_full_hour_and_leaves_all_its_days(self, full_shop: Shop) -> None:
+        shop = full_shop
         bought = await shop.buy("trial")
         assert bought.status == "trialing"
         ends_at = bought.trial_ends_at
@@ -100,7 +101,8 @@ class TestRefusals:
         ("plan", "code"),
         [("free", "not_billed_by_stripe"), ("none", "plan_not_found"), ("extra", "plan_is_add_on")],
     )
-    async def test_say_what_cannot_be_bought(self, shop: Shop, plan: str, code: str) -> None:
+    async def test_say_what_cannot_be_bought(self, full_shop: Shop, plan: str, code: str) -> None:
+        shop = full_shop
         with pytest.raises(KmError) as refused:
             await shop.start(plan)
         assert refused.value.code == code
