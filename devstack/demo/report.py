@@ -50,6 +50,29 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class StripeFigure:
+    """An amount in cents: as we said it would be, and as Stripe has it."""
+
+    name: str
+    reckoned_minor: int
+    invoiced_minor: int
+
+    @property
+    def ok(self) -> bool:
+        return self.reckoned_minor == self.invoiced_minor
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A plan bought through Stripe. `began_seconds`: from paying to the subscription's beginning."""
+
+    account: str
+    began_seconds: float
+    calls: int
+    figures: tuple[StripeFigure, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything the demo shows."""
 
@@ -61,10 +84,17 @@ class Report:
     invoices: tuple[InvoiceView, ...]
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = field(default=())
+    purchase: Purchase | None = None
+
+    @property
+    def wrong(self) -> int:
+        """How many figures and amounts differ."""
+        amounts = self.purchase.figures if self.purchase is not None else ()
+        return sum(not check.ok for check in self.checks) + sum(not amount.ok for amount in amounts)
 
     @property
     def ok(self) -> bool:
-        return self.broken == 0 and all(check.ok for check in self.checks)
+        return self.broken == 0 and self.wrong == 0
 
     def accounts(self) -> list[str]:
         """Return account names in the order of first appearance."""

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from devstack.demo.control import ControlClient
 from devstack.demo.figures import compare, count_events, read_invoices, read_usage, wait_for_rollups
 from devstack.demo.page import render_page, serve_page
+from devstack.demo.purchase import play_purchase, sells_through_stripe
 from devstack.demo.report import Report
 from devstack.demo.scenario import NOTE, Customer, planned_requests, play, set_up_customers
 from devstack.demo.terminal import print_report
@@ -43,6 +44,16 @@ async def play_on(stack: Stack, console: Console, *, plans: str) -> Report:
         usage = await read_usage(control, customers)
         stored = await count_events(control, customers)
         invoices = await read_invoices(control, customers)
+        purchase = None
+        if stack.simulated_stripe is not None and sells_through_stripe(plans):
+            with console.status("buying a plan at the simulated Stripe ..."):
+                purchase = await play_purchase(
+                    control,
+                    stack.simulated_stripe,
+                    plans=plans,
+                    proxy_url=stack.proxy_url,
+                    page_url=f"{stack.control_url}/docs",
+                )
     return Report(
         requests=traffic.ledger.total,
         broken=traffic.ledger.broken,
@@ -51,6 +62,7 @@ async def play_on(stack: Stack, console: Console, *, plans: str) -> Report:
         refusals=tuple(traffic.refusals.values()),
         invoices=invoices,
         checks=compare(traffic.ledger, usage, stored, invoices),
+        purchase=purchase,
         notes=(NOTE, f"The last call showed in the rollups {behind:.1f} s after its answer."),
     )
 
@@ -80,7 +92,9 @@ def run_demo(console: Console, *, plans_path: Path, page_path: Path, keep: bool 
     With `keep`, stack and page stay up until Ctrl-C.
     """
     with tempfile.TemporaryDirectory(prefix="km-demo-") as directory:
-        stack = Stack(Path(directory), fast=True, ports=well_known_ports() if keep else None, mailbox=keep)
+        stack = Stack(
+            Path(directory), fast=True, ports=well_known_ports() if keep else None, mailbox=keep, stripe=True
+        )
         try:
             with console.status("starting stores, gateway, shipper and server ..."):
                 stack.start()
@@ -110,6 +124,7 @@ def _show_page(html: str, stack: Stack, console: Console, *, keep: bool) -> None
 
 def _verdict(report: Report) -> str:
     if report.ok:
-        return f"[bold green]All {len(report.checks)} figures are equal, to the unit."
-    wrong = sum(not check.ok for check in report.checks)
+        cents = "; what Stripe invoices, too, to the cent" if report.purchase is not None else ""
+        return f"[bold green]All {len(report.checks)} figures are equal, to the unit{cents}."
+    wrong = report.wrong
     return f"[bold red]{wrong} figures differ; {report.broken} requests got no answer."

@@ -9,7 +9,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from devstack.demo.report import Check, InvoiceView, Report, UsageRow
+from devstack.demo.report import Check, InvoiceView, Purchase, Report, UsageRow
 from devstack.demo.traffic import Refusal
 
 STATUS_STYLES = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}
@@ -26,6 +26,10 @@ def print_report(console: Console, report: Report) -> None:
         console.print()
         console.rule(f"[bold]{title}", align="left")
         console.print(part)
+    if report.purchase is not None:
+        console.print()
+        console.rule("[bold]Bought through Stripe (simulated)", align="left")
+        console.print(_purchase(report.purchase))
     for note in report.notes:
         console.print(Text(note, style="dim"))
 
@@ -103,3 +107,24 @@ def _checks(checks: tuple[Check, ...]) -> Table:
         verdict = Text("equal", style="green") if check.ok else Text("DIFFERS", style="bold red")
         table.add_row(check.name, f"{check.client:,}", product, verdict)
     return table
+
+
+def _purchase(purchase: Purchase) -> RenderableType:
+    told = Text(
+        f"{purchase.account} paid at Stripe's checkout; its subscription began {purchase.began_seconds:.1f} s "
+        f"later, {purchase.calls} calls were served, then it moved up a plan. Usage goes to Stripe hour by hour, as "
+        "soon as an hour is sealed."
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("Stripe's invoices")
+    table.add_column("We said", justify="right")
+    table.add_column("Stripe", justify="right")
+    table.add_column("")
+    for figure in purchase.figures:
+        verdict = Text("equal", style="green") if figure.ok else Text("DIFFERS", style="bold red")
+        table.add_row(figure.name, _dollars(figure.reckoned_minor), _dollars(figure.invoiced_minor), verdict)
+    return Group(told, table)
+
+
+def _dollars(minor: int) -> str:
+    return f"${minor // 100:,}.{minor % 100:02}"

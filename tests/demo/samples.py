@@ -1,7 +1,15 @@
 """A report with something of everything."""
 
 from devstack.demo.ledger import NOBODY
-from devstack.demo.report import Check, InvoiceLine, InvoiceView, Report, UsageRow
+from devstack.demo.report import (
+    Check,
+    InvoiceLine,
+    InvoiceView,
+    Purchase,
+    Report,
+    StripeFigure,
+    UsageRow,
+)
 from devstack.demo.traffic import Refusal
 
 CURRENT = "GET /weather/v1/current/{city}"
@@ -39,5 +47,6 @@ def sample_report(**changes) -> Report:
         ),
         "checks": (Check("all requests", 132, {"events": 132, "rollups": 132}),),
         "notes": ("A note.",),
+        "purchase": Purchase("Lumen Maps", 1.25, 40, (StripeFigure("the first invoice", 9_900, 9_900),)),
     }
     return Report(**(values | changes))

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from devstack.demo.page import render_page, serve_page
-from devstack.demo.report import Check
+from devstack.demo.report import Check, Purchase, StripeFigure
 from devstack.demo.terminal import print_report
 from tests.demo.samples import sample_report
 
@@ -26,12 +26,34 @@ class TestPage:
         assert "Figures differ" in page
         assert "DIFFERS" in page
 
+    def test_says_so_when_stripe_invoices_something_else(self):
+        purchase = Purchase("Lumen Maps", 1.25, 40, (StripeFigure("the first invoice", 9_900, 123_456),))
+        report = sample_report(purchase=purchase)
+        assert (report.ok, report.wrong) == (False, 1)
+        page = render_page(report)
+        for told in ("$99.00", "$1,234.56", "DIFFERS", "Figures differ"):
+            assert told in page
+
+    def test_leaves_the_purchase_out_where_there_was_none(self):
+        report = sample_report(purchase=None)
+        assert report.ok
+        assert "Stripe" not in render_page(report)
+
 
 class TestTerminal:
     def test_shows_the_same(self):
         out = io.StringIO()
         print_report(Console(file=out, width=100), sample_report(checks=(Check("x", 1, {"events": 2}),)))
-        for text in ("Nimbus Labs", "quota_exceeded", "Retry-After: 60", "$49.00", "DIFFERS", "A note."):
+        for text in (
+            "Lumen Maps",
+            "$99.00",
+            "Nimbus Labs",
+            "quota_exceeded",
+            "Retry-After: 60",
+            "$49.00",
+            "DIFFERS",
+            "A note.",
+        ):
             assert text in out.getvalue()
 
 
