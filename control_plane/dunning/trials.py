@@ -1,6 +1,6 @@
 """Telling of trials that end soon."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,8 @@ from control_plane.notifications.tables import Mail
 from control_plane.subscriptions.model import Status
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 
+SHORT = timedelta(hours=12)
+
 
 def trial_cause(subscription_id: str, trial_ends_at: datetime) -> str:
     """Return what names the mail: a trial that is made longer is told of again."""
@@ -28,7 +30,7 @@ def trial_cause(subscription_id: str, trial_ends_at: datetime) -> str:
 async def tell_of_trials(session: AsyncSession, *, config: DunningConfig, now: datetime, limit: int = 500) -> int:
     """Queue a mail for each trial that ends within the notice and was not told of; returns how many.
 
-    A trial that is no longer than the notice itself needs none.
+    A trial that is hardly longer than the notice itself needs none.
     """
     statement = (
         select(Subscription)

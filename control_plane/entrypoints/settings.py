@@ -182,7 +182,10 @@ class Settings(BaseSettings):
         default=30.0, ge=1, le=60, description="How long each answer of the mail server is waited for."
     )
     mail_from: str = Field(
-        default="", max_length=400, description="From whom mails are: `Weather API <billing@example.com>`."
+        default="",
+        max_length=400,
+        validate_default=True,
+        description="From whom mails are: `Weather API <billing@example.com>`.",
     )
     dunning_grace_days: int = Field(
         default=14,

@@ -2,7 +2,9 @@
 
 import pytest
 
+from control_plane.entrypoints.notice_components import dunning_config, mail_config
 from control_plane.entrypoints.settings import SettingsError, read_settings
+from control_plane.notifications.model import Branding
 
 GOOD = {
     "KM_DATABASE_URL": "postgresql+psycopg://km@127.0.0.1/km",
@@ -108,3 +110,79 @@ class TestStripe:
         environment(KM_STRIPE_KEY="sk_live_abcdefgh12345678", KM_STRIPE_THIN_SECRET="whsec_abcdefgh1234")
         shown = repr(read_settings())
         assert "abcdefgh" not in shown
+
+
+class TestMail:
+    def test_is_off_where_nothing_is_said(self, environment):
+        environment()
+        config = mail_config(read_settings())
+        assert config.smtp is None
+        assert config.branding.name == "kong-monetize"
+
+    def test_is_sent_by_what_is_said(self, environment):
+        environment(
+            KM_SMTP_HOST="mail.example.com",
+            KM_SMTP_USERNAME="km",
+            KM_SMTP_PASSWORD="hunter2hunter2",
+            KM_MAIL_FROM="Weather API <billing@example.com>",
+            KM_SELLER_NAME="Wetterwerk GmbH",
+            KM_SELLER_EMAIL="help@example.com",
+            KM_PAYMENT_NOTE="By wire.",
+        )
+        settings = read_settings()
+        config = mail_config(settings)
+        assert (config.smtp.tls, config.smtp.port, config.smtp.password) == ("starttls", 587, "hunter2hunter2")
+        assert config.branding == Branding(
+            name="Wetterwerk GmbH", support_email="help@example.com", payment_note="By wire."
+        )
+        assert "hunter2" not in repr(settings) + repr(config)
+
+    @pytest.mark.parametrize(
+        ("changes", "names"),
+        [
+            ({"KM_MAIL_FROM": None}, "KM_MAIL_FROM"),
+            ({"KM_MAIL_FROM": ""}, "KM_MAIL_FROM"),
+            ({"KM_MAIL_FROM": "nobody"}, "KM_MAIL_FROM"),
+            ({"KM_SMTP_TLS": "ssl"}, "KM_SMTP_TLS"),
+            ({"KM_SMTP_TLS": "none", "KM_SMTP_USERNAME": "km"}, "KM_SMTP_TLS"),
+        ],
+    )
+    def test_names_what_cannot_be_right(self, environment, changes, names):
+        environment(**{"KM_SMTP_HOST": "mail.example.com", "KM_MAIL_FROM": "a@example.com", **changes})
+        with pytest.raises(SettingsError, match=names):
+            read_settings()
+
+    def test_logs_in_without_encryption_on_this_machine_alone(self, environment):
+        environment(
+            KM_SMTP_HOST="127.0.0.1", KM_SMTP_TLS="none", KM_SMTP_USERNAME="km", KM_MAIL_FROM="a@example.com"
+        )
+        assert read_settings().smtp_username == "km"
+
+
+class TestDunning:
+    def test_serves_for_two_weeks_and_blocks_then(self, environment):
+        environment()
+        config = dunning_config(read_settings())
+        assert (config.grace.days, config.after, config.free_plans) == (14, "block", ("free",))
+
+    def test_does_what_is_said(self, environment):
+        environment(
+            KM_DUNNING_GRACE_DAYS="7",
+            KM_DUNNING_AFTER="free",
+            KM_DUNNING_FREE_PLAN="free, maps-free",
+            KM_DUNNING_BY_PLAN='{"enterprise": "serve"}',
+            KM_TRIAL_NOTICE_DAYS="0",
+        )
+        config = dunning_config(read_settings())
+        assert (config.grace.days, config.after, config.free_plans) == (7, "free", ("free", "maps-free"))
+        assert config.by_plan == {"enterprise": "serve"}
+        assert not config.trial_notice
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("KM_DUNNING_AFTER", "delete"), ("KM_DUNNING_BY_PLAN", '{"x": "y"}'), ("KM_DUNNING_GRACE_DAYS", "-1")],
+    )
+    def test_refuses_what_cannot_be_right(self, environment, name, value):
+        environment(**{name: value})
+        with pytest.raises(SettingsError, match=name):
+            read_settings()
