@@ -112,8 +112,8 @@ def _checks(checks: tuple[Check, ...]) -> Table:
 def _purchase(purchase: Purchase) -> RenderableType:
     told = Text(
         f"{purchase.account} paid at Stripe's checkout; its subscription began {purchase.began_seconds:.1f} s "
-        f"later, {purchase.calls} calls were served, then it moved up a plan. Usage goes to Stripe hour by hour, as "
-        "soon as an hour is sealed."
+        f"later, {purchase.calls} calls were served, then it moved up a plan. Usage goes to Stripe hour by hour, "
+        "as soon as an hour is sealed."
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("Stripe's invoices")
