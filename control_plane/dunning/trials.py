@@ -38,7 +38,7 @@ async def tell_of_trials(session: AsyncSession, *, config: DunningConfig, now: d
             Subscription.status == Status.TRIALING.value,
             Subscription.trial_ends_at > now,
             Subscription.trial_ends_at <= now + config.trial_notice,
-            Subscription.trial_ends_at > Subscription.started_at + literal(config.trial_notice, Interval()),
+            Subscription.trial_ends_at > Subscription.started_at + literal(config.trial_notice + SHORT, Interval()),
         )
         .order_by(Subscription.trial_ends_at, Subscription.id)
     )
