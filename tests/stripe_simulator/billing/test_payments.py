@@ -55,6 +55,25 @@ class TestDunning:
         shop.sim.control.advance(3 * DAY)
         assert (shop.again(sub).status, shop.invoices(customer)[0].status) == ("active", "paid")
 
+    def test_ends_only_with_the_newest_invoice(self, shop, unlucky):
+        customer, sub = unlucky
+        shop.sim.control.order("billing_settings", retry_days=[90], after_retries="past_due")
+        for _ in range(2):
+            shop.to_period_end(sub, plus=HOUR)
+        newest, older = shop.invoices(customer)[:2]
+        for invoice, status in ((older, "past_due"), (newest, "active")):
+            shop.client.v1.invoices.pay(invoice.id, {"payment_method": "pm_card_visa"})
+            assert shop.again(sub).status == status
+
+    def test_stops_with_the_subscription(self, shop, unlucky):
+        customer, sub = unlucky
+        shop.to_period_end(sub, plus=HOUR)
+        shop.client.v1.subscriptions.cancel(sub.id)
+        left = shop.invoices(customer)[0]
+        assert (left.status, left.auto_advance, left.next_payment_attempt) == ("open", False, None)
+        shop.sim.control.advance(10 * DAY)
+        assert shop.invoices(customer)[0].attempt_count == 1
+
     def test_says_when_the_customer_must_act(self, shop, unlucky):
         customer, sub = unlucky
         shop.sim.control.order("set_card", customer=customer, card="pm_card_authenticationRequired")

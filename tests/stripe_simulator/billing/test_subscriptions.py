@@ -260,12 +260,13 @@ class TestUpgrade:
 class TestDowngrade:
     def test_by_a_schedule_switches_at_the_periods_end(self, shop):
         customer = shop.customer()
-        sub = shop.subscribe(customer, "team", "calls_team")
+        sub = shop.subscribe(customer, "team", "calls_team", "addon")
         v1 = shop.client.v1.subscription_schedules
         schedule = v1.create({"from_subscription": sub.id})
         phase = schedule.phases[0]
-        now_items = [{"price": shop.prices["team"], "quantity": 1}, {"price": shop.prices["calls_team"]}]
-        next_items = [{"price": shop.prices["pro"], "quantity": 1}, {"price": shop.prices["calls"]}]
+        stays = {"price": shop.prices["addon"], "quantity": 1}
+        now_items = [{"price": shop.prices["team"], "quantity": 1}, {"price": shop.prices["calls_team"]}, stays]
+        next_items = [{"price": shop.prices["pro"], "quantity": 1}, {"price": shop.prices["calls"]}, stays]
         v1.update(
             schedule.id,
             {
@@ -282,11 +283,11 @@ class TestDowngrade:
         shop.use(customer, 1500)
         preview = shop.client.v1.invoices.create_preview({"subscription": sub.id})
         shop.to_period_end(sub, plus=HOUR)
-        assert amounts(shop.invoices(customer)[0]) == amounts(preview) == [0, 100, 4900]
-        assert {one.price.id for one in shop.again(sub)["items"].data} == {
-            shop.prices["pro"],
-            shop.prices["calls"],
-        }
+        assert amounts(shop.invoices(customer)[0]) == amounts(preview) == [0, 100, 4900, 1000]
+        switched = shop.again(sub)
+        names = ("pro", "calls", "addon")
+        assert {one.price.id for one in switched["items"].data} == {shop.prices[name] for name in names}
+        assert shop.item(switched, "addon") == shop.item(sub, "addon")
         shop.to_period_end(sub, plus=HOUR)
         assert v1.retrieve(schedule.id).status == "released"
         assert (shop.again(sub).schedule, shop.again(sub).status) == (None, "active")
@@ -370,6 +371,20 @@ class TestItems:
         gone = {"id": shop.item(sub, "calls"), "deleted": True}
         shop.client.v1.subscriptions.update(sub.id, {"items": [gone], "proration_behavior": "always_invoice"})
         assert amounts(shop.invoices(customer)[0]) == [0, 800]
+
+    def test_whose_meter_is_removed_are_counted_at_that_moment(self, shop):
+        customer = shop.customer()
+        sub = shop.subscribe(customer, "pro", "calls")
+        shop.use(customer, 3000)
+        shop.sim.control.advance(60)
+        shop.client.v1.subscriptions.update(sub.id, {"items": [{"id": shop.item(sub, "calls"), "deleted": True}]})
+        shop.use(customer, 500, at=shop.sim.control.now() - 30)
+        assert shop.client.v1.invoices.create_preview({"subscription": sub.id}).total == 800 + 4900
+
+    def test_take_no_quantity_where_usage_counts(self, shop):
+        sub = shop.subscribe(shop.customer(), "pro", "calls")
+        with pytest.raises(stripe.InvalidRequestError, match="comes from usage"):
+            shop.client.v1.subscription_items.update(shop.item(sub, "calls"), {"quantity": 2})
 
 
 class TestPausedCollection:
