@@ -22,6 +22,9 @@ class TestCustomers:
         made = client.v1.customers.create({"name": "A", "address": {"country": "DE", "city": "Bonn"}})
         assert made.address is not None
         assert (made.address.city, made.address.line1) == ("Bonn", None)
+        moved = client.v1.customers.update(made.id, {"address": {"country": "FR", "city": "Lyon", "state": ""}})
+        assert moved.address is not None
+        assert (moved.address.city, moved.address.state) == ("Lyon", None)
         assert client.v1.customers.update(made.id, {"address": ""}).address is None
 
     def test_tax_and_tax_ids_are_shown_when_expanded(self, client: stripe.StripeClient) -> None:

@@ -29,6 +29,7 @@ from devstack.stripe.contract.shapes import (
 )
 from devstack.stripe.problems import StripeProblem
 
+ADDRESS = {"city", "country", "line1", "line2", "postal_code", "state"}
 UNKNOWN_ID = re.compile(r"\{\w+\}")
 
 
@@ -114,7 +115,10 @@ class _Coercion:
         taken: dict[str, Any] = {}
         for name, one in shape.fields.items():
             param = _below(where, name)
-            if name in raw:
+            if name in raw and raw[name] == "" and shape.fields.keys() == ADDRESS:
+                # Stripe keeps empty lines of addresses, though it takes no other empty string
+                taken[name] = ""
+            elif name in raw:
                 taken[name] = self.value(one.shape, raw[name], param)
             elif one.required:
                 raise StripeProblem(f"Missing required param: {param}.", code="parameter_missing", param=param)

@@ -97,7 +97,7 @@ def _take_over(customer: Object, given: Object) -> None:
 
 
 def _address(given: Object | str) -> Object | None:
-    return None if not isinstance(given, dict) else {name: given.get(name) for name in ADDRESS}
+    return None if not isinstance(given, dict) else {name: given.get(name) or None for name in ADDRESS}
 
 
 @route("GET", "/v1/customers/{customer}")
