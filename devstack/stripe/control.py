@@ -12,10 +12,10 @@ from devstack.stripe.delivery import Courier, Disorder
 from devstack.stripe.events import METER_EVENT_TYPES, Delivery, redeliver
 from devstack.stripe.faults import Fault
 from devstack.stripe.front import Front
-from devstack.stripe.objects.webhooks import make_destination, make_endpoint
+from devstack.stripe.objects.webhooks import DESTINATION, ENDPOINT, make_destination, make_endpoint
 from devstack.stripe.rendering import plain_values
 from devstack.stripe.routes import ORDERS
-from devstack.stripe.simulator import SimulatorConfig
+from devstack.stripe.simulator import Simulator, SimulatorConfig
 
 Given = dict[str, Any]
 SETTINGS = {one.name for one in fields(SimulatorConfig)}
@@ -138,11 +138,14 @@ def _add_webhooks(router: APIRouter, front: Front, courier: Courier) -> None:
     async def add_webhook(request: Request) -> Given:
         given = await _given(request)
         secret = given.get("secret") or "whsec_" + secrets.token_hex(16)
-        if given.get("thin"):
+        thin, metadata = bool(given.get("thin")), dict(given.get("metadata") or {})
+        if _moved(sim, given["url"], secret, thin=thin, metadata=metadata):
+            return {"secret": secret}
+        if thin:
             made = make_destination(sim, given["url"], given.get("events") or METER_EVENT_TYPES, secret=secret)
         else:
             made = make_endpoint(sim, given["url"], given.get("events") or ["*"], secret=secret)
-        made["metadata"] = dict(given.get("metadata") or {})
+        made["metadata"] = metadata
         return {"secret": secret}
 
     @router.post("/disorder", response_model=None)
@@ -202,9 +205,11 @@ def _add_evidence(router: APIRouter, front: Front) -> None:
         if name not in ORDERS:
             return _refused(f"there is no order {name}; there are {', '.join(sorted(ORDERS))}")
         try:
-            return ORDERS[name](sim, await _given(request))
+            answer = ORDERS[name](sim, await _given(request))
         except Exception as error:  # noqa: BLE001 - told to the test that ordered it
             return _refused(repr(error))
+        sim.run_soon()
+        return answer
 
 
 def _shown(delivery: Delivery) -> Given:
@@ -215,3 +220,11 @@ def _shown(delivery: Delivery) -> Given:
 
 def _refused(problem: str) -> JSONResponse:
     return JSONResponse({"problem": problem}, status_code=400)
+
+
+def _moved(sim: Simulator, url: str, secret: str, *, thin: bool, metadata: dict[str, str]) -> bool:
+    """Give whoever bears this metadata already the new address and secret; False where nobody does."""
+    found = sim.state.where(DESTINATION if thin else ENDPOINT, metadata=metadata) if metadata else []
+    for one in found:
+        one["_url" if thin else "url"], one["_secret"], one["status"] = url, secret, "enabled"
+    return bool(found)

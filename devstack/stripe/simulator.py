@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from devstack.stripe.clock import Action, Clock, Due
@@ -69,6 +70,14 @@ class Simulator:
         self.request: tuple[str | None, str | None] = (None, None)
         """Id and idempotency key of the request being worked on, for the events it makes."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is on its way out: see `keeping`."""
+        return {name: value for name, value in self.__dict__.items() if name != "deliveries"}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
+        self.deliveries = Deliveries()
+
     # time
 
     def clock_of(self, customer: str | None = None) -> Clock:
@@ -86,15 +95,10 @@ class Simulator:
     def at(self, when: int, action: Action, *, customer: str | None = None) -> Due:
         """Do something at a moment of the customer's clock; `.cancel()` on the answer takes it back.
 
-        What goes wrong in it is kept as a violation.
+        What goes wrong in it is kept as a violation. The action can be pickled (a `partial`, no lambda).
         """
 
-        def recorded() -> None:
-            # a mistake must not keep the clock from reaching its end
-            with self.recording("something due"):
-                action()
-
-        return self.clock_of(customer).at(when, recorded)
+        return self.clock_of(customer).at(when, partial(_recorded, self, action))
 
     def after_answer(self, action: Action) -> None:
         """Do something as soon as the answer to this request is on its way."""
@@ -108,8 +112,9 @@ class Simulator:
                 action()
 
     def run_due(self) -> None:
-        """Everything due on the simulator's own clock."""
+        """Everything due on the simulator's own clock, and what comes of it at once."""
         self.clock.run_due()
+        self.run_soon()
 
     @contextmanager
     def recording(self, where: str) -> Iterator[None]:
@@ -154,6 +159,12 @@ class Simulator:
     def violation(self, where: str, problem: str) -> None:
         """Keep something the simulator itself did wrong, for the tests to fail on."""
         self.violations.append({"where": where, "problem": problem, "at": self.clock.now()})
+
+
+def _recorded(sim: Simulator, action: Action) -> None:
+    # a mistake must not keep the clock from reaching its end
+    with sim.recording("something due"):
+        action()
 
 
 def previous_attributes(before: Object, after: Object) -> Object:

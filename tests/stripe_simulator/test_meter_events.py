@@ -1,5 +1,6 @@
 """Usage: what is refused at once, what is only told later, and what is counted."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -156,6 +157,17 @@ class TestToldLater:
         send("-1")
         assert used(meter) == 4
         assert [codes for _, _, codes in told()] == [["meter_event_invalid_value"]]
+
+    def test_it_is_told_when_the_time_has_come_though_nobody_asks(
+        self, sim: EmbeddedStripe, meter: str, send: Send
+    ) -> None:
+        sim.control.configure(aggregation_seconds=1)
+        sim.control.thaw()
+        send(to="cus_none")
+        deadline = time.monotonic() + 20
+        while not sim.control.dump("v2.core.event"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 class TestCounting:
