@@ -32,13 +32,14 @@ async def tell_of_trials(session: AsyncSession, *, config: DunningConfig, now: d
 
     A trial that is hardly longer than the notice itself needs none.
     """
+    short = literal(config.trial_notice + SHORT, Interval())
     statement = (
         select(Subscription)
         .where(
             Subscription.status == Status.TRIALING.value,
             Subscription.trial_ends_at > now,
             Subscription.trial_ends_at <= now + config.trial_notice,
-            Subscription.trial_ends_at > Subscription.started_at + literal(config.trial_notice + SHORT, Interval()),
+            Subscription.trial_ends_at > Subscription.started_at + short,
         )
         .order_by(Subscription.trial_ends_at, Subscription.id)
     )
