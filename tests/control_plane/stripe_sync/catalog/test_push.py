@@ -247,6 +247,26 @@ class TestWhateverHappens:
         assert await state_of(sessions, version) == ("pushed", None)
         assert made(sim) == {"product": 1, "price": 4, "billing.meter": 1}
 
+    @pytest.mark.parametrize(("fault", "keys"), [("error_before", 2), ("reset_before", 1)])
+    async def test_a_key_that_stripe_failed_under_is_not_used_again(
+        self,
+        sim: EmbeddedStripe,
+        context: StripeContext,
+        sessions: Sessions,
+        now: datetime,
+        *,
+        fault: str,
+        keys: int,
+    ) -> None:
+        # Stripe repeats a failure for a day to whoever comes with its key; without an answer the key still counts
+        await a_stripe_plan(sessions, now)
+        sim.control.fault(fault, method="POST", path="/v1/products", count=1)
+        await push_what_waits(context)
+        await push_what_waits(context.at(now + timedelta(minutes=1)))
+        asked = [one for one in sim.control.requests("/v1/products") if one["method"] == "POST"]
+        assert len(asked) == 2
+        assert len({one["idempotency_key"] for one in asked}) == keys
+
     async def test_killed_between_any_two_steps_it_goes_on(
         self,
         sim: EmbeddedStripe,
@@ -317,6 +337,51 @@ class TestDrift:
         assert seen.to_do == []
         product = await ask(lambda c: c.v1.products.retrieve_async(flat.product_id))
         assert product.name == "Starter"
+
+    async def test_the_same_is_mended_as_often_as_it_is_needed(
+        self, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session:
+            [flat, _] = (await prices_of(session, version.id, "USD")).items
+        for minute in (1, 2, 3):
+            await context.stripe.call(lambda c: c.v1.prices.update_async(flat.price_id, {"active": False}))
+            await push_now(context.at(now + timedelta(minutes=minute)))
+            there = await context.stripe.call(lambda c: c.v1.prices.retrieve_async(flat.price_id))
+            assert there.active
+
+    async def test_a_lookup_key_that_was_taken_away_comes_back_to_its_price(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session:
+            [flat, _] = (await prices_of(session, version.id, "USD")).items
+        await context.stripe.call(lambda c: c.v1.prices.update_async(flat.price_id, {"lookup_key": "x"}))
+        await push_now(context.at(now + timedelta(minutes=1)))
+        there = await context.stripe.call(lambda c: c.v1.prices.retrieve_async(flat.price_id))
+        assert there.lookup_key == "km:main:starter:1:0:USD"
+        assert made(sim)["price"] == 4
+
+    async def test_what_is_on_sale_stays_so_while_a_mending_fails(
+        self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
+    ) -> None:
+        version = await a_stripe_plan(sessions, now)
+        await push_what_waits(context)
+        async with sessions() as session, session.begin():
+            (await session.get_one(Plan, version.plan_id)).name = "Beginner"
+        sim.control.fault("error_before", method="POST", path="/v1/products/*", count=1)
+        later = context.at(now + timedelta(minutes=1))
+        [pushed] = await push_what_waits(later)
+        assert pushed.state == "waiting"
+        assert await push_what_waits(later) == []
+        state, problem = await state_of(sessions, version)
+        assert (state, bool(problem)) == ("pushed", True)
+        async with sessions() as session:
+            assert (await prices_of(session, version.id, "USD")).items
+        [pushed] = await push_what_waits(context.at(now + timedelta(minutes=2)))
+        assert await state_of(sessions, version) == ("pushed", None)
 
     async def test_what_another_made_is_never_touched(
         self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
