@@ -17,6 +17,7 @@ from control_plane.billing.line_scopes import LineScope
 from control_plane.billing.profiles.model import BillingProfile
 from control_plane.billing.profiles.operations import set_billing_profile
 from control_plane.foundation.errors import KmError
+from control_plane.stripe_sync.catalog.tables import StripeSetup
 from control_plane.stripe_sync.invoices.mirror import apply_invoice
 from control_plane.stripe_sync.subscriptions.customers import apply_customer
 from control_plane.stripe_sync.subscriptions.discounts import give_discount, take_discount
@@ -145,6 +146,10 @@ class TestCustomers:
         )
         assert [(one["type"], one["value"]) for one in shop.at_stripe("tax_id")] == [("eu_vat", "DE123456789")]
         assert await take_up(shop.ctx) == 0
+        features = {"features": {"invoice_history": {"enabled": True}}}
+        made = await shop.ctx.stripe.call(lambda c: c.v1.billing_portal.configurations.create_async(features))
+        async with shop.sessions() as session, session.begin():
+            (await session.get_one(StripeSetup, "main")).portal_configuration_id = made.id
         url = await portal_url(shop.ctx, account_id=shop.account_id, return_url="https://shop.example/")
         assert url.startswith(shop.sim.url)
         other = await shop.another()
