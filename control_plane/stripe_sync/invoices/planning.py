@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from fractions import Fraction
 from typing import Final
 
 import structlog
@@ -27,6 +26,7 @@ from control_plane.stripe_sync.invoices.tables import (
     StripeInvoiceLine,
     StripeInvoiceTask,
 )
+from control_plane.stripe_sync.invoices.totals import after_discounts
 from control_plane.usage.rollups.tables import UsageLedger
 
 SETTLED: Final = ("done", "late")
@@ -194,10 +194,7 @@ async def _after_discounts(
             )
         )
     ).one()
-    if row.amount <= 0 or not row.discount:
-        return amount_minor
-    exact = Fraction(amount_minor) * (row.amount - row.discount) / row.amount
-    return -int(-exact + Fraction(1, 2))
+    return after_discounts(amount_minor, charged_minor=int(row.amount), discount_minor=int(row.discount))
 
 
 def _alarm(task: StripeInvoiceTask, unexplained: Collection[Unexplained]) -> None:

@@ -39,6 +39,7 @@ from control_plane.stripe_sync.invoices.totals import (
     ExpectedLine,
     LineKind,
     add_up,
+    after_discounts,
 )
 from control_plane.stripe_sync.subscriptions.tables import (
     StripeCustomer,
@@ -142,12 +143,14 @@ def _at_period_end(
     boundary = floor_hour(at)
     after = facts.timeline.phase_at(boundary)
     goes_on = after is not None and facts.row.cancel_at is None and not facts.row.cancel_at_period_end
-    return period_end_lines(
+    lines = period_end_lines(
         standing,
         next_items=items_of(facts, _held(after)) if goes_on and after is not None else (),
         next_span=_next_span(facts),
-        others=[*_adjustment_lines(facts, adjustments, standing.span), *waiting],
+        others=waiting,
     )
+    by_stripe = add_up(lines, currency=facts.currency, discounts=standing.discounts).lines
+    return [*lines, *_adjustment_lines(facts, adjustments, standing.span, by_stripe)]
 
 
 def _held(phase: TimelinePhase) -> dict[str, int]:
@@ -273,19 +276,32 @@ async def _adjustments(
     )
 
 
-def _adjustment_lines(facts: BillingFacts, adjustments: Adjustments, span: Span) -> list[ExpectedLine]:
+def _adjustment_lines(
+    facts: BillingFacts, adjustments: Adjustments, span: Span, by_stripe: Sequence[ExpectedLine]
+) -> list[ExpectedLine]:
+    """Return our items as lines: what they take back is after the discounts on what it takes back of."""
     products = {key.partition("/")[0]: price.product_id for key, price in facts.sold.items()}
-    return [
-        ExpectedLine(
-            kind=LineKind.ADJUSTMENT,
-            charge_key=one.line.charge_key,
-            product_id=products.get(one.line.plan_version_id),
-            description=one.description,
-            amount_minor=one.amount_minor,
-            starts_at=span.starts_at,
-            ends_at=span.ends_at,
-            discountable=one.amount_minor > 0,
-            cause=one.cause.value,
+    found = []
+    for one in adjustments.wanted:
+        amount, key = one.amount_minor, one.line.charge_key
+        if amount < 0:
+            charged = [line for line in by_stripe if line.charge_key == key and line.kind is LineKind.METERED]
+            amount = after_discounts(
+                amount,
+                charged_minor=sum(line.amount_minor for line in charged),
+                discount_minor=sum(line.discount_minor for line in charged),
+            )
+        found.append(
+            ExpectedLine(
+                kind=LineKind.ADJUSTMENT,
+                charge_key=key,
+                product_id=products.get(one.line.plan_version_id),
+                description=one.description,
+                amount_minor=amount,
+                starts_at=span.starts_at,
+                ends_at=span.ends_at,
+                discountable=amount > 0,
+                cause=one.cause.value,
+            )
         )
-        for one in adjustments.wanted
-    ]
+    return found

@@ -89,6 +89,7 @@ async def _wait(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
         await _hold_if_late(ctx, task, invoice)
         await _put_off(ctx, task.invoice_id, reason=reason, pause=PAUSES[min(task.attempts, len(PAUSES) - 1)])
         return False
+    await refresh_invoice(ctx, task.invoice_id)  # with what was sent just now, and discounts on it
     async with ctx.sessions() as session, session.begin():
         locked = await _locked(session, task.invoice_id)
         if locked.state != "waiting":

@@ -151,6 +151,14 @@ def add_up(
     )
 
 
+def after_discounts(amount_minor: int, *, charged_minor: int, discount_minor: int) -> int:
+    """Return the part of what is taken back (below zero) that discounts had left of what was charged."""
+    if charged_minor <= 0 or not discount_minor:
+        return amount_minor
+    exact = Fraction(-amount_minor * (charged_minor - discount_minor), charged_minor)
+    return -int(exact + Fraction(1, 2))
+
+
 def percent_of(amount_minor: int, percent: Decimal, currency: str, *, of: Decimal = HUNDRED) -> int:
     """Return a part of an amount, rounded once, half up."""
     part = EXACT.multiply(Money(amount_minor, currency).as_decimal(), percent)

@@ -1,9 +1,12 @@
 """Plans that change within a period: what Stripe bills at once, what we add later, what was expected."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 from sqlalchemy import select
 
+from control_plane.billing.discounts.coupons import create_coupon, create_promotion_code
+from control_plane.billing.discounts.model import CodeTerms, CouponTerms, Duration
 from control_plane.catalog.model import PriceTerms
 from control_plane.stripe_sync.invoices.checking import check_invoices
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
@@ -12,6 +15,7 @@ from control_plane.stripe_sync.invoices.standing import expected_invoice
 from control_plane.stripe_sync.invoices.tables import StripeAdjustment, StripeInvoiceCheck
 from control_plane.stripe_sync.invoices.waiting import waiting_lines
 from control_plane.stripe_sync.subscriptions.requests import change_plan
+from control_plane.subscriptions.own_terms import override_limits
 from tests.control_plane.builders import ACTOR
 from tests.control_plane.stripe_sync.invoices.conftest import BOUGHT_AT, ENDS_AT, HOUR, Bought
 
@@ -68,3 +72,32 @@ class TestUpgrade:
         async with bought.sessions() as session:
             checks = await session.scalars(select(StripeInvoiceCheck))
             assert [check.differences for check in checks] == [[], [], []]
+
+
+class TestOwnQuota:
+    async def test_takes_off_what_stripe_charges_above_the_plans_and_no_more_than_discounts_left(
+        self, bought: Bought
+    ) -> None:
+        await bought.plan("pro")
+        async with bought.sessions() as session, session.begin():
+            half = CouponTerms(name="Half", percent=Decimal(50), duration=Duration.FOREVER)
+            by_us = {"actor": ACTOR, "now": bought.ctx.now}
+            await create_coupon(session, code="half", terms=half, **by_us)
+            await create_promotion_code(session, code="HALF-OFF", coupon_code="half", terms=CodeTerms(), **by_us)
+        await bought.buy("pro", promotion_code="HALF-OFF")
+        async with bought.sessions() as session, session.begin():
+            await override_limits(
+                session, subscription_id=bought.subscription_id, quota_units=1_500, actor=ACTOR, now=bought.ctx.now
+            )
+        bought.at(BOUGHT_AT + 20 * HOUR)
+        await bought.use(1_700, hour=FIRST_HOUR + 5 * HOUR)
+        expected = await expected_of(bought, InvoiceEvent.PERIOD_END)
+        bought.at(ENDS_AT + HOUR / 6)
+        await bought.hear()
+        await bought.work()
+        async with bought.sessions() as session:
+            [own] = await session.scalars(select(StripeAdjustment))
+        assert (own.cause, own.amount_minor, own.details["item_minor"]) == ("allowance", -750, -375)
+        bought.at(ENDS_AT + 2 * HOUR)
+        # half of 49.00 and of the 200 requests above the own quota
+        assert (await bought.hear()).total_minor == expected == 2_450 + 150
