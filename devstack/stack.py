@@ -83,6 +83,7 @@ class Stack(StackLayout):
                 webhook_url=webhooks,
                 thin_url=f"{webhooks}/thin",
                 webhook_metadata={"km_installation": self._settings.get(INSTALLATION, "main")},
+                keep=self.data_dir / "stripe.pickle",
                 log_path=self.data_dir / "logs" / "stripe.log",
             )
         self._socket = self.data_dir / "run" / "km.sock"
@@ -238,9 +239,7 @@ class Stack(StackLayout):
                 job.result()
         self._supervisor.start("server", CommandProcess(self._server))
         if self.simulated_stripe is not None:
-            # the simulator begins empty, whatever is in the database
             self.km("stripe", "setup", "--url", self.control_url)
-            self.km("stripe", "sync")
         self.wait_ready(PLUGIN_SERVER)
 
     def _valkeys(self) -> dict[str, EmbeddedValkey]:

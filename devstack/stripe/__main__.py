@@ -1,6 +1,7 @@
 """`python -m devstack.stripe --port 12111`."""
 
 import argparse
+from pathlib import Path
 
 import uvicorn
 
@@ -16,6 +17,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--aggregation-seconds", type=int, default=0)
     parser.add_argument("--requests-per-second", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="a file to go on from, and to keep everything in")
     given = parser.parse_args()
     config = SimulatorConfig(
         seed=given.seed,
@@ -25,7 +27,7 @@ def main() -> None:
     sim = Simulator(config)
     # a call that is never answered must not keep the process from ending
     uvicorn.run(
-        make_app(sim),
+        make_app(sim, keep=given.keep),
         host="127.0.0.1",
         port=given.port,
         log_level="warning",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,27 +16,38 @@ from devstack.stripe.control import control_router
 from devstack.stripe.delivery import Courier
 from devstack.stripe.events import note_delivered
 from devstack.stripe.front import Front, NoAnswer
+from devstack.stripe.keeping import Kept, load, save
 from devstack.stripe.pages import page_router
 from devstack.stripe.requests import Request
 from devstack.stripe.simulator import Simulator
 
 TICK_SECONDS = 0.05
+KEEP_SECONDS = 1.0
 SILENCE_SECONDS = 300.0
 
 
-def make_app(sim: Simulator) -> ASGIApp:
-    """One app for one simulated account."""
+def make_app(sim: Simulator, *, keep: Path | None = None) -> ASGIApp:
+    """One app for one simulated account. With `keep` it goes on with what that file holds, and keeps it there."""
     operations.load()
+    kept = None if keep is None else load(keep)
+    sim = sim if kept is None else kept.sim
     front = Front(sim)
+    if kept is not None:
+        front.keys = kept.keys
     courier = Courier(most_attempts=sim.config.webhook_attempts)
     sim.deliveries.queued = courier.take
     courier.delivered = lambda delivery: note_delivered(sim, delivery)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        ticking = asyncio.create_task(_tick(sim))
+        tasks = [asyncio.create_task(_tick(sim))]
+        if keep is not None:
+            tasks.append(asyncio.create_task(_keep(front, keep)))
         yield
-        ticking.cancel()
+        for task in tasks:
+            task.cancel()
+        if keep is not None:
+            save(keep, Kept(sim, front.keys))
         await courier.close()
 
     app = FastAPI(title="Stripe simulator", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -98,3 +110,13 @@ async def _tick(sim: Simulator) -> None:
     while True:
         await asyncio.sleep(TICK_SECONDS)
         sim.run_due()
+
+
+async def _keep(front: Front, path: Path) -> None:
+    """Write what is simulated down a moment after it changed."""
+    kept = front.sim.state.last_number
+    while True:
+        await asyncio.sleep(KEEP_SECONDS)
+        if front.sim.state.last_number != kept:
+            kept = front.sim.state.last_number
+            save(path, Kept(front.sim, front.keys))

@@ -1,7 +1,6 @@
 """The simulator's time, and what is to happen when it comes."""
 
 import heapq
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +33,7 @@ class Clock:
         self._ahead = 0
         self._pinned: int | None = None
         self._agenda: list[Due] = []
-        self._numbers = itertools.count()
+        self._last_number = 0
 
     def now(self) -> int:
         """Whole seconds. While something due runs, it is the moment it was due."""
@@ -60,7 +59,8 @@ class Clock:
 
     def at(self, when: int, action: Action) -> Due:
         """What lies in the past is due now; nothing runs inside this call."""
-        due = Due(max(when, self.now()), next(self._numbers), action)
+        self._last_number += 1
+        due = Due(max(when, self.now()), self._last_number, action)
         heapq.heappush(self._agenda, due)
         return due
 

@@ -29,13 +29,15 @@ class EmbeddedStripe:
         webhook_url: str | None = None,
         thin_url: str | None = None,
         webhook_metadata: dict[str, str] | None = None,
+        keep: Path | None = None,
         seed: int = 0,
         log_path: Path | None = None,
         options: Sequence[str] = (),
     ) -> None:
         """`options` are more of the command's own, such as `("--aggregation-seconds", "5")`.
 
-        By `webhook_metadata` somebody can tell whose the webhooks are.
+        By `webhook_metadata` somebody can tell whose the webhooks are. `keep` is a file to go on from, in which
+        all is kept.
         """
         self.port = port or free_port()
         self.api_key = "sk_test_" + secrets.token_hex(12)
@@ -46,7 +48,7 @@ class EmbeddedStripe:
         self._webhook_metadata = webhook_metadata
         self.control = Control(self.url)
         self._seed = seed
-        self._options = tuple(options)
+        self._options = (*options, *(("--keep", str(keep)) if keep is not None else ()))
         self._log_path = log_path or Path(tempfile.gettempdir()) / f"km-stripe-simulator-{self.port}.log"
         self._child: Child | None = None
 
@@ -61,7 +63,7 @@ class EmbeddedStripe:
         return self._child.pid
 
     def start(self) -> None:
-        """Returns when it answers. What was in it before is gone."""
+        """Returns when it answers. What was in it before is gone, unless it was kept."""
         argv = [sys.executable, "-m", "devstack.stripe", "--port", str(self.port), "--seed", str(self._seed)]
         root = Path(__file__).parents[2]
         self._child = start_child([*argv, *self._options], cwd=root, log_path=self._log_path)

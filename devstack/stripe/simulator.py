@@ -97,7 +97,6 @@ class Simulator:
 
         What goes wrong in it is kept as a violation. The action can be pickled (a `partial`, no lambda).
         """
-
         return self.clock_of(customer).at(when, partial(_recorded, self, action))
 
     def after_answer(self, action: Action) -> None:

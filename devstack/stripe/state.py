@@ -1,6 +1,5 @@
 """What the simulated account holds: objects by kind and id, in the order they were made."""
 
-import itertools
 import random
 import string
 import time
@@ -20,9 +19,18 @@ class State:
         self._kinds: dict[str, dict[str, Object]] = {}
         self._former: dict[tuple[str, str], Object] = {}
         self._order: dict[tuple[str, str], int] = {}
-        self._numbers = itertools.count(1)
+        self._last_number = 0
         self.born = int(time.time())
         self._random = random.Random(seed)  # noqa: S311 - ids that tests can repeat, not secrets
+
+    @property
+    def last_number(self) -> int:
+        """Grows with every id that is given: with each request, and with each event."""
+        return self._last_number
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
     def new_id(self, prefix: str, length: int = 14) -> str:
         """Such as `cus_...`; never given twice."""
@@ -30,7 +38,7 @@ class State:
 
     def new_token(self, length: int) -> str:
         """Ends in a running number in base 62, so that it is unique."""
-        number, digits = next(self._numbers), ""
+        number, digits = self._next_number(), ""
         while number:
             number, digit = divmod(number, len(ALPHABET))
             digits = ALPHABET[digit] + digits
@@ -42,7 +50,7 @@ class State:
         if made["id"] in kind:
             raise ValueError(f"{made['object']} {made['id']} exists already")
         kind[made["id"]] = made
-        self._order[made["object"], made["id"]] = next(self._numbers)
+        self._order[made["object"], made["id"]] = self._next_number()
         return made
 
     def find(self, kind: str, identifier: str) -> Object | None:

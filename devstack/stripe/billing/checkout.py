@@ -1,5 +1,6 @@
 """Checkout sessions of mode `subscription`: made, completed, expired."""
 
+from functools import partial
 from typing import Any
 
 from devstack.stripe.billing.checkout_params import (
@@ -46,7 +47,7 @@ def create_session(sim: Simulator, call: Call) -> Object:
     session["_params"], session["_wanted"] = dict(params), wanted
     session["_line_items"] = [_line_item(sim, session, one) for one in entries(sim, params)]
     session["url"] = f"{call.base_url or sim.base_url}/checkout/{session['id']}" if is_hosted(params) else None
-    session["_due"] = sim.at(expires_at, lambda: expire(sim, session), customer=session["customer"])
+    session["_due"] = sim.at(expires_at, partial(expire, sim, session), customer=session["customer"])
     sim.tell("checkout.created", session)
     return session
 

@@ -4,6 +4,8 @@ Others hear of it inside the simulator: `invoice.settled` (paid), `invoice.unpai
 `invoice.exhausted` (the last one did), `invoice.voided`.
 """
 
+from functools import partial
+
 from devstack.stripe.billing import discounts
 from devstack.stripe.billing.charging import Charged, charge, make_intent, method_for
 from devstack.stripe.billing.invoicing import apply_balance, recount, subscription_of
@@ -32,7 +34,7 @@ def plan_finalising(sim: Simulator, invoice: Object) -> None:
         return
     when = invoice["automatically_finalizes_at"]
     if when is not None:
-        invoice["_due"] = sim.at(when, lambda: _finalise_by_itself(sim, invoice), customer=invoice["customer"])
+        invoice["_due"] = sim.at(when, partial(_finalise_by_itself, sim, invoice), customer=invoice["customer"])
 
 
 def _finalise_by_itself(sim: Simulator, invoice: Object) -> None:
@@ -166,7 +168,7 @@ def _plan_retry(sim: Simulator, invoice: Object, sub: Object | None, *, now: int
         return
     when = now + int(days[tried] * DAY)
     invoice["next_payment_attempt"] = when
-    invoice["_due"] = sim.at(when, lambda: _retry(sim, invoice), customer=invoice["customer"])
+    invoice["_due"] = sim.at(when, partial(_retry, sim, invoice), customer=invoice["customer"])
 
 
 def _retry(sim: Simulator, invoice: Object) -> None:

@@ -1,6 +1,7 @@
 """A subscription in time: renewals, ends of trials, phases of schedules, planned cancellations."""
 
 from collections.abc import Iterable
+from functools import partial
 
 from devstack.stripe.billing import discounts
 from devstack.stripe.billing.billing_run import bill
@@ -27,7 +28,7 @@ def plan_next(sim: Simulator, sub: Object) -> None:
     moments = [one for one in _moments(sim, sub) if one is not None]
     if moments:
         when = max(min(moments), now)
-        sub["_due"] = sim.at(when, lambda: move(sim, sub), customer=sub["customer"])
+        sub["_due"] = sim.at(when, partial(move, sim, sub), customer=sub["customer"])
 
 
 def _moments(sim: Simulator, sub: Object) -> Iterable[int | None]:

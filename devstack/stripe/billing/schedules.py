@@ -1,5 +1,6 @@
 """Operations on subscription schedules."""
 
+from functools import partial
 from typing import Any
 
 from devstack.stripe.billing.ending import end_subscription
@@ -38,7 +39,7 @@ def create_schedule(sim: Simulator, call: Call) -> Object:
     if begins <= now:
         _begin(sim, schedule)
     else:
-        sim.at(begins, lambda: _begin(sim, schedule), customer=customer["id"])
+        sim.at(begins, partial(_begin, sim, schedule), customer=customer["id"])
     return schedule
 
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 from devstack.stripe.events import to_rfc3339
@@ -80,7 +81,7 @@ def take(sim: Simulator, given: Object, timestamp: int | None) -> Received:
     kept = _received(sim)
     one = Received(identifier, given["event_name"], dict(payload), moment, sim.now(), len(kept) + 1)
     kept[identifier] = one
-    _later(sim, lambda: count(sim, one))
+    _later(sim, partial(count, sim, one))
     return one
 
 
@@ -218,7 +219,7 @@ def _cancel(sim: Simulator, given: Object) -> str:
     if one.cancelled:
         raise StripeProblem("This meter event is cancelled already.", param="cancel[identifier]")
     one.cancelled = True
-    _later(sim, lambda: _uncount(sim, one))
+    _later(sim, partial(_uncount, sim, one))
     return identifier
 
 
