@@ -7,8 +7,10 @@ faster than Stripe allows. Nothing is told of the machine we run on.
 import asyncio
 import json
 import random
+import ssl
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, NoReturn
 
 import httpx
@@ -38,7 +40,7 @@ class PacedTransport(sdk.HTTPClient):
         transport: httpx.AsyncBaseTransport | None,
     ) -> None:
         super().__init__()
-        self._http = httpx.AsyncClient(timeout=timeout_seconds, transport=transport)
+        self._http = httpx.AsyncClient(timeout=timeout_seconds, transport=transport, verify=_certificates())
         self._busy_tries = busy_tries
         self._first_pause = first_pause_seconds
         self._bucket = TokenBucket(requests_per_second, clock=time.monotonic)
@@ -76,6 +78,12 @@ class PacedTransport(sdk.HTTPClient):
 
     async def close_async(self) -> None:
         await self._http.aclose()
+
+
+@lru_cache(maxsize=1)
+def _certificates() -> ssl.SSLContext:
+    """Return whom to trust; read once, since that takes longer than a request."""
+    return httpx.create_ssl_context()
 
 
 def _connection_error(message: str) -> sdk.APIConnectionError:

@@ -5,13 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from control_plane.catalog.model import PriceTerms
-from control_plane.catalog.tables import PlanVersion
+from control_plane.accounts.tables import Account
 from control_plane.foundation.ids import new_id
-from control_plane.stripe_sync.catalog.tables import StripeMeter, StripePrice, StripeProduct, StripePush
 from control_plane.stripe_sync.client import Stripe
 from control_plane.stripe_sync.subscriptions.tables import StripeCustomer, StripeSpan, StripeSubscription
 from control_plane.stripe_sync.usage.sender import send_due
@@ -19,14 +17,34 @@ from control_plane.stripe_sync.usage.tables import StripeUsageRow
 from control_plane.subscriptions.tables import Subscription, SubscriptionPhase
 from control_plane.usage.rollups.tables import UsageLedger
 from devstack.stripe.embedded import EmbeddedStripe
-from tests.control_plane.builders import FLAT_49, a_published_plan, an_account, an_api_product
 
-OVERAGE = PriceTerms(model="overage", meter="requests", params={"included": 100, "unit_amount": "0.01"})
-# nothing at Stripe is laid out for this one: our own rating charges it
-NOT_NATIVE = PriceTerms(model="per_unit", meter="upstream_ms", params={"unit_amount": "0.01"})
 STRIPE_ANCHOR = datetime(2026, 3, 1, 9, 17, 5, tzinfo=UTC)
 OURS = STRIPE_ANCHOR.replace(minute=0, second=0)
 EVENT_NAME = "km_main_weather_requests"
+# rows by hand: making them by the operations takes longer than most of these tests
+CATALOGUE = """
+INSERT INTO api_products (id, code, name, service, routes, created_at)
+    VALUES ('prd_1', 'weather', 'Weather', 'weather', '{weather}', :at);
+INSERT INTO plans (id, code, name, api_product_id, position, visibility, created_at)
+    VALUES ('plan_1', 'pro', 'Pro', 'prd_1', 0, 'public', :at);
+INSERT INTO plan_versions (id, plan_id, version, status, interval, currency, billed_by, created_at)
+    VALUES ('plv_1', 'plan_1', 1, 'draft', 'month', 'USD', 'stripe', :at);
+INSERT INTO prices (id, plan_version_id, position, currency, model, meter, params) VALUES
+    ('prc_0', 'plv_1', 0, 'USD', 'flat', NULL, '{"amount": "49.00"}'),
+    ('prc_1', 'plv_1', 1, 'USD', 'overage', 'requests', '{"included": 100, "unit_amount": "0.01"}'),
+    -- nothing at Stripe is laid out for this one: our own rating charges it
+    ('prc_2', 'plv_1', 2, 'USD', 'per_unit', 'upstream_ms', '{"unit_amount": "0.01"}');
+UPDATE plan_versions SET status = 'published', published_at = :at;
+INSERT INTO stripe_products (plan_id, product_id, digest, pushed_at) VALUES ('plan_1', 'km_plan_1', '', :at);
+INSERT INTO stripe_meters (meter_id, api_product_id, meter, event_name, digest, pushed_at)
+    VALUES (:meter, 'prd_1', 'requests', :event_name, '', :at);
+INSERT INTO stripe_prices (price_id, plan_version_id, position, currency, kind, product_id, meter_id, lookup_key,
+        digest, pushed_at)
+    VALUES ('price_1', 'plv_1', 1, 'USD', 'metered', 'km_plan_1', :meter, 'km:main:pro:1:1:USD', '', :at);
+INSERT INTO stripe_pushes (plan_version_id, state, wanted_at, next_try_at, pushed_at)
+    VALUES ('plv_1', 'pushed', :at, :at, :at)
+    ON CONFLICT (plan_version_id) DO UPDATE SET state = 'pushed', pushed_at = :at;
+"""
 
 
 @dataclass
@@ -37,8 +55,7 @@ class World:
     stripe: Stripe
     sim: EmbeddedStripe
     now: datetime
-    version_id: str = ""
-    product_id: str = ""
+    version_id: str = "plv_1"
     account_id: str = ""
     subscription_id: str = ""
     phase_id: str = ""
@@ -145,14 +162,18 @@ class World:
         """Make another account with a subscription, which is the world's from now on; returns the account."""
         self.customer_id = await self.new_customer()
         async with self.sessions() as session, session.begin():
-            account = await an_account(session, now=STRIPE_ANCHOR)
-            self.account_id, self.subscription_id = account.id, new_id("sub", STRIPE_ANCHOR)
+            self.account_id, self.subscription_id = new_id("acc", STRIPE_ANCHOR), new_id("sub", STRIPE_ANCHOR)
             self.phase_id = new_id("ph", STRIPE_ANCHOR)
+            account = Account(
+                id=self.account_id, external_id=self.account_id, name="Ada", created_at=STRIPE_ANCHOR
+            )
+            session.add(account)
+            await session.flush()
             session.add(
                 Subscription(
                     id=self.subscription_id,
                     account_id=account.id,
-                    api_product_id=self.product_id,
+                    api_product_id="prd_1",
                     status="active",
                     anchor_at=OURS,
                     interval="month",
@@ -210,9 +231,12 @@ class World:
             )
 
 
-async def lay_at_stripe(world: World, session: AsyncSession, version: PlanVersion, product_id: str) -> None:
-    """Write what the catalogue's push leaves, with a real meter of the simulator's."""
-    meter = await world.stripe.call(
+@pytest.fixture
+async def world(
+    sessions: async_sessionmaker[AsyncSession], stripe: Stripe, sim: EmbeddedStripe, now: datetime
+) -> World:
+    made = World(sessions=sessions, stripe=stripe, sim=sim, now=now)
+    meter = await stripe.call(
         lambda client: client.v1.billing.meters.create_async(
             {
                 "display_name": "Requests",
@@ -220,50 +244,13 @@ async def lay_at_stripe(world: World, session: AsyncSession, version: PlanVersio
                 "default_aggregation": {"formula": "sum"},
                 "customer_mapping": {"type": "by_id", "event_payload_key": "stripe_customer_id"},
                 "value_settings": {"event_payload_key": "value"},
-            },
-            {"idempotency_key": "test:meter"},
+            }
         )
     )
-    world.meter_id = meter.id
-    session.add(StripeProduct(plan_id=version.plan_id, product_id="km_main_plan", digest="", pushed_at=world.now))
-    session.add(
-        StripeMeter(
-            meter_id=meter.id,
-            api_product_id=product_id,
-            meter="requests",
-            event_name=EVENT_NAME,
-            digest="",
-            pushed_at=world.now,
-        )
-    )
-    await session.flush()
-    session.add(
-        StripePrice(
-            price_id="price_1",
-            plan_version_id=version.id,
-            position=1,
-            currency="USD",
-            kind="metered",
-            product_id="km_main_plan",
-            meter_id=meter.id,
-            lookup_key="km:main:pro:1:1:USD",
-            digest="",
-            pushed_at=world.now,
-        )
-    )
-    push = {"state": "pushed", "wanted_at": world.now, "next_try_at": world.now, "pushed_at": world.now}
-    await session.merge(StripePush(plan_version_id=version.id, **push))
-
-
-@pytest.fixture
-async def world(
-    sessions: async_sessionmaker[AsyncSession], stripe: Stripe, sim: EmbeddedStripe, now: datetime
-) -> World:
-    made = World(sessions=sessions, stripe=stripe, sim=sim, now=now)
+    made.meter_id = meter.id
+    given = {"at": STRIPE_ANCHOR, "meter": meter.id, "event_name": EVENT_NAME}
     async with sessions() as session, session.begin():
-        prices = (FLAT_49, OVERAGE, NOT_NATIVE)
-        version = await a_published_plan(session, now=STRIPE_ANCHOR, billed_by="stripe", prices=prices)
-        made.version_id, made.product_id = version.id, (await an_api_product(session, now=STRIPE_ANCHOR)).id
-        await lay_at_stripe(made, session, version, made.product_id)
+        for statement in CATALOGUE.strip().removesuffix(";").split(";\n"):
+            await session.execute(text(statement), given)
     await made.subscribe()
     return made
