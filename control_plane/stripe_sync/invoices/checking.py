@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from control_plane.foundation.clock import floor_hour
+from control_plane.foundation.errors import KmError
 from control_plane.stripe_sync.catalog.queries import StripePriceRef, price_refs
 from control_plane.stripe_sync.invoices import metrics
 from control_plane.stripe_sync.invoices.checks import ActualLine, Checked, CheckFacts, check
@@ -38,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 
 async def check_invoices(ctx: StripeContext, *, limit: int = AT_ONCE) -> int:
-    """Check final invoices that were not checked yet; returns how many."""
+    """Check final invoices that were not checked yet; returns how many. One that cannot be is tried again."""
     async with ctx.sessions() as session:
         statement = (
             select(StripeInvoice.id)
@@ -49,10 +50,16 @@ async def check_invoices(ctx: StripeContext, *, limit: int = AT_ONCE) -> int:
             .limit(limit)
         )
         due: Sequence[str] = (await session.scalars(statement)).all()
+    done = 0
     for invoice_id in due:
-        async with ctx.sessions() as session, session.begin():
-            await check_invoice(session, invoice_id, now=ctx.now)
-    return len(due)
+        try:
+            async with ctx.sessions() as session, session.begin():
+                await check_invoice(session, invoice_id, now=ctx.now)
+            done += 1
+        except (KmError, ValueError, LookupError, ArithmeticError) as error:
+            metrics.FAILURES.labels("checks").inc()
+            await log.awarning("stripe_invoice_not_checked", invoice=invoice_id, error=repr(error))
+    return done
 
 
 async def check_invoice(session: AsyncSession, invoice_id: str, *, now: datetime) -> Checked:

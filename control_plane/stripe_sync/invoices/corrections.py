@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.foundation.errors import KmError
 from control_plane.stripe_sync.invoices import metrics
 from control_plane.stripe_sync.invoices.adjustments import Wanted
 from control_plane.stripe_sync.invoices.crediting import put_credit_notes
@@ -51,8 +52,12 @@ async def correct_billed(ctx: StripeContext) -> int:
         due = await _changed_subscriptions(session, now=ctx.now)
     decided = 0
     for subscription_id in due:
-        async with ctx.sessions() as session, session.begin():
-            decided += await _correct(session, subscription_id, now=ctx.now)
+        try:
+            async with ctx.sessions() as session, session.begin():
+                decided += await _correct(session, subscription_id, now=ctx.now)
+        except (KmError, ValueError, LookupError, ArithmeticError) as error:
+            metrics.FAILURES.labels("corrections").inc()
+            await log.awarning("stripe_period_not_corrected", subscription_id=subscription_id, error=repr(error))
     await put_credit_notes(ctx)
     return decided
 
