@@ -1,5 +1,6 @@
 """What a customer does on a checkout page, and the page itself."""
 
+import html
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
@@ -161,10 +162,17 @@ def checkout_pages(sim: Simulator) -> APIRouter:
     return router
 
 
+def _words(item: Object) -> str:
+    recurring = item["price"]["recurring"]
+    every = f" / {recurring['interval']}" if recurring and recurring["interval_count"] == 1 else ""
+    costs = "by usage" if item["quantity"] is None else in_words(item["amount_total"], item["currency"])
+    return f"{html.escape(item['description'])}: {costs}{every if item['quantity'] is not None else ''}"
+
+
 def _page(session: Object, problem: str = "") -> HTMLResponse:
     if session["status"] != "open":
         return show("Checkout", f"<p>This checkout session is {session['status']}.</p>")
-    names = "".join(f"<li>{one['description']}</li>" for one in session["_line_items"])
+    names = "".join(f"<li>{_words(one)}</li>" for one in session["_line_items"])
     due = in_words(session["amount_total"] or 0, session["currency"])
     fields = []
     if session["customer"] is None and session["customer_email"] is None:

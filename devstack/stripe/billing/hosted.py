@@ -7,7 +7,9 @@ from fastapi.responses import HTMLResponse
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:32rem;margin:2rem auto;padding:0 1rem;color:#1a1f36}
-h1{font-size:1.3rem}p.note{color:#4f566b;font-size:.9rem}p.problem{color:#a4133c;font-weight:600}
+h1{font-size:1.3rem}
+h2{font-size:1.05rem;margin:1.4rem 0 .4rem}ul{padding-left:1.2rem}
+p.note{color:#4f566b;font-size:.9rem}p.problem{color:#a4133c;font-weight:600}
 form{display:grid;gap:.6rem;margin:1rem 0}label{display:grid;gap:.2rem}
 input{font:inherit;padding:.4rem .5rem;border:1px solid #a3acba;border-radius:6px}
 button{font:inherit;padding:.6rem 1rem;border:0;border-radius:6px;background:#4b45c6;color:#fff;cursor:pointer}

@@ -115,7 +115,7 @@ def _page(sim: Simulator, session: Object, problem: str = "") -> HTMLResponse:
             button("card", "pm_card_visa", "Use a good card"),
             button("card", "pm_card_chargeCustomerFail", "Use a card that fails", quiet=True),
         )
-        parts.append("<h2>Card</h2>" + form(action, buttons))
+        parts.append(f"<h2>Card</h2>{_card(sim, session['customer'])}{form(action, buttons)}")
     if features["invoice_history"]["enabled"]:
         parts.append("<h2>Invoices</h2>" + _invoices(sim, session["customer"], action))
     if session["return_url"]:
@@ -131,6 +131,12 @@ def _subscription(sub: Object, action: str, *, may_cancel: bool) -> str:
     if sub["cancel_at_period_end"]:
         return said + form(action, [button("keep", sub["id"], "Do not cancel")])
     return said + form(action, [button("cancel", sub["id"], f"Cancel on {end}", quiet=True)])
+
+
+def _card(sim: Simulator, customer: str) -> str:
+    settings = sim.state.get("customer", customer)["invoice_settings"]
+    method = sim.state.find("payment_method", settings["default_payment_method"] or "")
+    return f"<p>{method['card']['brand']}, ends in {method['card']['last4']}</p>" if method else "<p>None</p>"
 
 
 def _invoices(sim: Simulator, customer: str, action: str) -> str:
