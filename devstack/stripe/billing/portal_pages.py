@@ -134,9 +134,12 @@ def _subscription(sub: Object, action: str, *, may_cancel: bool) -> str:
 
 
 def _card(sim: Simulator, customer: str) -> str:
-    settings = sim.state.get("customer", customer)["invoice_settings"]
-    method = sim.state.find("payment_method", settings["default_payment_method"] or "")
-    return f"<p>{method['card']['brand']}, ends in {method['card']['last4']}</p>" if method else "<p>None</p>"
+    default = sim.state.get("customer", customer)["invoice_settings"]["default_payment_method"]
+    live = [one for one in sim.state.where("subscription", customer=customer) if one["status"] not in OVER]
+    named = {one["default_payment_method"] or default for one in live} or {default}
+    cards = [sim.state.get("payment_method", one)["card"] for one in sorted(one for one in named if one)]
+    words = ", ".join(f"{one['brand']} ending in {one['last4']}" for one in cards)
+    return f"<p>{words or 'No card is on file.'}</p>"
 
 
 def _invoices(sim: Simulator, customer: str, action: str) -> str:

@@ -115,7 +115,8 @@ class TestPortal:
         customer = shop.customer()
         sub = shop.subscribe(customer, "pro")
         url = shop.client.v1.billing_portal.sessions.create({"customer": customer}).url
-        fetch(url, card="pm_card_chargeCustomerFail")
+        page, _ = fetch(url, card="pm_card_chargeCustomerFail")
+        assert "visa ending in 0341" in page
         shop.to_period_end(sub, plus=3600)
         assert shop.again(sub).status == "past_due"
         page, _ = fetch(url)
