@@ -255,28 +255,26 @@ class TestDoctor:
         ("skew_seconds", "expected"),
         [(0, "ok"), (20, "ok"), (-45, "warning"), (45, "warning"), (-300, "problem"), (300, "problem")],
     )
-    async def test_clocks_that_differ_are_told(
-        self, context: StripeContext, stripe_config: StripeConfig, skew_seconds: int, expected: str
-    ) -> None:
-        config = replace(stripe_config, transport=_by_a_clock_behind_ours(skew_seconds))
-        async with Stripe.open(config) as stripe:
-            found = await check_clock(replace(context, stripe=stripe))
+    async def test_clocks_that_differ_are_told(self, now: datetime, skew_seconds: int, expected: str) -> None:
+        found = await check_clock(in_place_of_stripe(_by_a_clock_behind_ours(skew_seconds), now))
         assert standing(found, "clock") == [expected]
 
-    async def test_what_the_key_may_not_read_is_told(
-        self, context: StripeContext, stripe_config: StripeConfig
-    ) -> None:
+    async def test_what_the_key_may_not_read_is_told(self, now: datetime) -> None:
         def answer(request: httpx.Request) -> httpx.Response:
             if request.url.path in {"/v1/coupons", "/v1/account"}:
                 return httpx.Response(403, json={"error": {"type": "invalid_request_error", "message": "No."}})
             return httpx.Response(200, json={"object": "list", "data": [], "has_more": False, "url": "/"})
 
-        config = replace(stripe_config, api_key="rk_test_" + "a" * 24, transport=httpx.MockTransport(answer))
-        async with Stripe.open(config) as stripe:
-            restricted = replace(context, stripe=stripe)
-            assert says(await check_permissions(restricted), "problem") == "the key may not read: Coupons"
-            assert standing(await check_account(restricted), "account") == ["advice"]
-            assert standing(await check_key(restricted), "key") == ["ok"]
+        restricted = in_place_of_stripe(httpx.MockTransport(answer), now)
+        assert says(await check_permissions(restricted), "problem") == "the key may not read: Coupons"
+        assert standing(await check_account(restricted), "account") == ["advice"]
+        assert standing(await check_key(restricted), "key") == ["ok"]
+
+
+def in_place_of_stripe(transport: httpx.MockTransport, now: datetime) -> StripeContext:
+    """For what asks nothing but Stripe; the key is a restricted one."""
+    config = StripeConfig(api_key="rk_test_" + "a" * 24, network_retries=0, transport=transport)
+    return StripeContext(sessions=None, stripe=Stripe(config), now=now)  # type: ignore[arg-type]
 
 
 def _by_a_clock_behind_ours(seconds: int) -> httpx.MockTransport:
