@@ -15,7 +15,7 @@ from control_plane.foundation.audit import record_change
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import KmError, NotFoundError
 from control_plane.foundation.ids import new_id
-from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable
+from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable, options
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.subscriptions.calls import make_call
@@ -23,7 +23,7 @@ from control_plane.stripe_sync.subscriptions.lookups import known_prices
 from control_plane.stripe_sync.subscriptions.model import holding_of
 from control_plane.stripe_sync.subscriptions.reading import read_subscription
 from control_plane.stripe_sync.subscriptions.refusals import ChangeInProgressError
-from control_plane.stripe_sync.subscriptions.settling import OPEN, refuse_change
+from control_plane.stripe_sync.subscriptions.settling import GIVEN_UP, OPEN, refuse_change
 from control_plane.stripe_sync.subscriptions.steps import Call, Kind, Outcome, Seen, next_step
 from control_plane.stripe_sync.subscriptions.tables import StripeChange, StripeSubscription
 from control_plane.stripe_sync.subscriptions.usage_first import flush_usage
@@ -115,6 +115,35 @@ async def carry_out(ctx: StripeContext, change_id: str) -> StripeChange:
         if found.state == "pending":
             found.next_try_at = ctx.now + PENDING_AGAIN
     return found
+
+
+async def give_up(ctx: StripeContext, subscription_id: str, *, actor: str) -> StripeChange | None:
+    """Void the invoice that a change waits for, so that it is not made; commits. None where none waits.
+
+    If it is paid at this moment, the change is made after all.
+
+    Raises:
+        StripeUnavailable.
+    """
+    async with ctx.sessions() as session, session.begin():
+        statement = select(StripeChange).where(
+            StripeChange.subscription_id == subscription_id, StripeChange.state == "pending"
+        )
+        change = await session.scalar(statement.with_for_update())
+        row = await session.get(StripeSubscription, subscription_id)
+        if change is None or row is None:
+            return None
+        change.wanted = {**change.wanted, GIVEN_UP: actor}
+        stripe_id, invoice_id = row.stripe_id, row.latest_invoice_id
+    if invoice_id is not None:
+        key = options(f"km:{ctx.config.installation}:change:{change.id}:give_up")
+        try:
+            await ctx.stripe.call(lambda c: c.v1.invoices.void_invoice_async(invoice_id, None, key))
+        except StripeRefused as error:
+            log.info("stripe_invoice_not_voided", change_id=change.id, problem=error.sentence)
+    await apply_subscription(ctx, stripe_id)
+    async with ctx.sessions() as session:
+        return await session.get_one(StripeChange, change.id)
 
 
 async def due_changes(session: AsyncSession, *, now: datetime, limit: int) -> Sequence[str]:

@@ -14,7 +14,7 @@ from control_plane.billing.operations import require_cap_kept
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import ValidationFailedError
 from control_plane.stripe_sync.model import StripeContext
-from control_plane.stripe_sync.subscriptions.changes import carry_out, want_change
+from control_plane.stripe_sync.subscriptions.changes import carry_out, give_up, want_change
 from control_plane.stripe_sync.subscriptions.following import follow_holding
 from control_plane.stripe_sync.subscriptions.held_here import HeldHere, held_here
 from control_plane.stripe_sync.subscriptions.model import Holding, Wanted
@@ -62,7 +62,16 @@ async def change_plan(
 
 
 async def discard_change(ctx: StripeContext, *, subscription_id: str, actor: str) -> StripeChange:
-    """Take back what is planned for the period's end, removals of add-ons too. Repeatable."""
+    """Take back what is planned for the period's end, removals of add-ons too, or what waits for its payment.
+
+    Repeatable. What waits is not made, and its invoice is void.
+
+    Raises:
+        NotFoundError, SubscriptionOverError, ChangeInProgressError. StripeUnavailable: it waited for a payment.
+    """
+    given_up = await give_up(ctx, subscription_id, actor=actor)
+    if given_up is not None:
+        return given_up
 
     async def ask(_session: AsyncSession, _held: HeldHere) -> tuple[Kind, dict[str, Any]]:
         return Kind.WITHDRAW, {}

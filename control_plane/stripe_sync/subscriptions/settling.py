@@ -11,6 +11,7 @@ from control_plane.stripe_sync.subscriptions.steps import Call, Kind, Outcome, S
 from control_plane.stripe_sync.subscriptions.tables import StripeChange, StripeSubscription
 
 OPEN: Final = ("wanted", "asked", "pending")
+GIVEN_UP: Final = "given_up"
 _PROBLEMS: Final = {
     Outcome.PAYMENT_FAILED: (
         "payment_failed",
@@ -44,6 +45,8 @@ async def settle_changes(session: AsyncSession, row: StripeSubscription, seen: S
             if change.wanted.get("setup_fees"):
                 row.setup_fee_at = row.setup_fee_at or now
             await finish(session, change, "done", now=now)
+        elif found is Outcome.PAYMENT_FAILED and GIVEN_UP in change.wanted:
+            await finish(session, change, "withdrawn", now=now)
         elif not isinstance(found, Call):
             code, sentence = _PROBLEMS[found]
             await refuse_change(session, change, code=code, sentence=sentence, now=now)

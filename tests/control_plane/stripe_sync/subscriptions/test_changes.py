@@ -73,6 +73,17 @@ class TestUpgrade:
         assert [one.state for one in await shop.changes()] == ["done"]
         assert (await shop.plans())[-1][0] == "growth"
 
+    async def test_pending_can_be_given_up(self, shop: Shop) -> None:
+        bought = await shop.buy()
+        customer_id = (await shop.row()).customer_id
+        shop.sim.control.order("set_card", customer=customer_id, card="pm_card_chargeCustomerFail")
+        shop.later(days=1)
+        assert (await change(shop, "growth")).state == "pending"
+        given_up = await requests.discard_change(shop.ctx, subscription_id=bought.id, actor="ada")
+        assert given_up.state == "withdrawn"
+        assert sorted(one["status"] for one in shop.at_stripe("invoice")) == ["paid", "void"]
+        assert [phase[0] for phase in await shop.plans()] == ["starter"]
+
 
 class TestDowngrade:
     async def test_is_planned_at_stripe_and_here_and_made_at_the_periods_end(self, shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """Buying at Stripe: nothing begins here before it is paid for there."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,11 +8,12 @@ from sqlalchemy import select
 
 from control_plane.accounts.queries import account as account_of
 from control_plane.foundation.errors import KmError
+from control_plane.stripe_sync.client import Stripe
 from control_plane.stripe_sync.effects import Effect
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.subscriptions.checkout import apply_checkout, close_checkout
 from control_plane.stripe_sync.subscriptions.tables import StripeCheckout, StripeCustomer
-from tests.control_plane.builders import a_subscription
+from tests.control_plane.builders import a_published_plan, a_subscription
 from tests.control_plane.stripe_sync.subscriptions.conftest import Shop
 
 
@@ -44,10 +46,16 @@ class TestCheckout:
     async def test_ends_the_free_subscription_in_its_place(self, shop: Shop) -> None:
         async with shop.sessions() as session, session.begin():
             account = await account_of(session, shop.account_id)
-            free = await a_subscription(session, account, now=shop.ctx.now - timedelta(days=3), plan="free")
+            before = shop.ctx.now - timedelta(days=3)
+            free = await a_subscription(session, account, now=before, plan="free")
+            await a_published_plan(session, now=before, code="maps", product="maps")
+            other = await a_subscription(session, account, now=before, plan="maps")
         bought = await shop.buy()
         async with shop.sessions() as session:
             ended = await session.get_one(type(free), free.id)
+            beside = await session.get_one(type(other), other.id)
+        # that to another API product has nothing to do with it
+        assert (beside.status, beside.billed_by) == ("active", "own")
         assert (ended.status, ended.ends_at, bought.status) == ("canceled", bought.started_at, "active")
 
     async def test_a_declined_card_begins_nothing(self, shop: Shop) -> None:
@@ -94,6 +102,23 @@ class TestCheckout:
         asked = {"customer": customer.customer_id, "items": items, "payment_behavior": "default_incomplete"}
         foreign = await shop.ctx.stripe.call(lambda c: c.v1.subscriptions.create_async(asked))
         assert await apply_subscription(shop.ctx, foreign.id) is Effect.NOT_OURS
+
+
+class TestTaxes:
+    async def test_are_stripes_where_they_are_switched_on(self, shop: Shop) -> None:
+        config = replace(shop.ctx.config, automatic_tax=True)
+        async with Stripe.open(config) as stripe:
+            started = await replace(shop, ctx=replace(shop.ctx, stripe=stripe)).start()
+        [session] = shop.at_stripe("checkout.session")
+        assert session["automatic_tax"]["enabled"]
+        paid = shop.sim.control.order(
+            "complete_checkout",
+            session=started.checkout.session_id,
+            address={"country": "DE", "line1": "1 High St", "postal_code": "10115", "city": "Berlin"},
+        )
+        assert paid["completed"]
+        await apply_checkout(shop.ctx, started.checkout.session_id)
+        assert (await shop.row()).automatic_tax
 
 
 class TestRefusals:
