@@ -14,6 +14,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import selectinload
 
+from control_plane.accounts.queries import account as account_of
 from control_plane.catalog.model import PriceTerms
 from control_plane.catalog.tables import Plan, PlanVersion
 from control_plane.dunning.model import DunningConfig
@@ -26,8 +27,8 @@ from control_plane.stripe_sync.events.processing import process_due
 from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
 from control_plane.stripe_sync.invoices.standing import Expectation, expected_invoice
-from control_plane.stripe_sync.invoices.tables import StripeInvoice
-from control_plane.stripe_sync.invoices.tasks import work_tasks
+from control_plane.stripe_sync.invoices.tables import StripeInvoice, StripeInvoiceCheck
+from control_plane.stripe_sync.invoices.worker import invoice_round
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.checkout import start_checkout
 from control_plane.stripe_sync.subscriptions.refusals import ChangeInProgressError
@@ -41,7 +42,7 @@ from control_plane.subscriptions.tables import Subscription
 from control_plane.subscriptions.timelines import timeline
 from devstack.stripe.embedded import EmbeddedStripe
 from tests.control_plane.billing.invoices.billing_kit import Billing, flat, overage
-from tests.control_plane.builders import ACTOR, a_published_plan, an_account
+from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
 from tests.control_plane.stripe_scenarios.killing import was_killed
 
 T = TypeVar("T")
@@ -99,7 +100,13 @@ class World:
     async def pass_period_end(self) -> None:
         """Pass the end of Stripe's period: before it, at the draft, and after Stripe has made it final."""
         end = (await self.row()).current_period_end
-        for moment in (end - 2 * MINUTE, end + 2 * MINUTE, end + 30 * MINUTE, end + 52 * MINUTE, end + 65 * MINUTE):
+        for moment in (
+            end - 2 * MINUTE,
+            end + 2 * MINUTE,
+            end + 30 * MINUTE,
+            end + 52 * MINUTE,
+            end + 65 * MINUTE,
+        ):
             await self.go(moment)
 
     async def settle(self, *, patience: timedelta = 2 * MINUTE) -> None:
@@ -124,7 +131,7 @@ class World:
         done += await self.survive(lambda: take_up(ctx)) or 0
         done += await self.survive(lambda: push_what_waits(ctx)) or 0
         done += await self.survive(lambda: send_due(self.sessions, ctx.stripe, clock=lambda: self.now)) or 0
-        done += await self.survive(lambda: work_tasks(ctx)) or 0
+        done += await self.survive(lambda: invoice_round(ctx)) or 0
         done += await self.survive(self._advance) or 0
         done += (
             await self.survive(lambda: look_after(config=self.dunning, sessions=self.sessions, now=ctx.now)) or 0
@@ -198,6 +205,18 @@ class World:
         done = await self.order("complete_checkout", session=started.checkout.session_id, card=card)
         await self.settle()
         return done
+
+    async def subscribe_here(self, plan: str) -> None:
+        """Begin a plan that Stripe has nothing to do with."""
+        async with self.sessions() as session, session.begin():
+            account = await account_of(session, self.account_id)
+            await a_subscription(session, account, now=self.now, plan=plan)
+
+    async def pay(self, invoice_id: str) -> None:
+        """Pay an open invoice with the customer's card, as they do on Stripe's page of it."""
+        key = {"idempotency_key": f"test:pay:{invoice_id}:{self.now.isoformat()}"}
+        await self.ctx.stripe.call(lambda client: client.v1.invoices.pay_async(invoice_id, None, key))  # type: ignore[arg-type]
+        await self.settle()
 
     async def change_plan(self, plan: str) -> None:
         """Ask for another plan: up at once, down at the period's end."""
@@ -283,6 +302,12 @@ class World:
                 .order_by(StripeInvoice.created_at, StripeInvoice.id)
             )
             return list(await session.scalars(statement))
+
+    async def checks(self) -> list[StripeInvoiceCheck]:
+        """Return what came of comparing Stripe's final invoices with what was expected of them."""
+        async with self.sessions() as session:
+            statement = select(StripeInvoiceCheck).where(StripeInvoiceCheck.account_id == self.account_id)
+            return list(await session.scalars(statement.order_by(StripeInvoiceCheck.invoice_id)))
 
     def at_stripe(self, kind: str) -> list[dict[str, Any]]:
         """Return all objects of a kind, oldest first, as Stripe has them."""
