@@ -59,17 +59,22 @@ class StripeUnavailable(KmError):  # noqa: N818 - an outcome, named as such
 
 
 class StripeKeyRefused(StripeUnavailable):
-    """Stripe does not take our key, or the key may not do this. Nothing happened; mend the key and try again."""
+    """Stripe does not take our key, or the key may not do this. Nothing happened; mend the key and try again.
 
-    def __init__(self, sentence: str) -> None:
+    `is_unknown`: Stripe knows no such key.
+    """
+
+    def __init__(self, sentence: str, *, is_unknown: bool = False) -> None:
         super().__init__(sentence, code="stripe_key_refused")
+        self.is_unknown = is_unknown
 
 
 def outcome_of(error: sdk.StripeError) -> StripeRefused | StripeUnavailable:
     """Return what an error of the SDK's means for whoever asked."""
     status, code, param = error.http_status, _field(error, "code") or "", _field(error, "param")
     if isinstance(error, sdk.AuthenticationError) or status == _UNAUTHORISED:
-        return StripeKeyRefused("Stripe does not know the key in KM_STRIPE_KEY. Is it complete, and not revoked?")
+        sentence = "Stripe does not know the key in KM_STRIPE_KEY. Is it complete, and not revoked?"
+        return StripeKeyRefused(sentence, is_unknown=True)
     if isinstance(error, sdk.PermissionError) or status == _FORBIDDEN:
         return StripeKeyRefused(f"The key in KM_STRIPE_KEY may not do this: {public_sentence(error)}")
     if status is None or isinstance(error, sdk.APIConnectionError):

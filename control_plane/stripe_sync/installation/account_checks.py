@@ -59,8 +59,8 @@ async def check_account(context: StripeContext) -> list[Finding]:
     """Say whose account it is, and whether it is the one that we know objects of."""
     try:
         account = await context.stripe.call(lambda c: c.v1.accounts.retrieve_current_async())
-    except StripeKeyRefused:
-        if not context.config.is_restricted:
+    except StripeKeyRefused as refused:
+        if refused.is_unknown or not context.config.is_restricted:
             raise
         return [advice("account", "the key may not read its account, so nobody notices if it is another one's")]
     found = [ok("account", f"{account.id}, {account.country or 'no country'}")]

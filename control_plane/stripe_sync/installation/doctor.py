@@ -12,9 +12,10 @@ from control_plane.stripe_sync.installation.findings import Finding, problem
 from control_plane.stripe_sync.model import StripeContext
 
 Check = Callable[[StripeContext], Awaitable[list[Finding]]]
+ACCOUNT: Final = "account"
 CHECKS: Final[tuple[tuple[str, Check], ...]] = (
     ("key", account_checks.check_key),
-    ("account", account_checks.check_account),
+    (ACCOUNT, account_checks.check_account),
     ("clock", account_checks.check_clock),
     ("permissions", account_checks.check_permissions),
     ("webhooks", hook_checks.check_webhooks),
@@ -34,8 +35,12 @@ async def examine(context: StripeContext) -> list[Finding]:
             found += await check(context)
         except StripeKeyRefused as refused:
             found.append(problem(about, refused.sentence))
+            if refused.is_unknown:
+                break  # all the rest would say the same
         except StripeUnavailable as unavailable:
             found.append(problem(about, f"cannot be looked at: {unavailable.sentence}"))
+            if about == ACCOUNT:
+                break  # the rest would take a timeout each, to say the same
         except StripeRefused as refused:
             found.append(problem(about, f"cannot be looked at: {refused.message}"))
     return found

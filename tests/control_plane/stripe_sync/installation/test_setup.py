@@ -270,6 +270,18 @@ class TestDoctor:
         assert standing(await check_account(restricted), "account") == ["advice"]
         assert standing(await check_key(restricted), "key") == ["ok"]
 
+    @pytest.mark.parametrize(
+        ("status", "told"), [(401, "does not know the key"), (500, "cannot be looked at: Stripe failed (500).")]
+    )
+    async def test_where_nothing_can_be_looked_at_it_says_so_once(
+        self, now: datetime, status: int, told: str
+    ) -> None:
+        error = {"error": {"type": "api_error", "message": "No."}}
+        transport = httpx.MockTransport(lambda _: httpx.Response(status, json=error))
+        found = await examine(in_place_of_stripe(transport, now))
+        assert [finding.standing for finding in found] == ["ok", "problem"]
+        assert told in found[-1].says
+
 
 def in_place_of_stripe(transport: httpx.MockTransport, now: datetime) -> StripeContext:
     """For what asks nothing but Stripe; the key is a restricted one."""
