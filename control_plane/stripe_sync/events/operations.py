@@ -22,6 +22,7 @@ from control_plane.stripe_sync.events.allowlist import OBJECT_PREFIXES, Kind, ki
 from control_plane.stripe_sync.events.listing import LISTED_FOR, LISTS
 from control_plane.stripe_sync.events.model import Source, State
 from control_plane.stripe_sync.events.tables import StripeEvent, StripeEventReads
+from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
 
 MAX_REPLAYED: Final = 10_000
 RESYNC: Final = "resync"
@@ -122,9 +123,13 @@ async def replay(
 async def resync(session: AsyncSession, *, object_id: str, actor: str, now: datetime) -> str:
     """Have an object read again, whatever events say; returns the id of the row that tells what came of it.
 
+    A subscription may be named by our id as well.
+
     Raises:
         ValidationFailedError: the id is of no kind that is read.
     """
+    named_here = select(StripeSubscription.stripe_id).where(StripeSubscription.subscription_id == object_id)
+    object_id = await session.scalar(named_here) or object_id
     kind = kind_of_object(object_id)
     if kind is None or kind is Kind.EVENT:
         known = ", ".join(f"{prefix}…" for prefix, one in OBJECT_PREFIXES.items() if one is not Kind.EVENT)
