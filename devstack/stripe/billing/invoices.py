@@ -1,5 +1,6 @@
 """Operations on invoices."""
 
+from functools import partial
 from typing import Any
 
 from devstack.stripe.billing import discounts
@@ -206,7 +207,7 @@ def finalize_invoice(sim: Simulator, call: Call) -> Object:
             invoice["last_finalization_error"]["message"], code=invoice["last_finalization_error"]["code"]
         )
     if invoice["collection_method"] == "charge_automatically":
-        sim.after_answer(lambda: _collect_open(sim, invoice))
+        sim.after_answer(partial(_collect_open, sim, invoice))
     return invoice
 
 

@@ -1,5 +1,6 @@
 """Errors found after a meter event was taken: told by thin events only."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from devstack.stripe.events import to_rfc3339
@@ -18,7 +19,7 @@ def report(sim: "Simulator", meter: Object | None, identifier: str, code: str, m
     name = meter["id"] if meter else None
     if name not in pooled:
         pooled[name] = []
-        sim.after_answer(lambda: _send(sim, meter))
+        sim.after_answer(partial(_send, sim, meter))
     pooled[name].append((code, message, identifier))
 
 

@@ -1,5 +1,7 @@
 """Test clocks of customers."""
 
+from functools import partial
+
 from devstack.stripe.clock import Clock
 from devstack.stripe.paging import page
 from devstack.stripe.problems import StripeProblem
@@ -53,7 +55,7 @@ def advance_clock(sim: Simulator, call: Call) -> Object:
     clock["status_details"] = {"advancing": {"target_frozen_time": target}}
     clock["_target"] = target
     sim.emit("test_helpers.test_clock.advancing", clock)
-    sim.after_answer(lambda: finish_advance(sim, clock))
+    sim.after_answer(partial(finish_advance, sim, clock))
     return clock
 
 
