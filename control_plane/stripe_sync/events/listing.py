@@ -4,7 +4,7 @@ A list is read in windows of days from where the last reading ended; each window
 stored in one transaction, so a reading that is cut off goes on where it was. Stripe lists 30 days.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,6 +23,7 @@ from control_plane.stripe_sync.events.inbox import store_found
 from control_plane.stripe_sync.events.model import Told, WrongEventError, told_of
 from control_plane.stripe_sync.events.tables import StripeEventReads
 from control_plane.stripe_sync.model import StripeContext
+from control_plane.stripe_sync.outcomes import StripeRefused, StripeUnavailable
 
 if TYPE_CHECKING:
     from stripe import Event, ListObject, StripeClient
@@ -54,16 +55,25 @@ class ListRead:
     found: tuple[str, ...]
 
 
-async def read_lists(context: StripeContext, *, lag: timedelta) -> list[ListRead]:
-    """Read both lists up to `lag` before the context's moment: younger events may still be on their way to us.
+async def read_lists(
+    context: StripeContext, *, lag: timedelta, names: Collection[str] = ("snapshot", "thin")
+) -> list[ListRead]:
+    """Read lists up to `lag` before the context's moment: younger events may still be on their way to us.
 
-    Only one process does so at a time; the others return nothing at once. Raises as calls to Stripe do; what was
-    read until then is kept.
+    Only one process does so at a time; the others return nothing at once. A list that cannot be read keeps no
+    other from being read; then the first error of Stripe's is raised. What was read until then is kept.
     """
+    errors: list[StripeRefused | StripeUnavailable] = []
+    read = []
     async with sole_worker(context.sessions, LOCK) as mine:
-        if not mine:
-            return []
-        return [await _read_list(context, name, read, context.now - lag) for name, read in LISTS.items()]
+        for name in names if mine else ():
+            try:
+                read.append(await _read_list(context, name, LISTS[name], context.now - lag))
+            except (StripeRefused, StripeUnavailable) as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return read
 
 
 async def _read_list(context: StripeContext, name: str, read: Read, until: datetime) -> ListRead:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+import structlog
+from sqlalchemy import select
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.rounds import repeat
@@ -16,6 +17,9 @@ from control_plane.stripe_sync.events.processing import Appliers, ProcessingConf
 from control_plane.stripe_sync.events.queries import inbox_standing
 from control_plane.stripe_sync.events.tables import StripeEventReads
 from control_plane.stripe_sync.model import StripeContext
+from control_plane.stripe_sync.outcomes import StripeRefused, StripeUnavailable
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +34,7 @@ class EventsConfig:
     lists_every: timedelta = timedelta(days=1)
     lag: timedelta = timedelta(minutes=15)
     pause_seconds: float = 15.0
+    list_retry_seconds: float = 300.0
     at_once: int = 5_000
     processing: ProcessingConfig = field(default_factory=ProcessingConfig)
 
@@ -50,7 +55,13 @@ async def run_events(
     processor = Processor(context, appliers, config=config.processing, clock=clock)
 
     async def lists() -> float:
-        await read_if_due(context.at(clock()), config=config)
+        try:
+            await read_if_due(context.at(clock()), config=config)
+        except (StripeRefused, StripeUnavailable) as error:
+            # not again at once: what Stripe does not let us read today it will hardly let us read in a second
+            metrics.FAILURES.labels("lists").inc()
+            log.warning("a list of Stripe's events cannot be read", problem=error.message)
+            return config.list_retry_seconds
         return config.pause_seconds
 
     async def housekeeping() -> float:
@@ -64,14 +75,18 @@ async def run_events(
 
 
 async def read_if_due(context: StripeContext, *, config: EventsConfig) -> bool:
-    """Read Stripe's lists if that was last done too long ago; False where it is not time yet."""
+    """Read those of Stripe's lists that were last read too long ago; False where it is not time for any.
+
+    Raises:
+        StripeRefused, StripeUnavailable: a list could not be read, the others were.
+    """
     async with context.sessions() as session:
-        statement = select(func.count(StripeEventReads.finished_at), func.min(StripeEventReads.finished_at))
-        lists, finished_at = (await session.execute(statement)).one()
-    if lists == len(LISTS) and finished_at is not None and context.now - finished_at < config.lists_every:
-        return False
-    await read_lists(context, lag=config.lag)
-    return True
+        rows = await session.execute(select(StripeEventReads.name, StripeEventReads.finished_at))
+        finished = {name: finished_at for name, finished_at in rows if finished_at is not None}
+    due = [name for name in LISTS if name not in finished or context.now - finished[name] >= config.lists_every]
+    if due:
+        await read_lists(context, lag=config.lag, names=due)
+    return bool(due)
 
 
 async def keep_house(context: StripeContext, *, config: EventsConfig) -> float:

@@ -116,6 +116,20 @@ class TestReadingLists:
         assert len(snapshot.found) == 1
         assert snapshot.since > now
 
+    async def test_of_one_list_does_not_wait_for_another_that_cannot_be_read(
+        self, context: StripeContext, sim: EmbeddedStripe, now: datetime
+    ) -> None:
+        await a_customer_that_changes(context)
+        later, config = context.at(now + timedelta(hours=1)), EventsConfig()
+        sim.control.fault("error_before", path="/v2/core/events", count=1)
+        with pytest.raises(StripeUnavailable):
+            await read_if_due(later, config=config)
+        assert len(await inbox(context)) == 1
+        asked = len(sim.control.requests("/v1/events"))
+        assert await read_if_due(later, config=config)
+        assert len(sim.control.requests("/v1/events")) == asked
+        assert not await read_if_due(later, config=config)
+
     async def test_is_done_once_a_day(self, context: StripeContext, sim: EmbeddedStripe, now: datetime) -> None:
         config = EventsConfig()
         assert await read_if_due(context, config=config)

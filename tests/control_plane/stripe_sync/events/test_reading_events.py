@@ -16,6 +16,7 @@ from control_plane.stripe_sync.events.model import (
     parse_event,
     pause_after,
 )
+from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.events.signatures import WrongSignatureError, split_secrets, verify
 
 NOW = datetime(2026, 3, 17, 10, 37, 12, 345_000, tzinfo=UTC)
@@ -166,6 +167,9 @@ class TestSignatures:
 
 
 class TestTypes:
+    def test_of_every_kind_are_applied_by_somebody(self) -> None:
+        assert set(APPLIERS) == set(Kind)
+
     def test_have_a_kind_each_in_either_form(self) -> None:
         for name in SNAPSHOT_TYPES:
             assert kind_of(name) is not None
