@@ -173,7 +173,7 @@ async def examine_stripe(stripe: StripeGiven, _caller: Authenticated) -> DoctorA
 
 @router.post("/sync")
 async def sync_plans_with_stripe(
-    stripe: StripeGiven, body: SyncBody, _caller: Authenticated
+    stripe: StripeGiven, body: SyncBody, caller: Authenticated
 ) -> PlansAtStripeAnswer:
     """Lay all plans that Stripe bills there, and mend what was changed there. Repeatable.
 
@@ -181,7 +181,7 @@ async def sync_plans_with_stripe(
     """
     if body.dry_run:
         return await _looked_at(stripe)
-    pushed = await push_now(stripe)
+    pushed = await push_now(stripe, actor=caller.actor)
     return PlansAtStripeAnswer(
         dry_run=False,
         agrees=all(one.state == "pushed" and not one.problems for one in pushed),

@@ -16,6 +16,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.catalog.tables import Plan, PlanVersion
+from control_plane.foundation.audit import record_change
 from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import ConflictError
 from control_plane.foundation.sole_worker import sole_worker
@@ -90,8 +91,10 @@ async def push_what_waits(context: StripeContext) -> list[Pushed]:
     return [await push_version(context, version) for version in due]
 
 
-async def push_now(context: StripeContext, *, wait_seconds: float = 30.0) -> list[Pushed]:
+async def push_now(context: StripeContext, *, actor: str, wait_seconds: float = 30.0) -> list[Pushed]:
     """Push everything on sale, with what was refused before, and mend what has drifted at Stripe.
+
+    What was changed there stands in the audit log.
 
     Raises:
         PushRunningError, AccountDiffersError, StripeUnavailable.
@@ -100,7 +103,28 @@ async def push_now(context: StripeContext, *, wait_seconds: float = 30.0) -> lis
         await require_account(context)
         async with context.sessions() as session, session.begin():
             await session.execute(_WANT, {"now": context.now})
-        return [await push_version(context, version) for version in await wanted_versions(context)]
+        done = [await push_version(context, version) for version in await wanted_versions(context)]
+    await _record(context, done, actor=actor)
+    return done
+
+
+async def _record(context: StripeContext, done: list[Pushed], *, actor: str) -> None:
+    changed = {
+        one.name: [f"{step.action} {step.thing} {step.name}" for step in one.steps if step.action != "none"]
+        for one in done
+    }
+    if any(changed.values()):
+        async with context.sessions() as session, session.begin():
+            await record_change(
+                session,
+                actor=actor,
+                action="stripe.plans_synced",
+                entity_type="stripe_setup",
+                entity_id=context.config.installation,
+                before=None,
+                after={name: steps for name, steps in changed.items() if steps},
+                now=context.now,
+            )
 
 
 async def look_only(context: StripeContext) -> list[VersionSteps]:

@@ -28,7 +28,7 @@ from control_plane.stripe_sync.catalog.worker import PushConfig, run_catalog_pus
 from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.model import StripeContext
 from devstack.stripe.embedded import EmbeddedStripe
-from tests.control_plane.builders import a_new_version, a_published_plan
+from tests.control_plane.builders import ACTOR, a_new_version, a_published_plan, audit_of
 from tests.control_plane.stripe_sync.catalog.builders import FLAT, OVERAGE, a_price
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -217,8 +217,8 @@ class TestWorkers:
     ) -> None:
         async with sole_worker(sessions, PUSH_LOCK):
             with pytest.raises(PushRunningError):
-                await push_now(context, wait_seconds=0.1)
-        assert await push_now(context, wait_seconds=10) == []
+                await push_now(context, actor=ACTOR, wait_seconds=0.1)
+        assert await push_now(context, actor=ACTOR, wait_seconds=10) == []
 
     async def test_what_fails_is_tried_again_later_each_time(
         self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
@@ -331,12 +331,15 @@ class TestDrift:
         await ask(lambda c: c.v1.billing.meters.deactivate_async(str(metered.meter_id)))
         [seen] = await look_only(context)
         assert [step.thing for step in seen.to_do] == ["product", "meter", "price"]
-        [pushed] = await push_now(context.at(now + timedelta(minutes=1)))
+        [pushed] = await push_now(context.at(now + timedelta(minutes=1)), actor=ACTOR)
         assert pushed.state == "pushed"
         [seen] = await look_only(context)
         assert seen.to_do == []
         product = await ask(lambda c: c.v1.products.retrieve_async(flat.product_id))
         assert product.name == "Starter"
+        async with sessions() as session:
+            [row] = await audit_of(session, "main")
+        assert (row.action, row.actor, len((row.after or {})["starter v1"])) == ("stripe.plans_synced", ACTOR, 3)
 
     async def test_the_same_is_mended_as_often_as_it_is_needed(
         self, sim: EmbeddedStripe, context: StripeContext, sessions: Sessions, now: datetime
@@ -349,8 +352,8 @@ class TestDrift:
             await context.stripe.call(lambda c: c.v1.prices.update_async(flat.price_id, {"active": False}))
             if minute == 1:  # done, and nobody knows it: its key must not stand for the next time as well
                 sim.control.fault("reset_after", method="POST", path="/v1/prices/*", count=1)
-                await push_now(context.at(now + timedelta(seconds=30)))
-            await push_now(context.at(now + timedelta(minutes=minute)))
+                await push_now(context.at(now + timedelta(seconds=30)), actor=ACTOR)
+            await push_now(context.at(now + timedelta(minutes=minute)), actor=ACTOR)
             there = await context.stripe.call(lambda c: c.v1.prices.retrieve_async(flat.price_id))
             assert there.active
 
@@ -362,7 +365,7 @@ class TestDrift:
         async with sessions() as session:
             [flat, _] = (await prices_of(session, version.id, "USD")).items
         await context.stripe.call(lambda c: c.v1.prices.update_async(flat.price_id, {"lookup_key": "x"}))
-        await push_now(context.at(now + timedelta(minutes=1)))
+        await push_now(context.at(now + timedelta(minutes=1)), actor=ACTOR)
         there = await context.stripe.call(lambda c: c.v1.prices.retrieve_async(flat.price_id))
         assert there.lookup_key == "km:main:starter:1:0:USD"
         assert made(sim)["price"] == 4
