@@ -166,6 +166,11 @@ class TestProjected:
         await self.set_status(shop, customer, "active", now)
         await project(now)
         assert (await gateway.account(customer.account_id)).products["weather"] == own
+        await self.set_status(shop, customer, "past_due", now)
+        await project(now)
+        assert (await gateway.account(customer.account_id)).products["weather"] == own, (
+            "what held before holds no more"
+        )
 
     async def test_lets_go_when_more_time_is_given(self, shop, gateway, project, now):
         await shop.add_catalog(now)

@@ -259,6 +259,18 @@ class TestUnknownOutcome:
         await sender.queue.refused(paused, "too late")
         assert (await the_mail(sessions)).state == "sent"
 
+    async def test_nor_while_another_is_at_it(self, *, sessions, account, sender, clock, now):
+        await queue(sessions, account, now)
+        paused = await sender.queue.claim(clock.now)
+        clock.now += timedelta(minutes=6)
+        other = await sender.queue.claim(clock.now)
+        await sender.queue.refused(paused, "too late")
+        await sender.queue.put_off(paused, "too late", until=clock.now)
+        mail = await the_mail(sessions)
+        assert (mail.state, mail.error, mail.leased_until) == ("waiting", None, other.leased_until)
+        await sender.queue.sent(other, sent_to="ada@example.com", subject="x", now=clock.now)
+        assert (await the_mail(sessions)).state == "sent"
+
 
 class TestResend:
     async def test_is_a_new_sending_to_where_bills_go_now(
