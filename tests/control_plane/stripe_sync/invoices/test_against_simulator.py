@@ -41,7 +41,7 @@ def metered(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 plans = st.builds(
     PlanOfTest,
     code=st.just("plan"),
-    flat=st.integers(1, 20_000),
+    flat=st.integers(1, 2_000_000),
     metered=st.lists(metered(), max_size=2).map(tuple),
 )
 coupons = st.lists(

@@ -153,6 +153,9 @@ class TestCorrections:
             note = (await session.scalars(select(StripeCreditNote))).one()
         assert note.amount_minor == 450
         assert (await bought.mirrored(note.invoice_id)).credited_minor == 450
+        await bought.use(-70, hour=FIRST_HOUR + 5 * HOUR)
+        assert await correct_billed(bought.ctx) == 1
+        assert (await bought.mirrored(note.invoice_id)).credited_minor == 450 + 105
 
     async def test_what_was_used_more_is_on_the_next_invoice(self, bought: Bought) -> None:
         await bought.plan("pro")
