@@ -1,5 +1,6 @@
 """Reading cases."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import func, select, tuple_
@@ -44,8 +45,8 @@ async def case_page(
     return page_of(rows, limit=limit, sort_values=lambda row: (row.opened_at, row.id))
 
 
-async def without_case(session: AsyncSession, *, limit: int) -> list[str]:
-    """Return past due subscriptions that have no open case."""
+async def without_case(session: AsyncSession, *, besides: Collection[str] = (), limit: int) -> list[str]:
+    """Return past due subscriptions that have no open case, but for those in `besides`."""
     is_open = (
         select(DunningCase.id)
         .where(DunningCase.subscription_id == Subscription.id, DunningCase.closed_at.is_(None))
@@ -53,14 +54,16 @@ async def without_case(session: AsyncSession, *, limit: int) -> list[str]:
     )
     statement = (
         select(Subscription.id)
-        .where(Subscription.status == Status.PAST_DUE.value, ~is_open)
+        .where(Subscription.status == Status.PAST_DUE.value, ~is_open, Subscription.id.not_in(list(besides)))
         .order_by(Subscription.id)
         .limit(limit)
     )
     return list(await session.scalars(statement))
 
 
-async def due_cases(session: AsyncSession, *, now: datetime, limit: int) -> list[str]:
+async def due_cases(
+    session: AsyncSession, *, now: datetime, besides: Collection[str] = (), limit: int
+) -> list[str]:
     """Return open cases with something to do: a step is due, or the subscription was paid, or is over."""
     statement = (
         select(DunningCase.id)
@@ -71,6 +74,7 @@ async def due_cases(session: AsyncSession, *, now: datetime, limit: int) -> list
             (DunningCase.look_at <= now)
             | (Subscription.status != Status.PAST_DUE.value)
             | PaymentHold.subscription_id.is_(None),
+            DunningCase.id.not_in(list(besides)),
         )
         .order_by(DunningCase.look_at.nulls_first(), DunningCase.id)
         .limit(limit)

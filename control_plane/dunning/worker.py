@@ -23,6 +23,7 @@ from control_plane.foundation.rounds import repeat
 log = structlog.get_logger(__name__)
 
 SELDOM_SECONDS = 30.0
+FAILED_PAUSE_SECONDS = 60.0
 OPEN_STATES = (CaseState.GRACE, CaseState.BLOCKED, CaseState.FALLEN_BACK)
 
 
@@ -35,10 +36,11 @@ async def run_dunning(
 ) -> None:
     """Look after unpaid subscriptions until `stop`. Failures are counted and tried again."""
     looked_seldom_at: float | None = None
+    failing: dict[str, float] = {}
 
     async def one_round() -> float:
         nonlocal looked_seldom_at
-        done = await look_after(config=config, sessions=sessions, now=clock())
+        done = await look_after(config=config, sessions=sessions, now=clock(), failing=failing)
         if looked_seldom_at is None or time.monotonic() - looked_seldom_at >= SELDOM_SECONDS:
             await look_seldom(config=config, sessions=sessions, now=clock())
             looked_seldom_at = time.monotonic()
@@ -47,11 +49,24 @@ async def run_dunning(
     await repeat("dunning", one_round, stop=stop, failures=metrics.FAILURES.labels("round"))
 
 
-async def look_after(*, config: DunningConfig, sessions: async_sessionmaker[AsyncSession], now: datetime) -> int:
-    """Open cases and take the steps that are due, each in a transaction of its own; returns how many."""
+async def look_after(
+    *,
+    config: DunningConfig,
+    sessions: async_sessionmaker[AsyncSession],
+    now: datetime,
+    failing: dict[str, float] | None = None,
+) -> int:
+    """Open cases and take the steps that are due, each in a transaction of its own; returns how many.
+
+    `failing`: which cases and subscriptions could not be dealt with, and until when (monotonic seconds) they are
+    left alone; without it they are tried each time.
+    """
+    failing = {} if failing is None else failing
+    for one in [one for one, until in failing.items() if until <= time.monotonic()]:
+        del failing[one]
     async with sessions() as session:
-        unpaid = await without_case(session, limit=config.cases_per_pass)
-        due = await due_cases(session, now=now, limit=config.cases_per_pass)
+        unpaid = await without_case(session, besides=failing, limit=config.cases_per_pass)
+        due = await due_cases(session, now=now, besides=failing, limit=config.cases_per_pass)
 
     async def begin(session: AsyncSession, subscription_id: str) -> None:
         await open_case(session, subscription_id=subscription_id, config=config, now=now)
@@ -59,7 +74,8 @@ async def look_after(*, config: DunningConfig, sessions: async_sessionmaker[Asyn
     async def step(session: AsyncSession, case_id: str) -> None:
         await take_step(session, case_id=case_id, config=config, now=now)
 
-    return await _each(sessions, unpaid, begin, name="open") + await _each(sessions, due, step, name="step")
+    opened = await _each(sessions, unpaid, begin, name="open", failing=failing)
+    return opened + await _each(sessions, due, step, name="step", failing=failing)
 
 
 async def look_seldom(*, config: DunningConfig, sessions: async_sessionmaker[AsyncSession], now: datetime) -> None:
@@ -81,6 +97,7 @@ async def _each(
     do: Callable[[AsyncSession, str], Awaitable[None]],
     *,
     name: str,
+    failing: dict[str, float],
 ) -> int:
     done = 0
     for one in ids:
@@ -90,6 +107,7 @@ async def _each(
                 await do(session, one)
             done += 1
         except Exception as error:  # noqa: BLE001 - the others' turn comes all the same
+            failing[one] = time.monotonic() + FAILED_PAUSE_SECONDS
             metrics.FAILURES.labels(name).inc()
             log.warning("a step of dunning failed", step=name, entity_id=one, error=repr(error))
     return done

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 
 from control_plane.catalog.tables import PlanVersion
 from control_plane.dunning import cases as dunning_cases
+from control_plane.dunning import worker as dunning_worker
 from control_plane.dunning.notices import notices_of
 from control_plane.dunning.operations import DunningCaseClosedError, grant_time
 from control_plane.foundation.errors import ValidationFailedError
@@ -301,6 +302,27 @@ class TestRaces:
         assert deaths > 1
         assert await shop.kinds() == [*GRACE, "access_blocked"]
         assert (await shop.grant()).payment_due
+
+    async def test_a_case_that_fails_is_left_alone_for_a_while_and_keeps_no_other_waiting(self, shop, monkeypatch):
+        await shop.set_status("past_due")
+        tried = []
+
+        async def fail(_session, **values):
+            tried.append(values)
+            raise LookupError
+
+        monkeypatch.setattr(dunning_worker, "open_case", fail)
+        failing = {}
+        for _ in range(3):
+            await dunning_worker.look_after(
+                config=shop.config, sessions=shop.sessions, now=shop.now, failing=failing
+            )
+        assert len(tried) == 1
+        monkeypatch.undo()
+        failing[shop.subscription_id] = 0.0
+        await dunning_worker.look_after(config=shop.config, sessions=shop.sessions, now=shop.now, failing=failing)
+        assert (await shop.case()).state == "grace"
+        assert not failing
 
     async def test_a_worker_that_was_away_leaves_a_day_to_pay(self, shop):
         await shop.bill_at_stripe()
