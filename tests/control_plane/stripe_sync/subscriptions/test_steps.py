@@ -106,10 +106,8 @@ class TestNextStep:
         assert next_step(Kind.UPDATE, TO_GROWTH, paid, was_pending=True) is Outcome.DONE
 
 
-def price(
-    price_id: str, version: str, kind: str, *, add_on: bool = False, meter: str | None = None
-) -> PriceAtStripe:
-    return PriceAtStripe(price_id, version, f"plan_{version}", add_on, kind, meter)
+def price(price_id: str, version: str, kind: str, meter: str | None = None) -> PriceAtStripe:
+    return PriceAtStripe(price_id, version, f"plan_{version}", version == "extra", kind, meter)
 
 
 PRICES = {
