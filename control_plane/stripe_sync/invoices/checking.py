@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -34,18 +34,30 @@ from control_plane.stripe_sync.usage.tables import StripeUsageRow
 
 CHECKED: Final = ("open", "paid", "uncollectible")
 AT_ONCE: Final = 50
+WAIT_FOR_SUBSCRIPTION: Final = timedelta(minutes=10)
 CREATE: Final = "subscription_create"
 log = structlog.get_logger(__name__)
 
 
 async def check_invoices(ctx: StripeContext, *, limit: int = AT_ONCE) -> int:
-    """Check final invoices that were not checked yet; returns how many. One that cannot be is tried again."""
+    """Check final invoices that were not checked yet; returns how many. One that cannot be is tried again.
+
+    An invoice may be heard of before the change of its subscription that made it: it waits a while for that to be
+    read, and one that differed is looked at again when its subscription was.
+    """
+    is_ready = (StripeSubscription.read_at >= StripeInvoice.created_at) | (
+        StripeInvoice.created_at < ctx.now - WAIT_FOR_SUBSCRIPTION
+    )
+    is_read_since = (StripeSubscription.read_at > StripeInvoiceCheck.checked_at) & ~StripeInvoiceCheck.agrees
     async with ctx.sessions() as session:
         statement = (
             select(StripeInvoice.id)
             .join(StripeSubscription, StripeSubscription.subscription_id == StripeInvoice.subscription_id)
             .outerjoin(StripeInvoiceCheck, StripeInvoiceCheck.invoice_id == StripeInvoice.id)
-            .where(StripeInvoice.status.in_(CHECKED), StripeInvoiceCheck.invoice_id.is_(None))
+            .where(
+                StripeInvoice.status.in_(CHECKED),
+                (StripeInvoiceCheck.invoice_id.is_(None) & is_ready) | is_read_since,
+            )
             .order_by(StripeInvoice.created_at, StripeInvoice.id)
             .limit(limit)
         )

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stripe import WebhookSignature
 
+from control_plane.foundation.db import session_factory
 from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.webhooks.stripe import WebhooksConfig, stripe_webhooks
@@ -84,6 +85,7 @@ async def world(stripe_server: EmbeddedStripe, engine: AsyncEngine, killer: Kill
     async with Stripe.open(config) as stripe:
         made = World(
             sessions=sessions,
+            plain=session_factory(engine),
             sim=stripe_server,
             ctx=StripeContext(sessions=sessions, stripe=stripe, now=BOUGHT_AT),
         )

@@ -187,7 +187,7 @@ class TestFailedCard:
 
     @staticmethod
     async def case(world: World) -> str:
-        async with world.sessions() as session:
+        async with world.plain() as session:
             return (await session.scalars(select(DunningCase.state))).one()
 
 
@@ -232,11 +232,11 @@ class TestDispute:
         paid = (await world.invoices())[-1]
         opened = await world.order("open_dispute", invoice=paid.id)
         await world.settle()
-        async with world.sessions() as session:
+        async with world.plain() as session:
             dispute = (await session.scalars(select(StripeDispute))).one()
         assert (dispute.invoice_id, dispute.amount_minor) == (paid.id, 4_900 + 1_500)
         await world.order("close_dispute", dispute=opened["dispute"], won=True)
-        async with world.sessions() as session, session.begin():
+        async with world.plain() as session, session.begin():
             await want_credit(
                 session,
                 invoice_id=paid.id,
@@ -249,7 +249,7 @@ class TestDispute:
         assert await put_credit_notes(world.ctx) == 1
         assert await put_credit_notes(world.ctx) == 0
         await world.settle()
-        async with world.sessions() as session:
+        async with world.plain() as session:
             note = (await session.scalars(select(StripeCreditNote))).one()
         assert (note.invoice_id, note.amount_minor) == (paid.id, 1_500)
         expected = await world.expected()
@@ -260,7 +260,7 @@ class TestDispute:
 class TestFoundingMember:
     async def test_has_the_discount_for_the_first_year(self, world: World) -> None:
         await world.sell("starter", *STARTER, quota_units=50_000)
-        async with world.sessions() as session, session.begin():
+        async with world.plain() as session, session.begin():
             terms = FoundingTerms(percent=Decimal(25), months=12, max_accounts=10)
             await open_founding_offer(session, terms=terms, actor=ACTOR, now=world.now)
         await world.sign_up()
@@ -280,11 +280,11 @@ class TestReferral:
         await world.sell("starter", *STARTER, quota_units=50_000)
         referrer = await world.sign_up("Referrer")
         await world.buy("starter")
-        async with world.sessions() as session, session.begin():
+        async with world.plain() as session, session.begin():
             await set_reward(session, currency="USD", amount_minor=2_000, actor=ACTOR, now=world.now)
             code = await referral_code(session, account_id=referrer, now=world.now)
         friend = await world.sign_up("Friend")
-        async with world.sessions() as session, session.begin():
+        async with world.plain() as session, session.begin():
             await assign_referrer(session, account_id=friend, code=code, actor=ACTOR, now=world.now)
         await world.buy("starter")
         world.account_id = referrer

@@ -69,9 +69,10 @@ SELECT min(at) FROM (
 
 @dataclass
 class World:
-    """`killed` counts how often a worker or a request died; `restarts` makes what they hold anew."""
+    """`killed` counts how often a worker or a request died. What is told by `plain` sessions never dies."""
 
     sessions: async_sessionmaker[AsyncSession]
+    plain: async_sessionmaker[AsyncSession]
     sim: EmbeddedStripe
     ctx: StripeContext
     dunning: DunningConfig = field(default_factory=DunningConfig)
@@ -84,7 +85,7 @@ class World:
 
     @property
     def billing(self) -> Billing:
-        return Billing(self.sessions)
+        return Billing(self.plain)
 
     # --- time
 
@@ -116,7 +117,7 @@ class World:
             await asyncio.to_thread(self.sim.control.wait_delivered)
             if await self._round():
                 continue
-            async with self.sessions() as session:
+            async with self.plain() as session:
                 due = (await session.execute(_NEXT_DUE, {"now": self.now, "until": until})).scalar()
             if due is None:
                 return
@@ -177,14 +178,14 @@ class World:
 
     async def sell(self, code: str, *prices: PriceTerms, billed_by: str = "stripe", **terms: Any) -> None:
         """Put a plan on sale, and lay it at Stripe."""
-        async with self.sessions() as session, session.begin():
+        async with self.plain() as session, session.begin():
             await a_published_plan(session, now=self.now, code=code, prices=prices, billed_by=billed_by, **terms)
         await self.settle()
 
     # --- the customer
 
     async def sign_up(self, name: str = "Nimbus Labs") -> str:
-        async with self.sessions() as session, session.begin():
+        async with self.plain() as session, session.begin():
             self.account_id = (await an_account(session, now=self.now, name=name)).id
         return self.account_id
 
@@ -208,7 +209,7 @@ class World:
 
     async def subscribe_here(self, plan: str) -> None:
         """Begin a plan that Stripe has nothing to do with."""
-        async with self.sessions() as session, session.begin():
+        async with self.plain() as session, session.begin():
             account = await account_of(session, self.account_id)
             await a_subscription(session, account, now=self.now, plan=plan)
 
@@ -255,20 +256,20 @@ class World:
 
     async def row(self) -> StripeSubscription:
         """Return the newest subscription of the customer at Stripe, as last read."""
-        async with self.sessions() as session:
+        async with self.plain() as session:
             statement = select(StripeSubscription).where(StripeSubscription.account_id == self.account_id)
             return (await session.scalars(statement.order_by(StripeSubscription.created_at.desc()).limit(1))).one()
 
     async def subscription(self) -> Subscription:
         """Return the newest subscription here, with its phases."""
-        async with self.sessions() as session:
+        async with self.plain() as session:
             statement = select(Subscription.id).where(Subscription.account_id == self.account_id)
             newest = (await session.scalars(statement.order_by(Subscription.id.desc()).limit(1))).one()
             return await subscription_of(session, newest)
 
     async def plan(self) -> str:
         """Return the code of the plan in force here."""
-        async with self.sessions() as session:
+        async with self.plain() as session:
             phase = (await timeline(session, (await self.subscription()).id)).phase_at(self.now)
             assert phase is not None
             code: str = (
@@ -283,7 +284,7 @@ class World:
     async def expected(self, event: InvoiceEvent = InvoiceEvent.PERIOD_END, to: str = "") -> Expectation:
         """Return what we say that Stripe's next invoice will say. `to`: the plan that it would change to."""
         subscription_id = (await self.row()).subscription_id
-        async with self.sessions() as session:
+        async with self.plain() as session:
             held = None
             if to:
                 statement = (
@@ -294,7 +295,7 @@ class World:
 
     async def invoices(self) -> list[StripeInvoice]:
         """Return Stripe's invoices as we know them, in the order in which they were made."""
-        async with self.sessions() as session:
+        async with self.plain() as session:
             statement = (
                 select(StripeInvoice)
                 .where(StripeInvoice.account_id == self.account_id)
@@ -305,7 +306,7 @@ class World:
 
     async def checks(self) -> list[StripeInvoiceCheck]:
         """Return what came of comparing Stripe's final invoices with what was expected of them."""
-        async with self.sessions() as session:
+        async with self.plain() as session:
             statement = select(StripeInvoiceCheck).where(StripeInvoiceCheck.account_id == self.account_id)
             return list(await session.scalars(statement.order_by(StripeInvoiceCheck.invoice_id)))
 
