@@ -11,7 +11,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PYTHONNOUSERSITE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev year test check fmt lock docs bench bench-gateway bench-pipeline bench-billing soak clean install install-demo
+.PHONY: help demo dev year test test-stripe test-stripe-cli test-stripe-faults check fmt lock docs bench bench-gateway bench-pipeline bench-billing soak clean install install-demo
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -27,6 +27,13 @@ year: $(VENV)/.dev ## a year of customers in minutes: every bill against one mad
 
 test: $(VENV)/.dev ## install what it needs and run all tests
 	@$(BIN)/python tests/run.py
+
+test-stripe-cli: $(VENV)/.dev ## drive the Stripe simulator with Stripe's own command line tool (needs npm)
+	@$(BIN)/python tests/stripe_cli/run.py
+
+STRIPE_FAULT_RUNS ?= 200
+test-stripe-faults: $(VENV)/.dev ## one story at Stripe under 200 different runs of faults and kills
+	@KM_STRIPE_FAULT_RUNS=$(STRIPE_FAULT_RUNS) $(BIN)/python tests/run.py tests/control_plane/stripe_scenarios/test_faults.py
 
 check: $(VENV)/.dev ## linters, types, import contracts, lock files
 	$(BIN)/ruff check .
