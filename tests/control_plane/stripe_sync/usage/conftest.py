@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.accounts.tables import Account
+from control_plane.catalog import tables as _catalog  # noqa: F401 - foreign keys name them
 from control_plane.foundation.ids import new_id
 from control_plane.stripe_sync.client import Stripe
 from control_plane.stripe_sync.subscriptions.tables import StripeCustomer, StripeSpan, StripeSubscription

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from control_plane.stripe_sync.usage.looking import which_are_there
 from tests.control_plane.stripe_sync.usage.conftest import OURS
@@ -15,6 +16,11 @@ async def unknown(world, units, fault, hour=HOUR):
     await world.seal(hour, units)
     world.sim.control.fault(fault, path="/v1/billing/meter_events")
     await world.send()
+
+
+async def put_off(world, *, until):
+    async with world.sessions() as session, session.begin():
+        await session.execute(text("UPDATE stripe_usage_rows SET due_at = :until"), {"until": until})
 
 
 class TestLookingFirst:
@@ -41,15 +47,20 @@ class TestLookingFirst:
         assert await world.at_stripe() == 71
 
     async def test_nothing_is_concluded_while_stripe_may_still_sum_up(self, world):
-        await unknown(world, 10, "reset_before")
+        world.sim.control.configure(aggregation_seconds=600)
+        await unknown(world, 5, "reset_after")
         world.later(hours=30)
+        await put_off(world, until=world.now + timedelta(hours=1))
         await world.seal(HOUR, 5)
-        await world.send()  # in order: the old one is looked at, and then comes the new one
-        before = await world.states()
-        assert before[1] == ("delivered", "")
+        await world.send()  # delivered, and not in Stripe's sum yet: that looks as if the first were missing
+        await put_off(world, until=world.now)
+        await world.send()
+        assert [state for state, _ in await world.states()] == ["sent", "delivered"]
         world.later(hours=1)
         await world.send()
-        assert await world.at_stripe() == 15
+        world.later(hours=1)
+        assert await world.states() == [("delivered", "seen_in_summary"), ("delivered", "")]
+        assert await world.at_stripe() == 10
 
     async def test_a_sum_that_nothing_explains_is_left_to_people(self, world):
         await unknown(world, 10, "reset_before")
