@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.period import BillingPeriod, period_containing
+from control_plane.stripe_sync.invoices.adjustment_lines import adjustment_lines
 from control_plane.stripe_sync.invoices.adjustments import Plan as Adjustments
 from control_plane.stripe_sync.invoices.adjustments import plan_adjustments
 from control_plane.stripe_sync.invoices.discounts import discounts_at
@@ -39,7 +40,6 @@ from control_plane.stripe_sync.invoices.totals import (
     ExpectedLine,
     LineKind,
     add_up,
-    after_discounts,
 )
 from control_plane.stripe_sync.subscriptions.tables import (
     StripeCustomer,
@@ -150,7 +150,7 @@ def _at_period_end(
         others=waiting,
     )
     by_stripe = add_up(lines, currency=facts.currency, discounts=standing.discounts).lines
-    return [*lines, *_adjustment_lines(facts, adjustments, standing.span, by_stripe)]
+    return [*lines, *adjustment_lines(facts, adjustments, standing.span, by_stripe)]
 
 
 def _held(phase: TimelinePhase) -> dict[str, int]:
@@ -274,34 +274,3 @@ async def _adjustments(
         at_stripe=await at_stripe(session, facts, period, due, running=units),
         adjusted=await adjusted_charges(session, facts.row.subscription_id, period),
     )
-
-
-def _adjustment_lines(
-    facts: BillingFacts, adjustments: Adjustments, span: Span, by_stripe: Sequence[ExpectedLine]
-) -> list[ExpectedLine]:
-    """Return our items as lines: what they take back is after the discounts on what it takes back of."""
-    products = {key.partition("/")[0]: price.product_id for key, price in facts.sold.items()}
-    found = []
-    for one in adjustments.wanted:
-        amount, key = one.amount_minor, one.line.charge_key
-        if amount < 0:
-            charged = [line for line in by_stripe if line.charge_key == key and line.kind is LineKind.METERED]
-            amount = after_discounts(
-                amount,
-                charged_minor=sum(line.amount_minor for line in charged),
-                discount_minor=sum(line.discount_minor for line in charged),
-            )
-        found.append(
-            ExpectedLine(
-                kind=LineKind.ADJUSTMENT,
-                charge_key=key,
-                product_id=products.get(one.line.plan_version_id),
-                description=one.description,
-                amount_minor=amount,
-                starts_at=span.starts_at,
-                ends_at=span.ends_at,
-                discountable=amount > 0,
-                cause=one.cause.value,
-            )
-        )
-    return found
