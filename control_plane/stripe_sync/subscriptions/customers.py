@@ -66,7 +66,7 @@ async def ensure_customer(ctx: StripeContext, account_id: str) -> str:
 async def tell_customer(ctx: StripeContext, account_id: str) -> bool:
     """Tell Stripe what has changed of an account's billing profile; says whether anything had.
 
-    What Stripe does not take, a tax id that is none, is noted at the customer, and the rest is told all the same.
+    What Stripe does not take is noted at the customer; a tax id that it does not take holds up nothing else.
     """
     async with ctx.sessions() as session, session.begin():
         await lock_object(session, f"customer:{account_id}")
@@ -81,7 +81,13 @@ async def tell_customer(ctx: StripeContext, account_id: str) -> bool:
         params: Any = {**customer_params(profile), "metadata": _mark(ctx, account_id)}
         key = options(f"{_key(ctx, account_id, row.attempt)}:{digest[:16]}:{seconds(ctx.now)}")
         row.problem = ""
-        await ctx.stripe.call(lambda c: c.v1.customers.update_async(customer_id, params, key))
+        try:
+            await ctx.stripe.call(lambda c: c.v1.customers.update_async(customer_id, params, key))
+        except StripeRefused as error:
+            # told again when the profile changes, or in a day
+            row.problem, row.told_at = error.sentence, ctx.now
+            log.warning("stripe_customer_refused", account_id=account_id, sentence=error.sentence)
+            return False
         await _tell_tax_id(ctx, row, customer_id, profile)
         row.digest, row.told_at = digest, ctx.now
     return True

@@ -1,6 +1,7 @@
 """The worker that takes up what was left lying: changes, checkouts, customers to be told, credits to be given."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,8 @@ from control_plane.stripe_sync.model import Clock, StripeContext
 from control_plane.stripe_sync.subscriptions import metrics
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.subscriptions.changes import carry_out, due_changes
-from control_plane.stripe_sync.subscriptions.checkout import apply_checkout, close_checkout
+from control_plane.stripe_sync.subscriptions.checkout import CheckoutCompletedError, apply_checkout, close_checkout
+from control_plane.stripe_sync.subscriptions.checkout_rows import checkout_by_id
 from control_plane.stripe_sync.subscriptions.credits import (
     due_credits,
     give_credit,
@@ -37,6 +39,7 @@ LOCK = 4_242_026  # any number, the same for ever
 ACTOR = "system:stripe"
 # how long after its time a switch that Stripe had planned is looked at, where no event told of it
 SWITCH_SLACK = timedelta(minutes=10)
+CHECKOUT_AGAIN = timedelta(minutes=5)
 log = structlog.get_logger(__name__)
 
 
@@ -72,9 +75,7 @@ async def take_up(ctx: StripeContext, *, limit: int = 100) -> int:
     for change_id in changes:
         await _one("change", change_id, carry_out(ctx, change_id))
     for checkout_id, session_id in checkouts:
-        if session_id is not None:
-            await _one("checkout", checkout_id, apply_checkout(ctx, session_id))
-        await _one("checkout", checkout_id, close_checkout(ctx, checkout_id=checkout_id, actor=ACTOR))
+        await _one("checkout", checkout_id, _end_checkout(ctx, checkout_id, session_id))
     for stripe_id in switches:
         await _one("switch", stripe_id, apply_subscription(ctx, stripe_id))
     for account_id in accounts:
@@ -97,6 +98,16 @@ async def _one(what: str, which: str, work: Awaitable[object]) -> None:
         log.warning("stripe_work_waits", what=what, which=which, problem=error.sentence)
     except (KmError, NotYetError) as error:
         log.warning("stripe_work_refused", what=what, which=which, problem=str(error))
+
+
+async def _end_checkout(ctx: StripeContext, checkout_id: str, session_id: str | None) -> None:
+    """See what has become of a checkout whose time is up, and close it; what fails is tried again in minutes."""
+    async with ctx.sessions() as session, session.begin():
+        (await checkout_by_id(session, checkout_id, locked=True)).next_try_at = ctx.now + CHECKOUT_AGAIN
+    if session_id is not None:
+        await apply_checkout(ctx, session_id)
+    with contextlib.suppress(CheckoutCompletedError):
+        await close_checkout(ctx, checkout_id=checkout_id, actor=ACTOR)
 
 
 async def _due_checkouts(

@@ -13,6 +13,7 @@ from control_plane.stripe_sync.effects import Effect
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.subscriptions.checkout import apply_checkout, close_checkout
 from control_plane.stripe_sync.subscriptions.tables import StripeCheckout, StripeCustomer
+from control_plane.stripe_sync.subscriptions.worker import take_up
 from tests.control_plane.builders import a_published_plan, a_subscription
 from tests.control_plane.stripe_sync.subscriptions.conftest import Shop
 
@@ -143,3 +144,16 @@ class TestRefusals:
         with pytest.raises(KmError, match="has been completed"):
             await close_checkout(shop.ctx, checkout_id=started.checkout.id, actor="ada")
         assert (await shop.subscription()).status == "active"
+
+
+class TestAbandoned:
+    async def test_is_closed_when_its_time_is_up(self, shop: Shop) -> None:
+        started = await shop.start()
+        assert await take_up(shop.ctx) == 0
+        shop.later(hours=2, minutes=1)
+        assert await take_up(shop.ctx) == 1
+        async with shop.sessions() as session:
+            assert await session.scalar(select(StripeCheckout.state)) == "expired"
+        [session] = shop.at_stripe("checkout.session")
+        assert (session["id"], session["status"]) == (started.checkout.session_id, "expired")
+        assert await take_up(shop.ctx) == 0
