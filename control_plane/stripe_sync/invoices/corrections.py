@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import exists, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.errors import KmError
@@ -19,9 +19,8 @@ from control_plane.stripe_sync.invoices.adjustments import Wanted
 from control_plane.stripe_sync.invoices.crediting import put_credit_notes
 from control_plane.stripe_sync.invoices.facts import BillingFacts, billing_facts
 from control_plane.stripe_sync.invoices.planning import (
-    LOOK_BACK,
-    SETTLED,
     changed_tasks,
+    is_billed,
     lock_adjustments,
     plan_period,
     sealed_since,
@@ -68,11 +67,12 @@ async def _changed_subscriptions(session: AsyncSession, *, now: datetime) -> Seq
         select(task.subscription_id)
         .join(StripeSubscription, StripeSubscription.subscription_id == task.subscription_id)
         .where(
-            task.state.in_(SETTLED),
-            task.period_end > now - LOOK_BACK,
+            *is_billed(now=now),
             or_(task.usage_as_of.is_(None), exists().where(*sealed_since(StripeSubscription.account_id))),
         )
-        .distinct()
+        .group_by(task.subscription_id)
+        # many may wait for their next invoice: each has its turn some time
+        .order_by(func.random())
         .limit(AT_ONCE)
     )
     return (await session.scalars(statement)).all()

@@ -95,6 +95,13 @@ def sealed_since(account_id: str | InstrumentedAttribute[str]) -> tuple[ColumnEl
     )
 
 
+def is_billed(*, now: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Return what picks tasks whose invoice is final: of a draft nobody knows yet what Stripe charges."""
+    task = StripeInvoiceTask
+    is_draft = exists().where(StripeInvoice.id == task.invoice_id, StripeInvoice.status == "draft")
+    return task.state.in_(SETTLED), task.period_end > now - LOOK_BACK, ~is_draft
+
+
 async def changed_tasks(
     session: AsyncSession, facts: BillingFacts, *, now: datetime
 ) -> Sequence[StripeInvoiceTask]:
@@ -105,8 +112,7 @@ async def changed_tasks(
         select(task)
         .where(
             task.subscription_id == facts.row.subscription_id,
-            task.state.in_(SETTLED),
-            task.period_end > now - LOOK_BACK,
+            *is_billed(now=now),
             task.usage_as_of.is_(None) | late,
         )
         .order_by(task.period_start)

@@ -25,6 +25,7 @@ from control_plane.stripe_sync.invoices.readiness import why_not_ready
 from control_plane.stripe_sync.invoices.tables import StripeAdjustment, StripeInvoice, StripeInvoiceTask
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
+from control_plane.stripe_sync.usage.rows import is_being_sent, lock_queue
 
 HOLD_BEFORE: Final = timedelta(minutes=10)
 ALARM_AFTER: Final = timedelta(hours=72)
@@ -90,11 +91,25 @@ async def _wait(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
         await _put_off(ctx, task.invoice_id, reason=reason, pause=PAUSES[min(task.attempts, len(PAUSES) - 1)])
         return False
     await refresh_invoice(ctx, task.invoice_id)  # with what was sent just now, and discounts on it
+    if await _decide(ctx, task):
+        return True
+    await _put_off(ctx, task.invoice_id, reason="usage is being sent to Stripe", pause=PAUSES[0])
+    return False
+
+
+async def _decide(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
+    """Decide the adjustments; False where Stripe is being asked to take usage, so that nobody knows what it has.
+
+    What waits to be sent after this is not sent any more: the adjustments are for it.
+    """
     async with ctx.sessions() as session, session.begin():
         locked = await _locked(session, task.invoice_id)
         if locked.state != "waiting":
             return True
         await lock_adjustments(session, task.subscription_id)
+        await lock_queue(session)
+        if await is_being_sent(session, subscription_id=task.subscription_id, until=task.period_end):
+            return False
         await decide(session, await billing_facts(session, task.subscription_id), locked, now=ctx.now)
         locked.state, locked.reason, locked.usage_as_of = "adjusting", "", ctx.now
     return True
@@ -118,16 +133,16 @@ async def _adjust(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
         refused += not made
     if wanted:
         await refresh_invoice(ctx, task.invoice_id)
-    if refused:
-        # it became final in between: the next draft finds what is missing
-        await _end(ctx, task, "late", f"Stripe refused {refused} of {len(wanted)} items")
-        return False
     async with ctx.sessions() as session, session.begin():
         locked = await _locked(session, task.invoice_id)
+        if refused:  # mostly it became final in between: the next draft finds what is missing
+            locked.usage_as_of = None
+            locked.reason = f"Stripe refused {refused} of {len(wanted)} items"
         if locked.held_at is not None:
             locked.state = "releasing"
             return True
-    await _end(ctx, task, "done", "")
+        reason = locked.reason
+    await _end(ctx, task, "late" if refused else "done", reason)
     return False
 
 
@@ -143,10 +158,12 @@ async def _release(ctx: StripeContext, task: StripeInvoiceTask) -> bool:
                 lambda c: c.v1.invoices.finalize_invoice_async(task.invoice_id, {"auto_advance": True}, key)
             )
         except StripeRefused as refused:
+            await _alarm_if_late(ctx, task, refused.sentence)
             await _put_off(ctx, task.invoice_id, reason=refused.sentence, pause=PAUSES[-1])
             return False
         await refresh_invoice(ctx, task.invoice_id)
-    await _end(ctx, task, "done", "")
+    # items that were refused are wanted still
+    await _end(ctx, task, "done" if task.usage_as_of is not None else "late", task.reason)
     return False
 
 
@@ -173,10 +190,14 @@ async def _hold_if_late(ctx: StripeContext, task: StripeInvoiceTask, invoice: St
         await _set(ctx, task.invoice_id, held_at=ctx.now)
         metrics.TASKS.labels("held").inc()
         await log.awarning("stripe_draft_held", invoice=task.invoice_id, subscription_id=task.subscription_id)
+    await _alarm_if_late(ctx, task, task.reason)
+
+
+async def _alarm_if_late(ctx: StripeContext, task: StripeInvoiceTask, reason: str) -> None:
     if task.alarmed_at is None and ctx.now - task.created_at >= ALARM_AFTER:
         await _set(ctx, task.invoice_id, alarmed_at=ctx.now)
         metrics.ALARMS.labels("held_too_long").inc()
-        await log.aerror("stripe_draft_waits_too_long", invoice=task.invoice_id, reason=task.reason)
+        await log.aerror("stripe_draft_waits_too_long", invoice=task.invoice_id, reason=reason)
 
 
 async def _put_off(ctx: StripeContext, invoice_id: str, *, reason: str, pause: timedelta) -> None:

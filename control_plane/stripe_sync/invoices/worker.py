@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from control_plane.foundation.clock import utc_now
 from control_plane.foundation.rounds import repeat
@@ -13,6 +14,9 @@ from control_plane.stripe_sync.invoices.corrections import correct_billed
 from control_plane.stripe_sync.invoices.mirror import name_subscriptions
 from control_plane.stripe_sync.invoices.tasks import work_tasks
 from control_plane.stripe_sync.model import StripeContext
+
+# a round goes by the clock at its beginning, and whether a draft must be held is a matter of minutes
+AT_ONCE: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ async def run_invoices(
     corrected_at: datetime | None = None
 
     async def drafts() -> float:
-        return 0 if await work_tasks(context.at(clock())) else config.pause_seconds
+        return 0 if await work_tasks(context.at(clock()), limit=AT_ONCE) else config.pause_seconds
 
     async def finals() -> float:
         nonlocal corrected_at

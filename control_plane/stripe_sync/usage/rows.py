@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import exists, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.stripe_sync.usage import metrics
@@ -48,6 +48,18 @@ class Look:
 async def lock_queue(session: AsyncSession) -> None:
     """Keep everybody else from deciding on rows until this transaction ends."""
     await session.execute(_LOCK)
+
+
+async def is_being_sent(session: AsyncSession, *, subscription_id: str, until: datetime) -> bool:
+    """Say whether Stripe was asked to take rows of hours before `until`, and nobody knows whether it did.
+
+    Under the queue's lock none is taken up meanwhile.
+    """
+    row = StripeUsageRow
+    is_sent = exists().where(
+        row.subscription_id == subscription_id, row.hour < until, row.state == RowState.SENT.value
+    )
+    return bool(await session.scalar(select(is_sent)))
 
 
 async def rows_of_hours(session: AsyncSession, keys: Iterable[RowKey]) -> dict[Total, dict[int, StripeUsageRow]]:
