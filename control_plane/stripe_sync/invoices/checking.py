@@ -15,7 +15,7 @@ from control_plane.foundation.clock import floor_hour
 from control_plane.foundation.errors import KmError
 from control_plane.stripe_sync.catalog.queries import StripePriceRef, price_refs
 from control_plane.stripe_sync.invoices import metrics
-from control_plane.stripe_sync.invoices.checks import ActualLine, Checked, CheckFacts, check
+from control_plane.stripe_sync.invoices.checks import ActualLine, Checked, CheckFacts, Difference, Found, check
 from control_plane.stripe_sync.invoices.discounts import discounts_at
 from control_plane.stripe_sync.invoices.facts import MILLISECOND, BillingFacts, billing_facts
 from control_plane.stripe_sync.invoices.lines import Span
@@ -71,7 +71,42 @@ async def check_invoices(ctx: StripeContext, *, limit: int = AT_ONCE) -> int:
         except (KmError, ValueError, LookupError, ArithmeticError) as error:
             metrics.FAILURES.labels("checks").inc()
             await log.awarning("stripe_invoice_not_checked", invoice=invoice_id, error=repr(error))
+            async with ctx.sessions() as session, session.begin():
+                await _note_unchecked(session, invoice_id, error, now=ctx.now)
     return done
+
+
+async def _note_unchecked(session: AsyncSession, invoice_id: str, error: Exception, *, now: datetime) -> None:
+    """Put down that an invoice could not be checked: it waits until its subscription is read again."""
+    invoice = await session.get_one(StripeInvoice, invoice_id)
+    total_minor = invoice.subtotal_minor - invoice.discount_minor
+    found = Found(
+        what=f"it could not be checked: {type(error).__name__}",
+        cause=Difference.NOT_CHECKED,
+        expected_minor=0,
+        actual_minor=total_minor,
+    )
+    values: dict[str, object] = {
+        "invoice_id": invoice_id,
+        "account_id": invoice.account_id,
+        "subscription_id": invoice.subscription_id,
+        "expected_minor": 0,
+        "actual_minor": total_minor,
+        "agrees": False,
+        "differences": [found.as_dict()],
+        "expected": {},
+        "unknown": [],
+        "checked_at": now,
+    }
+    await _keep(session, values)
+
+
+async def _keep(session: AsyncSession, values: dict[str, object]) -> None:
+    await session.execute(
+        upsert(StripeInvoiceCheck)
+        .values(values)
+        .on_conflict_do_update(index_elements=[StripeInvoiceCheck.invoice_id], set_=values)
+    )
 
 
 async def check_invoice(session: AsyncSession, invoice_id: str, *, now: datetime) -> Checked:
@@ -82,7 +117,7 @@ async def check_invoice(session: AsyncSession, invoice_id: str, *, now: datetime
     facts = await billing_facts(session, invoice.subscription_id or "")
     lines = await _lines(session, facts, invoice)
     checked = check(lines, await _check_facts(session, facts, invoice))
-    values = {
+    values: dict[str, object] = {
         "invoice_id": invoice_id,
         "account_id": invoice.account_id,
         "subscription_id": facts.row.subscription_id,
@@ -94,11 +129,7 @@ async def check_invoice(session: AsyncSession, invoice_id: str, *, now: datetime
         "unknown": ["tax"] if invoice.automatic_tax else [],
         "checked_at": now,
     }
-    await session.execute(
-        upsert(StripeInvoiceCheck)
-        .values(values)
-        .on_conflict_do_update(index_elements=[StripeInvoiceCheck.invoice_id], set_=values)
-    )
+    await _keep(session, values)
     metrics.CHECKS.labels("agrees" if checked.agrees else "differs").inc()
     if not checked.agrees:
         told = [one.as_dict() for one in checked.differences]

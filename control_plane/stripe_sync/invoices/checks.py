@@ -26,6 +26,7 @@ class Difference(StrEnum):
     MISSING = "missing_line"
     UNKNOWN = "unknown_line"
     DISCOUNT = "discount"
+    NOT_CHECKED = "not_checked"
     ROUNDING = "rounding"
 
 

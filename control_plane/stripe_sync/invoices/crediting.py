@@ -1,5 +1,7 @@
 """Credit notes on Stripe's final invoices: each made once, of the lines that charged what is given back."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -11,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from control_plane.foundation.audit import record_change
 from control_plane.foundation.errors import ConflictError, NotFoundError
 from control_plane.foundation.ids import new_id
+from control_plane.foundation.sole_worker import sole_worker
 from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable, options
 from control_plane.stripe_sync.invoices import metrics
 from control_plane.stripe_sync.invoices.adjustments import Cause
@@ -107,19 +110,38 @@ async def want_credit(
 async def put_credit_notes(ctx: StripeContext, *, only: str | None = None) -> int:
     """Make the credit notes that are wanted, or `only` one; returns how many were made.
 
+    One on which Stripe fails holds up no others. One that another process has in hand is left to it.
+
     Raises:
-        StripeUnavailable: nobody knows; to be called again.
+        StripeUnavailable: nobody knows of some; to be called again.
     """
     wanted = StripeAdjustment.way == "credit_note", StripeAdjustment.state == "wanted"
     async with ctx.sessions() as session:
-        statement = select(StripeAdjustment).where(*wanted).order_by(StripeAdjustment.id)
+        statement = select(StripeAdjustment.id).where(*wanted).order_by(StripeAdjustment.id)
         if only is not None:
             statement = statement.where(StripeAdjustment.id == only)
-        due = (await session.scalars(statement)).all()
+        due: Sequence[str] = (await session.scalars(statement)).all()
     made = 0
-    for adjustment in due:
-        made += await _put(ctx, adjustment)
+    failed: StripeUnavailable | None = None
+    for adjustment_id in due:
+        try:
+            made += await _put_alone(ctx, adjustment_id)
+        except StripeUnavailable as away:
+            if not away.spent_key:  # it takes nothing at the moment
+                raise
+            failed = away
+    if failed is not None:
+        raise failed
     return made
+
+
+async def _put_alone(ctx: StripeContext, adjustment_id: str) -> bool:
+    async with sole_worker(ctx.sessions, _lock_key(adjustment_id)) as mine:
+        if not mine:
+            return False
+        async with ctx.sessions() as session:
+            adjustment = await session.get_one(StripeAdjustment, adjustment_id)
+        return adjustment.state == "wanted" and await _put(ctx, adjustment)
 
 
 async def _put(ctx: StripeContext, adjustment: StripeAdjustment) -> bool:
@@ -206,6 +228,11 @@ async def _made_before(ctx: StripeContext, adjustment: StripeAdjustment) -> str 
         if metadata.get(ADJUSTMENT_KEY) == adjustment.id:
             return note.id
     return None
+
+
+def _lock_key(adjustment_id: str) -> int:
+    digest = hashlib.sha256(f"stripe credit note {adjustment_id}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
 
 
 async def _note(ctx: StripeContext, adjustment_id: str, **values: str | int | datetime | None) -> None:

@@ -17,6 +17,7 @@ from control_plane.stripe_sync.model import StripeContext
 
 # a round goes by the clock at its beginning, and whether a draft must be held is a matter of minutes
 AT_ONCE: Final = 10
+AFTER_FAILURE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +46,12 @@ async def run_invoices(
         now = clock()
         async with context.sessions() as session, session.begin():
             await name_subscriptions(session)
+        checked = await check_invoices(context.at(now))
         if corrected_at is None or now - corrected_at >= config.corrections_every:
+            corrected_at = now - config.corrections_every + AFTER_FAILURE
             await correct_billed(context.at(now))
             corrected_at = now
-        return 0 if await check_invoices(context.at(now)) else config.pause_seconds
+        return 0 if checked else config.pause_seconds
 
     failures = metrics.FAILURES.labels
     async with asyncio.TaskGroup() as tasks:
