@@ -93,7 +93,7 @@ class Comparison:
     def state(self) -> LinkState:
         if any(one.severity is Severity.WRONG for one in self.differences):
             return LinkState.DIFFERS
-        if not self.is_checked:
+        if not self.is_checked or not (self.checked or self.differences):
             return LinkState.NOT_CHECKED
         return LinkState.WAITING if self.differences else LinkState.EQUAL
 
