@@ -45,7 +45,11 @@ class StripeConfig:
     """How this installation deals with Stripe. `api_base` '' is Stripe itself.
 
     `installation` is part of every id we give, so that several installations can share a Stripe account.
-    `requests_per_second` None: as many as Stripe takes with a key of this kind.
+    `requests_per_second` None: as many as Stripe takes with a key of this kind. `test_clock`: the clock at Stripe
+    whose time customers made from now on live in; only tests have one.
+
+    Raises:
+        ValueError: a test clock with a key that moves real money.
     """
 
     api_key: str = field(repr=False)
@@ -59,7 +63,13 @@ class StripeConfig:
     busy_tries: int = 5
     busy_pause_seconds: float = 0.5
     requests_per_second: float | None = None
+    test_clock: str = ""
     transport: httpx.AsyncBaseTransport | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.test_clock and self.is_live:
+            message = "customers live in a test clock's time with test keys only"
+            raise ValueError(message)
 
     @property
     def is_live(self) -> bool:

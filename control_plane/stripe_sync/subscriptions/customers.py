@@ -146,7 +146,7 @@ async def _make(ctx: StripeContext, account_id: str, attempt: int, first_asked: 
     if first_asked is not None and (ctx.now - first_asked > KEY_LIFE or attempt > 1):
         found = await _find(ctx, account_id, first_asked)
     if found is None:
-        params: Any = {"metadata": _mark(ctx, account_id)}
+        params: Any = {"metadata": _mark(ctx, account_id), **_clock(ctx)}
         key = options(_key(ctx, account_id, attempt))
         try:
             made = await ctx.stripe.call(lambda c: c.v1.customers.create_async(params, key))
@@ -175,7 +175,7 @@ async def _make(ctx: StripeContext, account_id: str, attempt: int, first_asked: 
 async def _find(ctx: StripeContext, account_id: str, since: datetime) -> str | None:
     """Return the customer that was made without our learning of it, if there is one."""
     wanted = _mark(ctx, account_id)
-    asked: Any = {"created": {"gte": seconds(since - timedelta(minutes=5))}, "limit": 100}
+    asked: Any = {"created": {"gte": seconds(since - timedelta(minutes=5))}, "limit": 100, **_clock(ctx)}
     async for one in ctx.stripe.every(lambda c: c.v1.customers.list_async(asked)):
         told = {} if one.metadata is None else one.metadata.to_dict()
         if all(told.get(name) == value for name, value in wanted.items()):
@@ -210,6 +210,10 @@ async def _tell_tax_id(ctx: StripeContext, row: StripeCustomer, customer_id: str
             log.warning("stripe_tax_id_refused", account_id=row.account_id, sentence=error.sentence)
         else:
             row.tax_id = made.id
+
+
+def _clock(ctx: StripeContext) -> dict[str, str]:
+    return {"test_clock": ctx.config.test_clock} if ctx.config.test_clock else {}
 
 
 def _mark(ctx: StripeContext, account_id: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from devstack.stripe.simulator import Simulator, listen
 from devstack.stripe.state import Object
 
 EVIDENCE_DAYS = 9
+DECIDING = {"winning_evidence": "won", "losing_evidence": "lost"}
 
 
 def charge_named(sim: Simulator, params: dict[str, Any]) -> Object:
@@ -174,7 +175,10 @@ def list_disputes(sim: Simulator, call: Call) -> Object:
 
 @route("POST", "/v1/disputes/{dispute}")
 def update_dispute(sim: Simulator, call: Call) -> Object:
-    """Evidence is taken and the dispute goes under review when it is submitted."""
+    """Evidence is taken and the dispute goes under review when it is submitted.
+
+    As in Stripe's sandboxes, the texts `winning_evidence` and `losing_evidence` decide it.
+    """
     dispute, params = sim.state.get("dispute", call.path["dispute"]), call.params
     with sim.changing(dispute, "charge.dispute.updated"):
         merge_metadata(dispute, params)
@@ -184,6 +188,9 @@ def update_dispute(sim: Simulator, call: Call) -> Object:
         if params.get("submit") and dispute["status"] == "needs_response":
             dispute["status"] = "under_review"
             dispute["evidence_details"].update(submission_count=1, submission_method="manual")
+    decided = DECIDING.get(dispute["evidence"].get("uncategorized_text") or "")
+    if decided and dispute["status"] == "under_review":
+        close_dispute(sim, dispute, decided)
     return dispute
 
 

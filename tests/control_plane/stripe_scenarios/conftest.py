@@ -1,8 +1,13 @@
-"""A world of its own for each scenario: a database, a Stripe that stands still, and a door for its webhooks."""
+"""A world of its own for each scenario: a database, a Stripe that stands still, and a door for its webhooks.
+
+With `KM_TEST_STRIPE_KEY` it is a part of an account at Stripe: see docs/stripe.md.
+"""
 
 import asyncio
+import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 
 import pytest
@@ -17,8 +22,11 @@ from control_plane.stripe_sync.client import Stripe, StripeConfig
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.webhooks.stripe import WebhooksConfig, stripe_webhooks
 from devstack.stripe.embedded import EmbeddedStripe
+from tests.control_plane.stripe_scenarios.access import Access, WrongAccessError, access_of
 from tests.control_plane.stripe_scenarios.killing import Killer, KillingTransport, killing_sessions
+from tests.control_plane.stripe_scenarios.simulated import Simulated
 from tests.control_plane.stripe_scenarios.world import BOUGHT_AT, World
+from tests.control_plane.stripe_scenarios.world_by_api import world_by_api
 
 
 class SignedNow:
@@ -66,8 +74,31 @@ def killer() -> Killer:
     return Killer()
 
 
+@pytest.fixture(scope="session")
+def stripe_access() -> Access | None:
+    """None: the stories run on the simulator."""
+    try:
+        return access_of(os.environ)
+    except WrongAccessError as wrong:
+        pytest.exit(str(wrong), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
 @pytest.fixture
-async def world(stripe_server: EmbeddedStripe, engine: AsyncEngine, killer: Killer) -> AsyncIterator[World]:
+async def world(
+    request: pytest.FixtureRequest, stripe_access: Access | None, engine: AsyncEngine, killer: Killer
+) -> AsyncIterator[World]:
+    if stripe_access is None:
+        telling = simulated_world(request.getfixturevalue("stripe_server"), engine, killer)
+    else:
+        telling = world_by_api(stripe_access, engine)
+    async with telling as made:
+        yield made
+
+
+@asynccontextmanager
+async def simulated_world(
+    stripe_server: EmbeddedStripe, engine: AsyncEngine, killer: Killer
+) -> AsyncIterator[World]:
     stripe_server.control.reset(at=int(BOUGHT_AT.timestamp()))
     sessions = killing_sessions(engine, killer)
     config = StripeConfig(
@@ -86,7 +117,7 @@ async def world(stripe_server: EmbeddedStripe, engine: AsyncEngine, killer: Kill
         made = World(
             sessions=sessions,
             plain=session_factory(engine),
-            sim=stripe_server,
+            side=Simulated(stripe_server),
             ctx=StripeContext(sessions=sessions, stripe=stripe, now=BOUGHT_AT),
         )
         app = FastAPI()
@@ -111,3 +142,15 @@ async def world(stripe_server: EmbeddedStripe, engine: AsyncEngine, killer: Kill
             await serving
             listener.close()
     assert stripe_server.control.violations() == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say where at Stripe a story failed."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("world")
+    if call.when == "call" and report.failed and isinstance(made, World):
+        report.sections.append(("at Stripe", made.side.told()))
+    return report

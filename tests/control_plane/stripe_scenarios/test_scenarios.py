@@ -13,7 +13,7 @@ from control_plane.stripe_sync.invoices.adjustments import Cause
 from control_plane.stripe_sync.invoices.crediting import put_credit_notes, want_credit
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
 from control_plane.stripe_sync.invoices.standing import Expectation
-from control_plane.stripe_sync.invoices.tables import StripeCreditNote, StripeDispute, StripeInvoice
+from control_plane.stripe_sync.invoices.tables import StripeCreditNote, StripeInvoice
 from tests.control_plane.billing.invoices.billing_kit import commitment, setup_fee
 from tests.control_plane.builders import ACTOR
 from tests.control_plane.stripe_scenarios.world import DAY, GROWTH, HOUR, STARTER, World
@@ -40,7 +40,7 @@ class TestSignUp:
     async def test_a_customer_buys_uses_and_pays(self, world: World) -> None:
         await world.sell("starter", *STARTER, setup_fee("25.00"), quota_units=50_000)
         await world.sign_up()
-        assert (await world.buy("starter"))["completed"]
+        assert await world.buy("starter")
         assert ((await world.subscription()).status, await world.plan()) == ("active", "starter")
         await world.use(30_000)
         expected = await world.expected()
@@ -56,9 +56,9 @@ class TestSignUp:
         await world.sign_up()
         await world.subscribe_here("free")
         assert await world.plan() == "free"
-        await world.buy("starter", card="pm_card_chargeCustomerFail")
+        assert not await world.buy("starter", card="pm_card_chargeCustomerFail")
         assert await world.plan() == "free"
-        assert (await world.buy("starter"))["completed"]
+        assert await world.buy("starter")
         assert await world.plan() == "starter"
 
 
@@ -66,7 +66,7 @@ class TestTrial:
     async def test_costs_nothing_and_turns_into_a_paid_plan(self, world: World) -> None:
         await world.sell("starter", *STARTER, quota_units=50_000, trial_days=14)
         await world.sign_up()
-        assert (await world.buy("starter"))["completed"]
+        assert await world.buy("starter")
         assert (await world.subscription()).status == "trialing"
         await world.use(70_000)
         expected = await world.expected()
@@ -109,7 +109,7 @@ class TestUpgrade:
         await world.sign_up()
         await world.buy("starter")
         await world.later(5 * DAY)
-        await world.order("set_card", customer=(await world.row()).customer_id, card="pm_card_chargeCustomerFail")
+        await world.set_card("pm_card_chargeCustomerFail")
         await world.change_plan("growth")
         assert await world.plan() == "starter"
         await world.later(2 * DAY)
@@ -153,12 +153,11 @@ class TestDowngrade:
 
 class TestFailedCard:
     async def test_is_served_in_grace_and_restored_when_it_pays(self, world: World) -> None:
-        await world.order("billing_settings", retry_days=[3, 5, 30])
+        await world.side.retry_after(5, 7, 7)
         await world.sell("starter", *STARTER, quota_units=50_000)
         await world.sign_up()
         await world.buy("starter")
-        customer = (await world.row()).customer_id
-        await world.order("set_card", customer=customer, card="pm_card_chargeCustomerFail")
+        await world.set_card("pm_card_chargeCustomerFail")
         await world.pass_period_end()
         assert (await world.subscription()).status == "past_due"
         assert await self.case(world) == "grace"
@@ -167,7 +166,7 @@ class TestFailedCard:
         assert await self.case(world) == "blocked"
         unpaid = (await world.invoices())[-1]
         assert (unpaid.status, unpaid.total_minor) == ("open", 4_900)
-        await world.order("set_card", customer=customer, card="pm_card_visa")
+        await world.set_card("pm_card_visa")
         await world.pay(unpaid.id)
         assert (await world.subscription()).status == "active"
         assert await self.case(world) == "recovered"
@@ -177,8 +176,7 @@ class TestFailedCard:
         await world.sell("starter", *STARTER, quota_units=50_000)
         await world.sign_up()
         await world.buy("starter")
-        customer = (await world.row()).customer_id
-        await world.order("set_card", customer=customer, card="pm_card_chargeCustomerFail")
+        await world.set_card("pm_card_chargeCustomerFail")
         await world.pass_period_end()
         for _ in range(4):
             await world.later(7 * DAY)
@@ -228,14 +226,13 @@ class TestDispute:
         await world.sign_up()
         await world.buy("starter")
         await world.use(60_000)
+        await world.set_card("pm_card_createDispute")
         await world.pass_period_end()
         paid = (await world.invoices())[-1]
-        opened = await world.order("open_dispute", invoice=paid.id)
-        await world.settle()
-        async with world.plain() as session:
-            dispute = (await session.scalars(select(StripeDispute))).one()
+        dispute = await world.dispute()
         assert (dispute.invoice_id, dispute.amount_minor) == (paid.id, 4_900 + 1_500)
-        await world.order("close_dispute", dispute=opened["dispute"], won=True)
+        await world.win(dispute)
+        await world.set_card("pm_card_visa")
         async with world.plain() as session, session.begin():
             await want_credit(
                 session,

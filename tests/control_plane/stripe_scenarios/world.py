@@ -1,7 +1,8 @@
 """A shop that sells through Stripe: our stores and workers, a Stripe with its own clock, webhooks between them.
 
 Nothing runs by itself: `go` moves both clocks to a moment, and `settle` lets the workers work until nothing is
-left to do. Webhooks come over HTTP, signed, in whatever order Stripe sends them.
+left to do. Webhooks come over HTTP, signed, in whatever order Stripe sends them. Stripe is our simulator, or, with
+`KM_TEST_STRIPE_KEY`, Stripe itself: what differs between them is a `Side`.
 """
 
 import asyncio
@@ -27,13 +28,13 @@ from control_plane.stripe_sync.events.processing import process_due
 from control_plane.stripe_sync.events.registry import APPLIERS
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
 from control_plane.stripe_sync.invoices.standing import Expectation, expected_invoice
-from control_plane.stripe_sync.invoices.tables import StripeInvoice, StripeInvoiceCheck
+from control_plane.stripe_sync.invoices.tables import StripeDispute, StripeInvoice, StripeInvoiceCheck
 from control_plane.stripe_sync.invoices.worker import invoice_round
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.checkout import start_checkout
 from control_plane.stripe_sync.subscriptions.refusals import ChangeInProgressError
 from control_plane.stripe_sync.subscriptions.requests import cancel, change_plan
-from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
+from control_plane.stripe_sync.subscriptions.tables import StripeCheckout, StripeSubscription
 from control_plane.stripe_sync.subscriptions.worker import take_up
 from control_plane.stripe_sync.usage.sender import send_due
 from control_plane.subscriptions.advance import advance
@@ -44,6 +45,8 @@ from devstack.stripe.embedded import EmbeddedStripe
 from tests.control_plane.billing.invoices.billing_kit import Billing, flat, overage
 from tests.control_plane.builders import ACTOR, a_published_plan, a_subscription, an_account
 from tests.control_plane.stripe_scenarios.killing import was_killed
+from tests.control_plane.stripe_scenarios.side import Side
+from tests.control_plane.stripe_scenarios.simulated import Simulated
 
 T = TypeVar("T")
 
@@ -54,6 +57,7 @@ BOUGHT_AT = datetime(2026, 3, 3, 9, 17, 5, tzinfo=UTC)
 STARTER = (flat("49.00"), overage("0.0015", 50_000))
 GROWTH = (flat("199.00"), overage("0.0006", 500_000))
 MOST_ROUNDS = 200
+MOST_LOOKS = 60
 SECOND = timedelta(seconds=1)
 _NEXT_DUE = text("""
 SELECT min(at) FROM (
@@ -73,7 +77,7 @@ class World:
 
     sessions: async_sessionmaker[AsyncSession]
     plain: async_sessionmaker[AsyncSession]
-    sim: EmbeddedStripe
+    side: Side
     ctx: StripeContext
     dunning: DunningConfig = field(default_factory=DunningConfig)
     killed: int = 0
@@ -84,6 +88,12 @@ class World:
         return self.ctx.now
 
     @property
+    def sim(self) -> EmbeddedStripe:
+        """The simulator, for what can be ordered of it alone."""
+        assert isinstance(self.side, Simulated), "this needs the simulator: run it without KM_TEST_STRIPE_KEY"
+        return self.side.sim
+
+    @property
     def billing(self) -> Billing:
         return Billing(self.plain)
 
@@ -91,7 +101,7 @@ class World:
 
     async def go(self, to: datetime) -> None:
         """Move both clocks to a moment and let everything that is due be done."""
-        await self.order("advance", to=int(to.timestamp()))
+        await self.side.advance(self.ctx, to)
         self.ctx = self.ctx.at(to)
         await self.settle()
 
@@ -114,14 +124,14 @@ class World:
         """Let workers work until nothing is left to do. What is tried again within minutes is waited for."""
         until = self.now + patience
         for _ in range(MOST_ROUNDS):
-            await asyncio.to_thread(self.sim.control.wait_delivered)
-            if await self._round():
+            await self.side.delivered()
+            if await self._round() or await self.side.look_for_more(self.ctx):
                 continue
             async with self.plain() as session:
                 due = (await session.execute(_NEXT_DUE, {"now": self.now, "until": until})).scalar()
             if due is None:
                 return
-            await self.order("advance", to=int(due.timestamp()) + 1)
+            await self.side.advance(self.ctx, due + SECOND)
             self.ctx = self.ctx.at(due + SECOND)
         raise AssertionError("workers find more and more to do")
 
@@ -171,7 +181,7 @@ class World:
                     raise
                 self.killed += 1
             self.ctx = self.ctx.at(self.now + 3 * SECOND)
-            await self.order("advance", seconds=3)
+            await self.side.advance(self.ctx, self.now)
         raise AssertionError("it never came to an answer")
 
     # --- the shop
@@ -189,8 +199,8 @@ class World:
             self.account_id = (await an_account(session, now=self.now, name=name)).id
         return self.account_id
 
-    async def buy(self, plan: str, *, card: str = "pm_card_visa", **options: Any) -> dict[str, Any]:
-        """Go through a checkout; returns what Stripe said when it was completed."""
+    async def buy(self, plan: str, *, card: str = "pm_card_visa", **options: Any) -> bool:
+        """Go through a checkout; says whether Stripe took the card."""
         started = await self.ask(
             lambda: start_checkout(
                 self.ctx,
@@ -203,9 +213,54 @@ class World:
             )
         )
         assert started is not None
-        done = await self.order("complete_checkout", session=started.checkout.session_id, card=card)
+        assert started.checkout.session_id is not None
+        taken = await self.side.complete_checkout(started.checkout.session_id, started.url, card)
+        if taken:
+            await self._wait_for(self._is_completed, started.checkout.id, what="the checkout to be completed")
+        else:
+            await self.settle()
+        return taken
+
+    async def set_card(self, card: str) -> None:
+        """Let a test card, such as pm_card_visa, pay from now on, as a customer does in the portal."""
+        customer_id = (await self.row()).customer_id
+        call = self.ctx.stripe.call
+        method = await call(lambda c: c.v1.payment_methods.attach_async(card, {"customer": customer_id}))
+        default: Any = {"invoice_settings": {"default_payment_method": method.id}}
+        await call(lambda c: c.v1.customers.update_async(customer_id, default))
+        listed: Any = {"customer": customer_id}
+        for one in (await call(lambda c: c.v1.subscriptions.list_async(listed))).data:
+            if one.default_payment_method:
+                own: Any = {"default_payment_method": method.id}
+                await call(lambda c, one=one, own=own: c.v1.subscriptions.update_async(one.id, own))  # type: ignore[misc]
         await self.settle()
-        return done
+
+    async def dispute(self) -> StripeDispute:
+        """Return the dispute that the customer's bank has opened, as soon as we know of it."""
+        await self._wait_for(self._disputes, what="a dispute")
+        return (await self._disputes())[0]
+
+    async def win(self, dispute: StripeDispute) -> None:
+        """Send the evidence that Stripe's sandboxes take for a good one."""
+        evidence: Any = {"evidence": {"uncategorized_text": "winning_evidence"}, "submit": True}
+        await self.ctx.stripe.call(lambda c: c.v1.disputes.update_async(dispute.id, evidence))
+        await self.settle()
+
+    async def _disputes(self) -> list[StripeDispute]:
+        async with self.plain() as session:
+            return list(await session.scalars(select(StripeDispute)))
+
+    async def _is_completed(self, checkout_id: str) -> bool:
+        async with self.plain() as session:
+            return (await session.get_one(StripeCheckout, checkout_id)).state == "completed"
+
+    async def _wait_for(self, found: Callable[..., Awaitable[Any]], *given: Any, what: str) -> None:
+        """Let workers work until something that Stripe does by itself, maybe a while later, is known here."""
+        for _ in range(MOST_LOOKS):
+            await self.settle()
+            if not self.side.is_late or await found(*given):
+                return
+        raise AssertionError(f"waited for {what}, in vain: {self.side.told()}")
 
     async def subscribe_here(self, plan: str) -> None:
         """Begin a plan that Stripe has nothing to do with."""
@@ -248,10 +303,7 @@ class World:
     # --- what is
 
     async def order(self, name: str, **given: Any) -> dict[str, Any]:
-        """Tell Stripe's simulator something: to go on, or what a customer or a bank does there."""
-        if name == "advance":
-            await asyncio.to_thread(lambda: self.sim.control.advance(**given))
-            return {}
+        """Tell Stripe's simulator what a customer or a bank does there."""
         return await asyncio.to_thread(lambda: self.sim.control.order(name, **given))
 
     async def row(self) -> StripeSubscription:
