@@ -101,6 +101,7 @@ async def _write(
         account = select(Account.id).where(Account.id == row.account_id).with_for_update(key_share=True)
         await session.execute(account)
         subscription = await locked_subscription(session, row.subscription_id)
+        now = _not_before(now, row, subscription)
     counted = {one.plan_version_id: one.quantity for one in subscription.add_ons if one.ends_at is None}
     held = holding_of(prices, known, counted_here=counted)
     later = None if state.planned is None else holding_of(planned, known, counted_here=counted)
@@ -117,7 +118,7 @@ async def _write(
         await follow(session, subscription, state, wanted, now=now)
     await note_spans(session, seen, subscription=subscription, period_before=period_before, now=now)
     await settle_changes(session, row, seen, now=now)
-    await ctx.subscription_seen(
+    await ctx.at(now).subscription_seen(
         session,
         SubscriptionSeen(
             account_id=row.account_id,
@@ -127,6 +128,15 @@ async def _write(
             status=state.status,
         ),
     )
+
+
+def _not_before(now: datetime, row: StripeSubscription, subscription: Subscription) -> datetime:
+    """Return the moment to write for: whoever waited, for Stripe or for a lock, has an old one.
+
+    What was done meanwhile for a later moment is not done over for an earlier one.
+    """
+    applied = (phase.applied_at for phase in subscription.phases if phase.applied_at is not None)
+    return max(now, row.read_at, *applied)
 
 
 def _wanted_here(seen: Seen, held: Holding, *, now: datetime) -> Wanted:
