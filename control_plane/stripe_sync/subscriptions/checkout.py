@@ -46,6 +46,16 @@ class CheckoutCompletedError(ConflictError):
         super().__init__("checkout_completed", f"Checkout {checkout_id} has been completed.")
 
 
+class CheckoutReplacedError(ConflictError):
+    """Another one was started at the same time."""
+
+    def __init__(self, checkout_id: str) -> None:
+        super().__init__(
+            "checkout_replaced",
+            f"Checkout {checkout_id} was closed while it was being opened: another was started. Start again.",
+        )
+
+
 async def start_checkout(
     ctx: StripeContext,
     *,
@@ -64,8 +74,9 @@ async def start_checkout(
     closed first. The subscription begins when Stripe shows it paid for, or its trial begun (`apply_checkout`).
 
     Raises:
-        NotFoundError, AccountDeletedError, CheckoutCompletedError; see `checkout_terms.purchase` for refusals.
-        ValidationFailedError: a URL. StripeRefused. StripeUnavailable: ask again, and the same checkout goes on.
+        NotFoundError, AccountDeletedError, CheckoutCompletedError, CheckoutReplacedError; see
+        `checkout_terms.purchase` for refusals. ValidationFailedError: a URL. StripeRefused.
+        StripeUnavailable: ask again, and the same checkout goes on.
     """
     for field, url in (("success_url", success_url), ("cancel_url", cancel_url)):
         if not url.startswith(("https://", "http://")) or len(url) > MAX_URL or not url.isprintable():
@@ -103,22 +114,41 @@ async def close_checkout(ctx: StripeContext, *, checkout_id: str, actor: str) ->
     Raises:
         NotFoundError, CheckoutCompletedError, StripeRefused, StripeUnavailable.
     """
-    async with ctx.sessions() as session:
-        checkout = await checkout_by_id(session, checkout_id)
-    if checkout.session_id is not None and checkout.state == "open":
-        session_id, key = checkout.session_id, options(f"{checkout_key(ctx, checkout)}:close")
-        try:
-            await ctx.stripe.call(lambda c: c.v1.checkout.sessions.expire_async(session_id, None, key))
-        except StripeRefused:
+    expired: str | None = None
+    while True:
+        async with ctx.sessions() as session, session.begin():
+            checkout = await checkout_by_id(session, checkout_id, locked=True)
+            if checkout.state == "completed":
+                raise CheckoutCompletedError(checkout_id)
+            session_id = checkout.session_id if checkout.state == "open" else None
+            if session_id is None or session_id == expired:
+                if checkout.state in OPEN_CHECKOUT_STATES:
+                    close(checkout, "expired", now=ctx.now)
+                    await record(session, checkout, "stripe_checkout.closed", actor=actor, now=ctx.now)
+                return checkout
+        await _expire(ctx, checkout, session_id)
+        expired = session_id
+
+
+async def _expire(ctx: StripeContext, checkout: StripeCheckout, session_id: str) -> None:
+    """Have nobody pay any more; where Stripe says that this is over, what has come of it is read."""
+    key = options(f"{checkout_key(ctx, checkout)}:close:{session_id}")
+    try:
+        await ctx.stripe.call(lambda c: c.v1.checkout.sessions.expire_async(session_id, None, key))
+    except StripeRefused as error:
+        # one that Stripe does not know, or no longer, can be paid by nobody
+        if not error.is_missing:
             await apply_checkout(ctx, session_id)
+
+
+async def refuse_paid(ctx: StripeContext, checkout_id: str, error: ConflictError) -> None:
+    """Note that a checkout was paid, and that what it bought cannot begin (yet); commits."""
     async with ctx.sessions() as session, session.begin():
         checkout = await checkout_by_id(session, checkout_id, locked=True)
-        if checkout.state == "completed":
-            raise CheckoutCompletedError(checkout_id)
         if checkout.state in OPEN_CHECKOUT_STATES:
-            close(checkout, "expired", now=ctx.now)
-            await record(session, checkout, "stripe_checkout.closed", actor=actor, now=ctx.now)
-    return checkout
+            close(checkout, "refused", now=ctx.now)
+            checkout.problem_code, checkout.problem = error.code, error.message
+            await record(session, checkout, "stripe_checkout.refused", actor="stripe", now=ctx.now)
 
 
 async def apply_checkout(ctx: StripeContext, session_id: str) -> Effect | None:
@@ -172,6 +202,10 @@ async def _open(ctx: StripeContext, checkout: StripeCheckout, prices: Sequence[P
             await _note(ctx, checkout, attempt=checkout.attempt + 1)
         raise
     checkout = await _note(ctx, checkout, state="open", session_id=made.id)
+    if checkout.state != "open":
+        # closed while Stripe made it, for one on other terms: nobody is told where this one is paid
+        await _expire(ctx, checkout, made.id)
+        raise CheckoutReplacedError(checkout.id)
     return StartedCheckout(checkout, made.url or "")
 
 
