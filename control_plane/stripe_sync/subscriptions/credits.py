@@ -32,6 +32,7 @@ UNFINISHED: Final = ("wanted", "asked")
 # payments older than this were looked at when they came
 RECENT: Final = timedelta(days=40)
 AGAIN: Final = timedelta(minutes=1)
+WITHOUT_CUSTOMER: Final = timedelta(hours=1)
 log = structlog.get_logger(__name__)
 
 
@@ -174,7 +175,11 @@ async def give_credit(ctx: StripeContext, credit_id: str) -> str:
             StripeBalanceCredit, credit_id, with_for_update=True, populate_existing=True
         )
         customer = await customer_of(session, credit.account_id)
-        if credit.state not in UNFINISHED or customer is None or customer.customer_id is None:
+        if credit.state not in UNFINISHED:
+            return credit.state
+        if customer is None or customer.customer_id is None:
+            # the customer was deleted at Stripe: the next one is made with the account's next purchase
+            credit.next_try_at = ctx.now + WITHOUT_CUSTOMER
             return credit.state
         customer_id, asked_before = customer.customer_id, credit.state == "asked"
         credit.state, credit.next_try_at = "asked", ctx.now + AGAIN
