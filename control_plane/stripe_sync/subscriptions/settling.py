@@ -42,7 +42,7 @@ async def settle_changes(session: AsyncSession, row: StripeSubscription, seen: S
             await finish(session, change, "scheduled", now=now)
         elif found is Outcome.DONE:
             change.effective_at = change.effective_at or now
-            if change.wanted.get("setup_fees"):
+            if _charged_plan_fee(change):
                 row.setup_fee_at = row.setup_fee_at or now
             await finish(session, change, "done", now=now)
         elif found is Outcome.PAYMENT_FAILED and GIVEN_UP in change.wanted:
@@ -51,6 +51,12 @@ async def settle_changes(session: AsyncSession, row: StripeSubscription, seen: S
             code, sentence = _PROBLEMS[found]
             await refuse_change(session, change, code=code, sentence=sentence, now=now)
     await session.flush()
+
+
+def _charged_plan_fee(change: StripeChange) -> bool:
+    """Say whether it brought the setup fee of a plan, which is charged once; those of add-ons are beside it."""
+    of_plan = change.kind == Kind.BEGIN or change.wanted.get("plan_fee", False)
+    return bool(change.wanted.get("setup_fees")) and of_plan
 
 
 async def refuse_change(

@@ -56,7 +56,7 @@ async def plan_change_wanted(
     target = Holding(version.id, held.now.add_ons)
     fees = await fees_of(session, held, version)
     kind, wanted = update_wanted(held, target, dearer=dearer, fees=fees, proration_at=proration_at, now=now)
-    return kind, {**wanted, "later": None}
+    return kind, {**wanted, "later": None, "plan_fee": bool(fees)}
 
 
 def update_wanted(

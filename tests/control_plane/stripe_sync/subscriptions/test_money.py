@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -17,14 +18,19 @@ from control_plane.billing.line_scopes import LineScope
 from control_plane.billing.profiles.model import BillingProfile
 from control_plane.billing.profiles.operations import set_billing_profile
 from control_plane.foundation.errors import KmError
+from control_plane.stripe_sync.catalog.pushing import push_what_waits
 from control_plane.stripe_sync.catalog.tables import StripeSetup
 from control_plane.stripe_sync.invoices.mirror import apply_invoice
+from control_plane.stripe_sync.subscriptions.add_on_requests import add_on
 from control_plane.stripe_sync.subscriptions.customers import apply_customer
 from control_plane.stripe_sync.subscriptions.discounts import give_discount, take_discount
 from control_plane.stripe_sync.subscriptions.portal import portal_url
+from control_plane.stripe_sync.subscriptions.requests import change_plan
 from control_plane.stripe_sync.subscriptions.tables import StripeBalanceCredit, StripeCustomer, StripeDiscount
 from control_plane.stripe_sync.subscriptions.worker import take_up
-from tests.control_plane.stripe_sync.subscriptions.conftest import Shop
+from tests.control_plane.builders import a_published_plan
+from tests.control_plane.stripe_sync.catalog.builders import a_price
+from tests.control_plane.stripe_sync.subscriptions.conftest import GROWTH, SETUP_FEE, Shop
 
 HALF = CouponTerms(name="Half price", percent=Decimal(50), duration=Duration.PERIODS, count=3)
 
@@ -155,3 +161,21 @@ class TestCustomers:
         other = await shop.another()
         with pytest.raises(KmError, match="bought nothing"):
             await portal_url(shop.ctx, account_id=other.account_id, return_url="https://shop.example/")
+
+
+class TestSetupFees:
+    async def test_of_an_add_on_is_not_that_of_a_plan(self, shop: Shop) -> None:
+        by_stripe: dict[str, Any] = {"now": shop.ctx.now, "billed_by": "stripe"}
+        extra = (a_price("flat", amount="10"), a_price("setup_fee", amount="7"))
+        async with shop.sessions() as session, session.begin():
+            await a_published_plan(session, code="pro", position=2, prices=(*GROWTH, SETUP_FEE), **by_stripe)
+            await a_published_plan(session, code="extra", position=3, kind="add_on", prices=extra, **by_stripe)
+        await push_what_waits(shop.ctx)
+        bought = await shop.buy()
+        asked: dict[str, Any] = {"subscription_id": bought.id, "actor": "ada"}
+        assert (await add_on(shop.ctx, add_on_code="extra", **asked)).state == "done"
+        assert (await shop.row()).setup_fee_at is None
+        for plan in ("pro", "growth", "pro"):
+            assert (await change_plan(shop.ctx, plan_code=plan, at="now", **asked)).state == "done"
+        lines = [line for invoice in shop.at_stripe("invoice") for line in invoice["lines"]["data"]]
+        assert [line["amount"] for line in lines if line["amount"] in {700, 2500}] == [700, 2500]
