@@ -47,10 +47,11 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """[start, end), full hours; of one account, or of all. `ask_stripe`: for what it has added up."""
+    """[start, end), full hours, as of `now`; of one account, or of all. `ask_stripe`: for what it has added up."""
 
     start: datetime
     end: datetime
+    now: datetime
     account_id: str | None = None
     ask_stripe: bool = False
 

@@ -28,7 +28,10 @@ WITH concerned AS (
         AND (CAST(:account AS text) IS NULL OR ledger.account_id = :account)
         AND (report.state IS NOT NULL OR EXISTS (
             SELECT 1 FROM prices AS price
-            WHERE price.plan_version_id = phase.plan_version_id AND price.meter = ledger.meter))
+            WHERE price.plan_version_id = phase.plan_version_id AND price.meter = ledger.meter
+        ) OR EXISTS (
+            SELECT 1 FROM subscription_add_ons AS add_on JOIN prices AS price USING (plan_version_id)
+            WHERE add_on.subscription_id = subscription.id AND price.meter = ledger.meter))
 )
 """
 _SUMS = text(f"""{_ROWS}
@@ -60,14 +63,13 @@ async def compare_reports(session: AsyncSession, span: Span) -> Comparison:
     sums = (await session.execute(_SUMS, asked)).one()
     if not sums.rows:
         return not_checked(Link.LEDGER_REPORTS, "No subscription that Stripe bills had usage.", what=WHAT)
-    now = as_utc((await session.execute(text("SELECT now()"))).scalar_one())
     return Comparison(
         link=Link.LEDGER_REPORTS,
         checked=sums.rows,
         checked_what=WHAT,
         expected=sums.units - sums.by_us,
         found=sums.reported,
-        differences=[_difference(row, now) for row in await session.execute(_OPEN, asked)],
+        differences=[_difference(row, span.now) for row in await session.execute(_OPEN, asked)],
         note=f"{sums.by_us:,} more units are billed by our own items on Stripe's invoices." if sums.by_us else "",
     )
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
-from control_plane.foundation.clock import as_utc
 from control_plane.reconciliation.model import Comparison, Difference, Link, Severity, Span, not_checked
 from control_plane.stripe_sync.invoices.tables import (
     StripeAdjustment,
@@ -14,6 +14,7 @@ from control_plane.stripe_sync.invoices.tables import (
     StripeInvoiceCheck,
     StripeInvoiceTask,
 )
+from control_plane.subscriptions.tables import Subscription
 
 WHAT = "Stripe's final invoices"
 FINAL = ("open", "paid", "uncollectible")
@@ -39,10 +40,9 @@ async def compare_stripe_invoices(session: AsyncSession, span: Span) -> Comparis
         if rows
         else not_checked(Link.STRIPE_INVOICES, "Stripe has made no invoice in this span.", what=WHAT)
     )
-    moment = as_utc((await session.execute(text("SELECT now()"))).scalar_one())
     for invoice, check in rows:
         if check is None:
-            fresh = invoice.finalised_at is not None and moment - invoice.finalised_at < CHECKED_WITHIN
+            fresh = invoice.finalised_at is not None and span.now - invoice.finalised_at < CHECKED_WITHIN
             comparison.differences.append(
                 _of_invoice(
                     invoice,
@@ -75,14 +75,24 @@ async def compare_stripe_invoices(session: AsyncSession, span: Span) -> Comparis
 async def _unfinished(session: AsyncSession, span: Span) -> list[Difference]:
     """Return adjustments that Stripe refused, or that are on their way; and drafts that wait."""
     found = []
+    again = aliased(StripeAdjustment)
+    was_mended = exists().where(
+        StripeAdjustment.charge_key != "",
+        again.subscription_id == StripeAdjustment.subscription_id,
+        again.period_start == StripeAdjustment.period_start,
+        again.charge_key == StripeAdjustment.charge_key,
+        again.turn > StripeAdjustment.turn,
+        again.state == "done",
+    )
     adjustments = await session.execute(
-        select(StripeAdjustment, StripeInvoice.account_id)
-        .outerjoin(StripeInvoice, StripeInvoice.id == StripeAdjustment.invoice_id)
+        select(StripeAdjustment, Subscription.account_id)
+        .join(Subscription, Subscription.id == StripeAdjustment.subscription_id)
         .where(
             StripeAdjustment.state != "done",
             StripeAdjustment.period_start >= span.start,
             StripeAdjustment.period_start < span.end,
-            *((StripeInvoice.account_id == span.account_id,) if span.account_id else ()),
+            *((Subscription.account_id == span.account_id,) if span.account_id else ()),
+            ~was_mended,
         )
         .order_by(StripeAdjustment.id)
     )
@@ -92,7 +102,7 @@ async def _unfinished(session: AsyncSession, span: Span) -> list[Difference]:
             Difference(
                 link=Link.STRIPE_INVOICES,
                 severity=Severity.WRONG if refused else Severity.WAITING,
-                account_id=account_id or "",
+                account_id=account_id,
                 subscription_id=row.subscription_id,
                 start=row.period_start,
                 end=row.period_start,

@@ -52,9 +52,10 @@ def all_comparisons(
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationConfig:
-    """All accounts are compared every `every`, and results are kept for `keep`."""
+    """All accounts are compared every `every`, sooner after a failure, and results are kept for `keep`."""
 
     every: timedelta = timedelta(days=1)
+    after_failure: timedelta = timedelta(hours=1)
     keep: timedelta = timedelta(days=90)
     pause_seconds: float = 1.0
 
@@ -88,13 +89,15 @@ async def plan_round(
     """Queue the daily reconciliation when it is due, forget old ones, and show the last one's figures."""
     async with sessions() as session, session.begin():
         await session.execute(_ONE_PLANNER)
-        latest = await session.scalar(
-            select(Reconciliation.created_at)
+        statement = (
+            select(Reconciliation.created_at, Reconciliation.status)
             .where(Reconciliation.account_id.is_(None), Reconciliation.created_by == ACTOR)
             .order_by(Reconciliation.created_at.desc())
             .limit(1)
         )
-        if latest is None or now - latest >= config.every:
+        latest = (await session.execute(statement)).one_or_none()
+        pause = config.after_failure if latest is not None and latest.status == "failed" else config.every
+        if latest is None or now - latest.created_at >= pause:
             await start_reconciliation(
                 session, account_id=None, start=None, end=None, with_stripe=True, actor=ACTOR, now=now
             )
@@ -126,7 +129,9 @@ async def work_once(
         if row is None:
             return False
         try:
-            found = await _compare(sessions, row, comparisons)
+            found = await _compare(sessions, row, comparisons, now=floor_ms(clock()))
+            async with session.begin_nested():
+                await _write(session, row, found)
         except Exception as error:  # noqa: BLE001 - counted, tried again, and said on the row
             metrics.FAILURES.inc()
             log.warning("a reconciliation failed", reconciliation=row.id, error=repr(error))
@@ -135,7 +140,6 @@ async def work_once(
                 row.status, row.finished_at = "failed", floor_ms(clock())
                 row.error = f"{type(error).__name__}: it failed again and again; the server's log says more."
             return row.status == "failed"
-        await _write(session, row, found)
         row.status, row.finished_at = "done", floor_ms(clock())
     if row.account_id is None:
         show(row)
@@ -151,9 +155,19 @@ def show(row: Reconciliation) -> None:
 
 
 async def _compare(
-    sessions: async_sessionmaker[AsyncSession], row: Reconciliation, comparisons: Sequence[Compare]
+    sessions: async_sessionmaker[AsyncSession],
+    row: Reconciliation,
+    comparisons: Sequence[Compare],
+    *,
+    now: datetime,
 ) -> list[Comparison]:
-    span = Span(start=row.span_start, end=row.span_end, account_id=row.account_id, ask_stripe=row.with_stripe)
+    span = Span(
+        start=row.span_start,
+        end=row.span_end,
+        now=now,
+        account_id=row.account_id,
+        ask_stripe=row.with_stripe,
+    )
     async with sessions() as session:
         await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         return [await compare(session, span) for compare in comparisons]

@@ -135,7 +135,7 @@ async def test_nothing_is_lost_doubled_or_paid_twice(world: World, killer: Kille
     # all stores agree, and it is over here and there
     assert (row.status, (await world.subscription()).status) == ("canceled", "ended")
     async with world.plain() as session:
-        span = Span(start=floor_hour(BOUGHT_AT), end=floor_hour(world.now), ask_stripe=True)
+        span = Span(start=floor_hour(BOUGHT_AT), end=floor_hour(world.now), now=world.now, ask_stripe=True)
         for compare in all_comparisons(world.ctx.config, world.sessions):
             comparison = await compare(session, span)
             assert [one for one in comparison.differences if one.severity is Severity.WRONG] == [], comparison.link
