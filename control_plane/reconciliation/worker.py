@@ -134,6 +134,7 @@ async def work_once(
                 await _write(session, row, found)
         except Exception as error:  # noqa: BLE001 - counted, tried again, and said on the row
             metrics.FAILURES.inc()
+            await session.refresh(row)
             log.warning("a reconciliation failed", reconciliation=row.id, error=repr(error))
             row.attempts += 1
             if row.attempts >= MAX_ATTEMPTS:

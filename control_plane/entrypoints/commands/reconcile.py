@@ -47,6 +47,9 @@ def reconcile(
         if found:
             typer.echo()
             print_rows((_shown(one) for one in found), DIFFERENCE_COLUMNS)
+        for link in run["links"]:
+            if link["note"]:
+                typer.echo(f"{link['compared']}: {link['note']}", err=True)
         typer.echo(_summary(run, len(found)), err=True)
     if run["state"] == "differs":
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select, text
 
 from control_plane.reconciliation import queries
-from control_plane.reconciliation.model import Comparison, Link, LinkState, Severity, not_checked
+from control_plane.reconciliation.model import Comparison, Difference, Link, LinkState, Severity, not_checked
 from control_plane.reconciliation.operations import start_reconciliation
 from control_plane.reconciliation.tables import FoundDifference, Reconciliation
 from control_plane.reconciliation.worker import OWN, ReconciliationConfig, plan_round, work_once
@@ -71,9 +71,14 @@ class TestStoresThatAgree:
 
     async def test_also_when_late_usage_was_billed_with_the_next_invoice(self, sessions, billing, customer):
         await billing.use(customer, 1_000, at=USED_AT, known_at=FEB_1 + 5 * DAY)
+        open_still = await reconcile(sessions, now=FEB_1 + 5 * DAY)
+        assert open_still["found"] == [("ledger_invoices", "waiting", "late_usage", 2_002, 1_852)]
         await billing.seal(FEB_1 + 5 * DAY)
         late = await reconcile(sessions, now=FEB_1 + 5 * DAY)
-        assert late["found"] == [("ledger_invoices", "wrong", "billed_differs", 2_002, 1_852)]
+        assert late["found"] == [("ledger_invoices", "waiting", "late_usage", 2_002, 1_852)]
+        # billing should have seen it by then
+        missed = await reconcile(sessions, now=FEB_1 + 6 * DAY)
+        assert missed["found"] == [("ledger_invoices", "wrong", "billed_differs", 2_002, 1_852)]
         await billing.close(FEB_1 + 5 * DAY)
         waits = await reconcile(sessions, now=FEB_1 + 5 * DAY)
         assert waits["found"] == [("ledger_invoices", "waiting", "on_next_invoice", 2_002, 1_852)]
@@ -197,6 +202,41 @@ class TestWorker:
         async with sessions() as session:
             (left,) = (await session.scalars(select(Reconciliation))).all()
         assert left.created_at == NOW + 100 * DAY
+
+    async def test_tries_again_within_hours_what_has_failed(self, sessions, customer):
+        config = ReconciliationConfig()
+        await plan_round(sessions, config=config, now=NOW)
+        await change(sessions, "UPDATE reconciliations SET status = 'failed', finished_at = created_at")
+        for minutes in (30, 61, 90):
+            await plan_round(sessions, config=config, now=NOW + timedelta(minutes=minutes))
+        async with sessions() as session:
+            found = (await session.scalars(select(Reconciliation).order_by(Reconciliation.created_at))).all()
+        assert [one.created_at - NOW for one in found] == [timedelta(), timedelta(minutes=61)]
+
+    async def test_gives_up_what_cannot_be_written_down(self, sessions, customer):
+        async def too_much(_session, span) -> Comparison:
+            found = Difference(
+                link=Link.REPORTS_STRIPE,
+                severity=Severity.WRONG,
+                account_id=customer.account_id,
+                start=span.start,
+                end=span.end,
+                unit="units",
+                expected=2**70,
+                found=0,
+                cause="too_much",
+                detail="",
+            )
+            return Comparison(link=Link.REPORTS_STRIPE, checked_what="units", differences=[found])
+
+        async with sessions() as session, session.begin():
+            row = await start_reconciliation(
+                session, account_id=None, start=None, end=None, with_stripe=False, actor="token:test", now=NOW
+            )
+        assert [await work_once(sessions, comparisons=(too_much,)) for _ in range(3)] == [False, False, True]
+        async with sessions() as session:
+            failed = await queries.reconciliation(session, row.id)
+        assert (failed.status, failed.state, failed.links) == ("failed", "", [])
 
     async def test_nothing_checked_is_not_equal(self, sessions, customer):
         async def nothing(_session, _span) -> Comparison:
