@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.dunning.model import ends_at
@@ -10,7 +10,6 @@ from control_plane.dunning.plans import plan_name, plan_names
 from control_plane.dunning.records import facts_of
 from control_plane.dunning.tables import DunningCase
 from control_plane.dunning.unpaid import ACTION_REQUIRED, mail_values, unpaid_invoices
-from control_plane.foundation.db import is_any_of
 from control_plane.notifications.model import MailKind
 from control_plane.notifications.queue import queue_mail
 from control_plane.notifications.tables import Mail
@@ -19,6 +18,7 @@ from control_plane.stripe_sync.invoices.tables import StripeInvoice
 from control_plane.subscriptions.model import OVER
 from control_plane.subscriptions.tables import Subscription
 
+CAUSE = "action_required:"
 # events come late, and are received long after they were made
 LOOK_BACK = timedelta(days=3)
 
@@ -31,14 +31,19 @@ async def tell_of_confirmations(
     Once for each invoice, however often Stripe says so. The invoice is as it was read after the event: one that
     was paid meanwhile is told of to nobody.
     """
+    asked = select(literal(1)).where(
+        StripeEvent.object_id == StripeInvoice.id,
+        StripeEvent.type == ACTION_REQUIRED,
+        StripeEvent.received_at > received_after,
+        StripeEvent.state == "done",
+    )
+    told = select(literal(1)).where(Mail.cause == func.concat(CAUSE, StripeInvoice.id))
     statement = (
-        select(StripeInvoice, Subscription)
-        .join(StripeEvent, StripeEvent.object_id == StripeInvoice.id)
+        select(StripeInvoice.id, Subscription)
         .join(Subscription, Subscription.id == StripeInvoice.subscription_id)
         .where(
-            StripeEvent.type == ACTION_REQUIRED,
-            StripeEvent.received_at > received_after,
-            StripeEvent.state == "done",
+            asked.exists(),
+            ~told.exists(),
             StripeInvoice.status == "open",
             StripeInvoice.amount_remaining_minor > 0,
             Subscription.status.not_in(sorted(OVER)),
@@ -46,22 +51,13 @@ async def tell_of_confirmations(
         .order_by(StripeInvoice.id)
         .limit(limit)
     )
-    waiting = {
-        f"action_required:{invoice.id}": (invoice, subscription)
-        for invoice, subscription in await session.execute(statement)
-    }
-    told = (
-        set(await session.scalars(select(Mail.cause).where(is_any_of(Mail.cause, waiting)))) if waiting else set()
-    )
-    new = {cause: found for cause, found in waiting.items() if cause not in told}
-    for cause, (invoice, subscription) in new.items():
-        await _tell(session, invoice.id, subscription, cause=cause, now=now)
-    return len(new)
+    found = (await session.execute(statement)).all()
+    for invoice_id, subscription in found:
+        await _tell(session, invoice_id, subscription, now=now)
+    return len(found)
 
 
-async def _tell(
-    session: AsyncSession, invoice_id: str, subscription: Subscription, *, cause: str, now: datetime
-) -> None:
+async def _tell(session: AsyncSession, invoice_id: str, subscription: Subscription, *, now: datetime) -> None:
     unpaid = [bill for bill in await unpaid_invoices(session, subscription, now=now) if bill.id == invoice_id]
     case = await session.scalar(
         select(DunningCase).where(DunningCase.subscription_id == subscription.id, DunningCase.closed_at.is_(None))
@@ -70,7 +66,7 @@ async def _tell(
     await queue_mail(
         session,
         kind=MailKind.PAYMENT_ACTION_REQUIRED,
-        cause=cause,
+        cause=f"{CAUSE}{invoice_id}",
         account_id=subscription.account_id,
         values={
             **mail_values(unpaid, now=now),

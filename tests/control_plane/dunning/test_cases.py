@@ -10,6 +10,7 @@ from sqlalchemy import func, select, text
 from control_plane.catalog.tables import PlanVersion
 from control_plane.dunning import cases as dunning_cases
 from control_plane.dunning import worker as dunning_worker
+from control_plane.dunning.confirmations import tell_of_confirmations
 from control_plane.dunning.notices import notices_of
 from control_plane.dunning.operations import DunningCaseClosedError, grant_time
 from control_plane.foundation.errors import ValidationFailedError
@@ -444,6 +445,14 @@ class TestConfirmations:
         mails = await shop.mails()
         assert [mail.values["pay_url"][-4:] for mail in mails] == ["in_1", "in_2"]
         assert all("until" not in render_mail(mail.kind, mail.values, branding=Branding()).text for mail in mails)
+
+    async def test_asks_the_next_though_as_many_wait_as_are_told_at_once(self, shop):
+        for number in (1, 2):
+            await shop.bill_at_stripe(number, asks=True)
+        for told in (1, 1, 0):
+            async with shop.sessions() as session, session.begin():
+                before = shop.now - timedelta(days=1)
+                assert await tell_of_confirmations(session, received_after=before, now=shop.now, limit=1) == told
 
     async def test_asks_for_nothing_that_was_paid_meanwhile(self, shop):
         await shop.bill_at_stripe(asks=True, status="paid")
