@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -78,22 +78,30 @@ async def read_lists(
 
 async def _read_list(context: StripeContext, name: str, read: Read, until: datetime) -> ListRead:
     async with context.sessions() as session:
-        before = await session.scalar(select(StripeEventReads.read_until).where(StripeEventReads.name == name))
+        before = await session.scalar(_read_until(name))
     oldest = context.now - LISTED_FOR
     since = start = max(oldest, before - OVERLAP) if before else oldest
     found: list[str] = []
+    known = before
     while start < until:
         end = min(start + WINDOW, until)
         told = [one async for one in read(context.stripe, start, end)]
         async with context.sessions() as session, session.begin():
             new = await store_found(session, told, now=context.now)
+            if await session.scalar(_read_until(name).with_for_update()) != known:
+                # somebody has asked for an earlier beginning meanwhile: that is the next reading's
+                return ListRead(name, since, start, (*found, *sorted(new)))
             await _note(session, name, read_until=end, finished_at=context.now if end == until else None)
         found += sorted(new)
-        start = end
+        start = known = end
     metrics.FOUND.inc(len(found))
     if found:
         await log.awarning("stripe_events_found", list=name, events=len(found), first=found[:10])
     return ListRead(name, since, until, tuple(found))
+
+
+def _read_until(name: str) -> Select[datetime]:
+    return select(StripeEventReads.read_until).where(StripeEventReads.name == name)
 
 
 async def _note(session: AsyncSession, name: str, *, read_until: datetime, finished_at: datetime | None) -> None:

@@ -1,6 +1,6 @@
 """Stripe's own lists of events, replays and resyncs, over the simulated Stripe."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,7 +14,7 @@ from control_plane.stripe_sync.client import StripeUnavailable, options
 from control_plane.stripe_sync.effects import Effect
 from control_plane.stripe_sync.events.allowlist import Kind
 from control_plane.stripe_sync.events.inbox import store_delivered
-from control_plane.stripe_sync.events.listing import read_lists
+from control_plane.stripe_sync.events.listing import LISTS, read_lists
 from control_plane.stripe_sync.events.lone_events import apply_event
 from control_plane.stripe_sync.events.model import State, Told
 from control_plane.stripe_sync.events.operations import Outcome, Replay, replay, resync
@@ -208,6 +208,24 @@ class TestReplay:
         assert (result.events, result.listed_since) == ((), wanted.since)
         assert await read_if_due(later, config=EventsConfig())
         assert len(await inbox(context)) == 1
+
+    async def test_of_a_range_is_not_forgotten_by_a_reading_that_goes_on_meanwhile(
+        self, context: StripeContext, now: datetime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await read_lists(context, lag=LAG, names=["snapshot"])
+        wanted = Replay(since=now - timedelta(days=10))
+
+        async def read(_stripe: object, _since: datetime, _until: datetime) -> AsyncIterator[Told]:
+            async with context.sessions() as session, session.begin():
+                await replay(session, wanted, dry_run=False, actor=ACTOR, now=now)
+            for told in ():
+                yield told
+
+        monkeypatch.setitem(LISTS, "snapshot", read)
+        await read_lists(context.at(now + timedelta(days=1)), lag=LAG, names=["snapshot"])
+        async with context.sessions() as session:
+            row = await session.get_one(StripeEventReads, "snapshot")
+        assert (row.read_until, row.finished_at) == (wanted.since, None)
 
     async def test_takes_a_range_by_the_time_at_which_stripe_made_events(
         self, context: StripeContext, session: AsyncSession, now: datetime
