@@ -232,6 +232,7 @@ class TestDispute:
         dispute = await world.dispute()
         assert (dispute.invoice_id, dispute.amount_minor) == (paid.id, 4_900 + 1_500)
         await world.win(dispute)
+        assert (await world.dispute()).status == "won"
         await world.set_card("pm_card_visa")
         async with world.plain() as session, session.begin():
             await want_credit(

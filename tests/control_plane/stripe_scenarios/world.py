@@ -244,11 +244,14 @@ class World:
         """Send the evidence that Stripe's sandboxes take for a good one."""
         evidence: Any = {"evidence": {"uncategorized_text": "winning_evidence"}, "submit": True}
         await self.ctx.stripe.call(lambda c: c.v1.disputes.update_async(dispute.id, evidence))
-        await self.settle()
+        await self._wait_for(self._is_won, what="the dispute to be won")
 
     async def _disputes(self) -> list[StripeDispute]:
         async with self.plain() as session:
             return list(await session.scalars(select(StripeDispute)))
+
+    async def _is_won(self) -> bool:
+        return [one.status for one in await self._disputes()] == ["won"]
 
     async def _is_completed(self, checkout_id: str) -> bool:
         async with self.plain() as session:
