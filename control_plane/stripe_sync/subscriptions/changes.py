@@ -27,6 +27,7 @@ from control_plane.stripe_sync.subscriptions.settling import GIVEN_UP, OPEN, ref
 from control_plane.stripe_sync.subscriptions.steps import Call, Kind, Outcome, Seen, next_step
 from control_plane.stripe_sync.subscriptions.tables import StripeChange, StripeSubscription
 from control_plane.stripe_sync.subscriptions.usage_first import flush_usage
+from control_plane.stripe_sync.subscriptions.wanted import PREVIEW_HOLDS
 from control_plane.subscriptions.queries import subscription as subscription_of
 
 MAX_STEPS: Final = 8
@@ -206,8 +207,12 @@ async def _take(ctx: StripeContext, change_id: str) -> tuple[StripeChange, str]:
             change.state = "asked" if change.state == "wanted" else change.state
             change.asked_at = change.asked_at or ctx.now
             change.tries += 1
-            change.next_try_at = ctx.now + LEASE
+            change.next_try_at = ctx.now + max(LEASE, _pause(change))
     return change, stripe_id
+
+
+def _pause(change: StripeChange) -> timedelta:
+    return min(LONGEST_PAUSE, timedelta(seconds=2 ** min(change.tries, 12)))
 
 
 async def _steps(ctx: StripeContext, change: StripeChange, stripe_id: str) -> None:
@@ -221,6 +226,8 @@ async def _steps(ctx: StripeContext, change: StripeChange, stripe_id: str) -> No
             raise refused
         if step in _BILLS_USAGE and seen.state.status != "trialing":
             await flush_usage(ctx, change.subscription_id, until=ctx.now)
+        if step is Call.UPDATE_ITEMS and _is_stale(change, ctx.now):
+            await _prorate_anew(ctx, change)
         try:
             await make_call(ctx, step, change, seen)
         except StripeRefused as error:
@@ -229,6 +236,19 @@ async def _steps(ctx: StripeContext, change: StripeChange, stripe_id: str) -> No
             continue
         if step is Call.CHARGE_SETUP_FEE:
             await _note_setup_fee(ctx, change)
+
+
+def _is_stale(change: StripeChange, now: datetime) -> bool:
+    return now - datetime.fromisoformat(change.wanted["proration_at"]) > 2 * PREVIEW_HOLDS
+
+
+async def _prorate_anew(ctx: StripeContext, change: StripeChange) -> None:
+    """Have a change that could not be made for hours cost what it costs now: nobody has had it in between."""
+    async with ctx.sessions() as session, session.begin():
+        found = await session.get_one(StripeChange, change.id, with_for_update=True, populate_existing=True)
+        found.wanted = {**found.wanted, "proration_at": ctx.now.replace(microsecond=0).isoformat()}
+        found.attempt += 1
+    change.wanted, change.attempt = found.wanted, found.attempt
 
 
 async def _note_setup_fee(ctx: StripeContext, change: StripeChange) -> None:
@@ -246,7 +266,7 @@ async def _later(ctx: StripeContext, change_id: str, error: StripeUnavailable) -
             return
         change.problem_code, change.problem = error.code, error.sentence
         change.attempt += error.spent_key
-        change.next_try_at = ctx.now + min(LONGEST_PAUSE, timedelta(seconds=2 ** min(change.tries, 12)))
+        change.next_try_at = ctx.now + _pause(change)
         log.warning("stripe_change_waits", change_id=change_id, kind=change.kind, problem=error.sentence)
 
 

@@ -44,6 +44,17 @@ class TestUpgrade:
             (preview.proration_at, shop.ctx.now),
         ]
 
+    async def test_that_stripe_could_not_make_for_days_costs_what_is_left_then(self, shop: Shop) -> None:
+        await shop.buy()
+        shop.later(days=10)
+        shop.sim.control.fault("error_before", method="POST", path="/v1/subscriptions/*", count=1)
+        assert (await change(shop, "growth")).state == "asked"
+        shop.later(days=5)
+        await take_up(shop.ctx)
+        # half of 30 days: of 199.00 less of 49.00
+        assert (paid_minor(shop), (await shop.plans())[-1][0]) == ([4900, 7500], "growth")
+        assert (await shop.spans())[-1].starts_at == shop.ctx.now
+
     async def test_that_is_not_paid_changes_nothing_here(self, shop: Shop) -> None:
         bought = await shop.buy()
         shop.sim.control.order(
