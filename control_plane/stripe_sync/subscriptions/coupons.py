@@ -1,6 +1,9 @@
 """Our coupons as Stripe has them: made there when they are first used."""
 
+import re
+from collections.abc import Collection
 from datetime import datetime
+from hashlib import sha256
 from typing import Any, Final
 
 from sqlalchemy import select
@@ -11,6 +14,7 @@ from control_plane.billing.discounts.model import Duration
 from control_plane.billing.discounts.tables import Coupon
 from control_plane.billing.line_scopes import LineScope
 from control_plane.catalog.tables import ApiProduct, Plan
+from control_plane.foundation.db import is_any_of
 from control_plane.foundation.errors import ConflictError
 from control_plane.foundation.period import MONTHS
 from control_plane.stripe_sync.catalog.tables import StripeProduct
@@ -18,6 +22,7 @@ from control_plane.stripe_sync.client import StripeRefused, options
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.tables import StripeCoupon
 
+_MADE_OF: Final = re.compile(r"_(cpn_[0-9a-z]{26})_(?:month|year)(?:_[0-9a-f]{10})?$")
 MAX_NAME: Final = 40  # Stripe's, for what invoices call a coupon
 
 
@@ -62,18 +67,20 @@ def _duration(coupon: Coupon, interval: str) -> dict[str, Any]:
 async def ensure_coupon(ctx: StripeContext, coupon_id: str, *, interval: str) -> str:
     """Return the id at Stripe of a coupon of ours for plans of an interval, made now if it is not there.
 
-    Its id is made of ours, so that it is made once, whatever is cut off in between.
+    Its id is made of ours, so that it is made once, whatever is cut off in between, and of the products that it is
+    for: Stripe never changes these, so there is another one once a plan has come that it is for as well.
 
     Raises:
         CouponNotAtStripeError, StripeRefused, StripeUnavailable.
     """
     async with ctx.sessions() as session:
         known = await session.get(StripeCoupon, (coupon_id, interval))
-        if known is not None:
-            return known.stripe_coupon_id
         coupon = await session.get_one(Coupon, coupon_id)
         products = await _products(session, coupon)
-    stripe_id = f"km_{ctx.config.installation}_{coupon_id}_{interval}"
+    digest = f"_{sha256(' '.join(products).encode()).hexdigest()[:10]}" if products else ""
+    stripe_id = f"km_{ctx.config.installation}_{coupon_id}_{interval}{digest}"
+    if known is not None and known.stripe_coupon_id == stripe_id:
+        return stripe_id
     params: Any = {
         **coupon_terms(coupon, interval),
         "id": stripe_id,
@@ -81,7 +88,7 @@ async def ensure_coupon(ctx: StripeContext, coupon_id: str, *, interval: str) ->
     }
     if products:
         params["applies_to"] = {"products": products}
-    key = options(f"km:{ctx.config.installation}:coupon:{coupon_id}:{interval}")
+    key = options(f"km:{ctx.config.installation}:coupon:{coupon_id}:{interval}{digest}")
     try:
         await ctx.stripe.call(lambda c: c.v1.coupons.create_async(params, key))
     except StripeRefused as error:
@@ -94,7 +101,22 @@ async def ensure_coupon(ctx: StripeContext, coupon_id: str, *, interval: str) ->
 async def _note(ctx: StripeContext, coupon_id: str, interval: str, stripe_id: str, now: datetime) -> None:
     async with ctx.sessions() as session, session.begin():
         values = {"coupon_id": coupon_id, "interval": interval, "stripe_coupon_id": stripe_id, "made_at": now}
-        await session.execute(insert(StripeCoupon).values(values).on_conflict_do_nothing())
+        statement = insert(StripeCoupon).values(values)
+        await session.execute(
+            statement.on_conflict_do_update(
+                index_elements=[StripeCoupon.coupon_id, StripeCoupon.interval],
+                set_={"stripe_coupon_id": stripe_id, "made_at": now},
+            )
+        )
+
+
+async def coupons_of_ours(session: AsyncSession, stripe_ids: Collection[str]) -> dict[str, str]:
+    """Return, by Stripe's id, our coupons as which these were made, now or for the products of former days."""
+    named = {one: found[1] for one in stripe_ids if (found := _MADE_OF.search(one)) is not None}
+    if not named:
+        return {}
+    ours = set(await session.scalars(select(Coupon.id).where(is_any_of(Coupon.id, set(named.values())))))
+    return {one: coupon_id for one, coupon_id in named.items() if coupon_id in ours}
 
 
 async def _products(session: AsyncSession, coupon: Coupon) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from control_plane.stripe_sync.subscriptions.coupons import coupons_of_ours
 from control_plane.stripe_sync.subscriptions.model import (
     DiscountSeen,
     Holding,
@@ -16,7 +17,6 @@ from control_plane.stripe_sync.subscriptions.model import (
 from control_plane.stripe_sync.subscriptions.steps import Kind, Seen
 from control_plane.stripe_sync.subscriptions.tables import (
     StripeChange,
-    StripeCoupon,
     StripeDiscount,
     StripeSpan,
     StripeSubscription,
@@ -95,11 +95,7 @@ async def note_discounts(
     present = {
         row.discount_id: row for row in await session.scalars(select(StripeDiscount).where(of_subscription))
     }
-    coupons = {one.coupon_id for one in state.discounts}
-    named = select(StripeCoupon.stripe_coupon_id, StripeCoupon.coupon_id).where(
-        StripeCoupon.stripe_coupon_id.in_(coupons)
-    )
-    ours: dict[str, str] = dict((await session.execute(named)).all())
+    ours = await coupons_of_ours(session, {one.coupon_id for one in state.discounts})
     for one in state.discounts:
         row = present.pop(one.discount_id, None)
         if row is None:

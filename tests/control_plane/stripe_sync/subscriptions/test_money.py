@@ -63,6 +63,23 @@ class TestDiscounts:
         with pytest.raises(KmError, match="as often as it may be"):
             await (await shop.another()).start(promotion_code="SPRING26")
 
+    async def test_for_an_api_product_holds_for_plans_that_came_after_it_was_first_used(self, shop: Shop) -> None:
+        await a_code(shop, terms=replace(HALF, product_codes=("weather",)))
+        await shop.buy(promotion_code="spring26")
+        async with shop.sessions() as session, session.begin():
+            await a_published_plan(
+                session, code="pro", position=2, prices=GROWTH, now=shop.ctx.now, billed_by="stripe"
+            )
+        await push_what_waits(shop.ctx)
+        other = await shop.another()
+        await other.buy("pro", promotion_code="spring26")
+        assert sorted(one["amount_paid"] for one in shop.at_stripe("invoice")) == [2450, 9950]
+        async with shop.sessions() as session:
+            used = set(await session.scalars(select(StripeDiscount.coupon_id)))
+        assert len(used) == 1
+        assert None not in used
+        await shop.see()
+
     async def test_what_an_open_checkout_was_promised_nobody_else_gets(self, shop: Shop) -> None:
         await a_code(shop, max_redemptions=1)
         await shop.start(promotion_code="SPRING26")
