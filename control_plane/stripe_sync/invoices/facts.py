@@ -20,7 +20,12 @@ from control_plane.stripe_sync.catalog.tables import StripePrice
 from control_plane.stripe_sync.invoices.adjustments import Adjusted, AtStripe
 from control_plane.stripe_sync.invoices.due import UnitsByPhase, UsageDue, usage_due
 from control_plane.stripe_sync.invoices.lines import SoldPrice, Span, metered_lines
-from control_plane.stripe_sync.invoices.tables import StripeAdjustment, StripeInvoice, StripeInvoiceLine
+from control_plane.stripe_sync.invoices.tables import (
+    StripeAdjustment,
+    StripeInvoice,
+    StripeInvoiceLine,
+    is_charged,
+)
 from control_plane.stripe_sync.invoices.totals import LineKind
 from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
 from control_plane.stripe_sync.usage.tables import StripeUsageRow
@@ -30,7 +35,6 @@ from control_plane.usage.rollups.period_units import PhasePeriod, units_of_perio
 
 MILLISECOND = timedelta(milliseconds=1)
 _KINDS = {"flat": LineKind.FLAT, "metered": LineKind.METERED, "setup_fee": LineKind.SETUP_FEE}
-NOT_FINAL = ("draft", "deleted")
 
 
 class NotBilledByStripeError(NotFoundError):
@@ -155,7 +159,7 @@ class BilledCharge:
 async def billed_charges(
     session: AsyncSession, subscription_id: str, period: BillingPeriod, *, kinds: Collection[LineKind]
 ) -> dict[str, BilledCharge]:
-    """Return what final invoices charged for a period, by charge. Void ones count: nobody charges them again."""
+    """Return what final invoices charged for a period, by charge; see `is_charged` for void ones."""
     line = StripeInvoiceLine
     rows = await session.execute(
         select(
@@ -167,7 +171,7 @@ async def billed_charges(
         .join(StripeInvoice, StripeInvoice.id == line.invoice_id)
         .where(
             StripeInvoice.subscription_id == subscription_id,
-            StripeInvoice.status.not_in(NOT_FINAL),
+            is_charged(),
             line.kind.in_([kind.value for kind in kinds]),
             line.period_start >= period.start,
             line.period_start < period.end,

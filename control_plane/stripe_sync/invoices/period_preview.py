@@ -18,9 +18,9 @@ from control_plane.foundation.money import Money
 from control_plane.foundation.period import BillingPeriod
 from control_plane.rating.model import RatedLine
 from control_plane.stripe_sync.invoices.expected import InvoiceEvent
-from control_plane.stripe_sync.invoices.facts import NOT_FINAL, BillingFacts, billing_facts, period_due
+from control_plane.stripe_sync.invoices.facts import BillingFacts, billing_facts, period_due
 from control_plane.stripe_sync.invoices.standing import Expectation, expected_invoice
-from control_plane.stripe_sync.invoices.tables import StripeInvoice, StripeInvoiceLine
+from control_plane.stripe_sync.invoices.tables import StripeInvoice, StripeInvoiceLine, is_charged
 from control_plane.stripe_sync.invoices.totals import LineKind
 from control_plane.stripe_sync.subscriptions.model import LIVE_AT_STRIPE
 from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
@@ -87,7 +87,7 @@ async def _lines(
         .join(StripeInvoice, StripeInvoice.id == line.invoice_id)
         .where(
             StripeInvoice.subscription_id == subscription_id,
-            StripeInvoice.status.not_in(NOT_FINAL),
+            is_charged(),
             line.kind.in_(list(kinds)),
             line.period_start >= period.start,
             line.period_start < period.end,

@@ -3,7 +3,17 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    and_,
+    not_,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from control_plane.foundation.db import Base
@@ -78,6 +88,16 @@ class StripeInvoice(Base):
     payments: Mapped[list["StripePayment"]] = relationship(
         lazy="raise", order_by="StripePayment.created_at", cascade="all, delete-orphan"
     )
+
+
+def is_charged() -> ColumnElement[bool]:
+    """Return what picks invoices whose lines are charged. Void ones count: nobody charges them again.
+
+    But a change that waits for its payment happens when its invoice is paid: where that is void it never did, and
+    what its lines were for is on later invoices.
+    """
+    never_was = and_(StripeInvoice.status == "void", StripeInvoice.billing_reason == "subscription_update")
+    return and_(StripeInvoice.status.not_in(("draft", "deleted")), not_(never_was))
 
 
 class StripeInvoiceLine(Base):

@@ -10,7 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.foundation.db import is_any_of
 from control_plane.stripe_sync.catalog.tables import StripeMeter, StripePrice, StripePush
-from control_plane.stripe_sync.invoices.tables import StripeInvoice, StripeInvoiceLine, StripeInvoiceTask
+from control_plane.stripe_sync.invoices.tables import (
+    StripeInvoice,
+    StripeInvoiceLine,
+    StripeInvoiceTask,
+    is_charged,
+)
 from control_plane.stripe_sync.subscriptions.tables import StripeSpan, StripeSubscription
 from control_plane.stripe_sync.usage.model import Rating, RowKey
 from control_plane.stripe_sync.usage.moments import AtStripe, PlanSpan, StripeTime
@@ -155,7 +160,7 @@ async def _invoiced(
             StripeInvoiceLine.kind == "metered",
             # a line for time that is still to come bills none of it
             StripeInvoiceLine.period_end <= StripeInvoice.created_at + literal(SLACK, Interval()),
-            or_(StripeInvoice.finalised_at.is_not(None), StripeInvoice.status == "draft"),
+            or_(and_(StripeInvoice.finalised_at.is_not(None), is_charged()), StripeInvoice.status == "draft"),
         )
         .distinct()
     )
