@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from control_plane.accounts.operations import bump_gateway_versions
 from control_plane.foundation.ids import new_id
+from control_plane.stripe_sync.subscriptions.beginning import SubscribedTwiceError
 from control_plane.stripe_sync.subscriptions.model import STATUS_HERE, SubscriptionState, Wanted, hour_here
 from control_plane.subscriptions.holds import forget_hold
 from control_plane.subscriptions.model import OVER, Status, check_transition
@@ -37,11 +39,17 @@ async def follow(
     """Bring a subscription, locked with its account, to what Stripe has; says whether anything changed.
 
     `wanted` None: what it has stays as it is, since Stripe has items that are no plan of ours; status and end are
-    followed all the same. One that is over stays over.
+    followed all the same. One that is over stays over, unless Stripe goes on with it, and is paid: an end that was
+    taken back there may be seen here after ours, which lies at a full hour and comes without being told.
+
+    Raises:
+        SubscribedTwiceError: Stripe goes on with it, and the account has another one in its place.
     """
-    if subscription.status in OVER:
-        return False
     before = facts(subscription)
+    if subscription.status in OVER:
+        if not _goes_on(state, now):
+            return False
+        await _revive(session, subscription, state, now=now)
     begun = begin_phases(session, subscription, now)
     if state.is_over:
         _end(subscription, now)
@@ -62,6 +70,33 @@ async def follow(
     )
     await bump_gateway_versions(session, [subscription.account_id], now)
     return True
+
+
+def _goes_on(state: SubscriptionState, now: datetime) -> bool:
+    return state.is_live and (state.ends_at is None or hour_here(state.ends_at) > now)
+
+
+async def _revive(
+    session: AsyncSession, subscription: Subscription, state: SubscriptionState, *, now: datetime
+) -> None:
+    """Have a subscription that was over here go on, as if it had not ended."""
+    other = await session.scalar(
+        select(Subscription.id).where(
+            Subscription.account_id == subscription.account_id,
+            Subscription.api_product_id == subscription.api_product_id,
+            Subscription.status.not_in(sorted(OVER)),
+        )
+    )
+    if other is not None:
+        raise SubscribedTwiceError(state.stripe_id, other)
+    version_id = subscription.phases[-1].plan_version_id
+    segments = [Segment(version_id, PhaseKind.PAID, now, None)]
+    subscription.status, subscription.ends_at, subscription.canceled_at = Status.ACTIVE.value, None, None
+    if state.status == "trialing" and state.trial_end is not None and state.trial_end > now:
+        subscription.status, subscription.trial_ends_at = Status.TRIALING.value, state.trial_end
+        trial = Segment(version_id, PhaseKind.TRIAL, now, state.trial_end)
+        segments = [trial, Segment(version_id, PhaseKind.PAID, state.trial_end, None)]
+    await rewrite(session, subscription, segments, at=now, now=now)
 
 
 def _end(subscription: Subscription, now: datetime) -> None:

@@ -9,6 +9,7 @@ from control_plane.stripe_sync.subscriptions import add_on_requests, requests
 from control_plane.stripe_sync.subscriptions.previews import preview_plan_change
 from control_plane.stripe_sync.subscriptions.worker import take_up
 from control_plane.subscriptions import operations, plan_changes, statuses
+from control_plane.subscriptions.advance import advance
 from control_plane.subscriptions.records import BilledByStripeError
 from tests.control_plane.stripe_sync.subscriptions.conftest import Shop
 
@@ -260,3 +261,23 @@ class TestHereAlone:
         await shop.ctx.stripe.call(lambda c: c.v1.invoices.pay_async(open_invoice))
         assert (await shop.see()).status == "active"
         assert (await shop.subscription()).id == bought.id
+
+
+class TestAnEndThatWasTakenBackLate:
+    async def test_is_none_where_stripe_goes_on_and_is_paid(self, shop: Shop) -> None:
+        bought = await shop.buy()
+        await requests.cancel(shop.ctx, subscription_id=bought.id, at="period_end", actor="ada")
+        row = await shop.row()
+        shop.at(row.current_period_end - timedelta(minutes=10))
+        async with shop.sessions() as session, session.begin():
+            await advance(session, now=shop.ctx.now)
+        assert (await shop.subscription()).status == "ended"
+        # in the portal, before Stripe's end, which is later than ours by minutes
+        going_on = {"cancel_at_period_end": False}
+        await shop.ctx.stripe.call(lambda c: c.v1.subscriptions.update_async(row.stripe_id, going_on))
+        found = await shop.see()
+        assert (found.status, found.ends_at) == ("active", None)
+        assert await shop.plans() == [("starter", "paid", bought.started_at)]
+        shop.later(hours=3)
+        assert (await shop.see()).status == "active"
+        assert [one["status"] for one in shop.at_stripe("invoice")] == ["paid", "paid"]
