@@ -19,6 +19,7 @@ from control_plane.stripe_sync.invoices.adjustments import Wanted
 from control_plane.stripe_sync.invoices.crediting import put_credit_notes
 from control_plane.stripe_sync.invoices.facts import BillingFacts, billing_facts
 from control_plane.stripe_sync.invoices.planning import (
+    OPEN,
     changed_tasks,
     is_billed,
     lock_adjustments,
@@ -32,6 +33,7 @@ from control_plane.stripe_sync.subscriptions.model import OVER_AT_STRIPE
 from control_plane.stripe_sync.subscriptions.tables import StripeSubscription
 from control_plane.usage.unsettled import UsageSpan, unsettled_subscriptions
 
+LAST_INVOICE_WITHIN: Final = timedelta(hours=2)
 NOTE_WITHIN: Final = timedelta(days=60)
 NOTE_FROM_MINOR: Final = 100
 CREDITABLE: Final = ("open", "paid")
@@ -81,7 +83,7 @@ async def _changed_subscriptions(session: AsyncSession, *, now: datetime) -> Seq
 async def _correct(session: AsyncSession, subscription_id: str, *, now: datetime) -> int:
     await lock_adjustments(session, subscription_id)
     facts = await billing_facts(session, subscription_id)
-    is_over = facts.row.status in OVER_AT_STRIPE
+    is_over = await _is_over(session, facts, now=now)
     decided = 0
     for task in await changed_tasks(session, facts, now=now):
         period = facts.period_of(task.period_start, task.period_end)
@@ -110,6 +112,17 @@ async def _correct(session: AsyncSession, subscription_id: str, *, now: datetime
         if not waits:
             task.usage_as_of = now
     return decided
+
+
+async def _is_over(session: AsyncSession, facts: BillingFacts, *, now: datetime) -> bool:
+    """Say whether no invoice follows: the subscription is over, and its last draft was heard of and seen to."""
+    row, task = facts.row, StripeInvoiceTask
+    if row.status not in OVER_AT_STRIPE:
+        return False
+    if row.ended_at is not None and now - row.ended_at < LAST_INVOICE_WITHIN:
+        return False
+    is_open = exists().where(task.subscription_id == row.subscription_id, task.state.in_(OPEN))
+    return not await session.scalar(select(is_open))
 
 
 async def _refused_notes(session: AsyncSession, invoice_id: str) -> set[str]:

@@ -29,6 +29,7 @@ from control_plane.stripe_sync.invoices.tables import (
 from control_plane.stripe_sync.invoices.totals import after_discounts
 from control_plane.usage.rollups.tables import UsageLedger
 
+OPEN: Final = ("waiting", "adjusting", "releasing")
 SETTLED: Final = ("done", "late")
 LOOK_BACK: Final = timedelta(days=400)
 # a seal bears the moment at which it began to be written

@@ -19,19 +19,19 @@ from control_plane.stripe_sync.client import StripeRefused, StripeUnavailable, o
 from control_plane.stripe_sync.invoices import metrics
 from control_plane.stripe_sync.invoices.facts import BillingFacts, billing_facts
 from control_plane.stripe_sync.invoices.mirror import refresh_invoice, refresh_invoices
-from control_plane.stripe_sync.invoices.planning import decide, lock_adjustments
+from control_plane.stripe_sync.invoices.planning import OPEN, decide, lock_adjustments
 from control_plane.stripe_sync.invoices.putting import put_item
 from control_plane.stripe_sync.invoices.readiness import why_not_ready
 from control_plane.stripe_sync.invoices.tables import StripeAdjustment, StripeInvoice, StripeInvoiceTask
 from control_plane.stripe_sync.model import StripeContext
 from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.usage.rows import is_being_sent, lock_queue
+from control_plane.stripe_sync.usage.summaries import NotWholeUnitsError
 
 HOLD_BEFORE: Final = timedelta(minutes=10)
 ALARM_AFTER: Final = timedelta(hours=72)
 PAUSES: Final = (timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=5))
 AFTER_FAILURE: Final = timedelta(minutes=1)
-OPEN: Final = ("waiting", "adjusting", "releasing")
 log = structlog.get_logger(__name__)
 
 
@@ -177,8 +177,8 @@ async def _why_not_ready(ctx: StripeContext, task: StripeInvoiceTask, invoice: S
             await apply_subscription(ctx, invoice.stripe_subscription_id)
             await refresh_invoices(ctx, invoice.stripe_subscription_id, since=task.period_start)
         return await why_not_ready(ctx, task)
-    except (StripeRefused, StripeUnavailable) as away:
-        return away.message
+    except (StripeRefused, StripeUnavailable, NotWholeUnitsError) as failed:
+        return failed.message
 
 
 async def _hold_if_late(ctx: StripeContext, task: StripeInvoiceTask, invoice: StripeInvoice) -> None:

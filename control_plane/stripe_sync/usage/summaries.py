@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from control_plane.foundation.clock import from_ms
+from control_plane.foundation.errors import ConflictError
 from control_plane.stripe_sync.catalog.tables import StripeMeter
 from control_plane.stripe_sync.client import Stripe, StripeRefused
 
@@ -23,16 +24,26 @@ PAGE: Final = 100
 EXACT: Final = 2.0**53
 
 
+class NotWholeUnitsError(ConflictError, ValueError):
+    """Somebody else has reported parts of units to a meter of ours."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(
+            "summary_not_whole",
+            f"Stripe counts {value} units, and we report whole units only: see who else reports to the meter.",
+        )
+
+
 def whole_units(value: float | Decimal | str) -> int:
     """Return a sum of whole units that came as a float.
 
     Raises:
-        ValueError: it is not whole, or no number. Above 2^53 floats have no fractions; it is as near as can be.
+        NotWholeUnitsError: it is not whole, or no number. Above 2^53 floats have no fractions; it is as near as
+            can be.
     """
     number = float(value)
     if not math.isfinite(number) or abs(number - round(number)) > 1e-6:  # noqa: PLR2004 - far below a unit
-        message = f"{value} is no number of whole units"
-        raise ValueError(message)
+        raise NotWholeUnitsError(value)
     return round(number)
 
 

@@ -7,6 +7,7 @@ from control_plane.stripe_sync.invoices import tasks
 from control_plane.stripe_sync.invoices.corrections import correct_billed
 from control_plane.stripe_sync.invoices.tables import StripeInvoiceTask
 from control_plane.stripe_sync.model import StripeContext
+from control_plane.stripe_sync.subscriptions.applying import apply_subscription
 from control_plane.stripe_sync.usage.queue import Claimed
 from control_plane.stripe_sync.usage.sender import claim_rows, handle
 from tests.control_plane.builders import FLAT_49
@@ -36,6 +37,31 @@ class TestLastDraft:
         await bought.hear()
         await correct_billed(bought.ctx)
         assert await adjustments(bought) == []
+        assert bought.latest()["total"] == 600
+
+    async def test_takes_late_usage_of_earlier_periods(self, bought: Bought) -> None:
+        """The subscription is over, and its last invoice is still to come: nothing is written off before."""
+        await bought.plan("pro")
+        await bought.buy("pro")
+        bought.at(ENDS_AT + 10 * MINUTE)
+        await bought.hear()
+        await bought.work()
+        bought.at(ENDS_AT + 2 * HOUR)
+        await bought.hear()
+        await bought.use(1_400, hour=FIRST_HOUR + 5 * HOUR)
+        await bought.ctx.stripe.call(
+            lambda c: c.v1.subscriptions.update_async(
+                bought.stripe_id, {"cancel_at_period_end": True}, options("km:test:cancel")
+            )
+        )
+        bought.at(ENDS_AT.replace(month=5) + MINUTE)
+        await apply_subscription(bought.ctx, bought.stripe_id)
+        await correct_billed(bought.ctx)
+        await bought.hear()
+        await correct_billed(bought.ctx)
+        assert await adjustments(bought) == []
+        await bought.work()
+        assert await adjustments(bought) == [("late_usage", "item", "done", 600)]
         assert bought.latest()["total"] == 600
 
 
