@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -188,6 +188,17 @@ class Real:
         where = "https://dashboard.stripe.com/test/test-clocks" if self.access.is_stripe else self.access.base
         return f"test clock {self.clock_id}, installation {self.stripe.config.installation}, at {self.at}: {where}"
 
+    async def bills(self) -> list[str]:
+        """Return what Stripe's invoices say, newest first, to compare with what was expected of them."""
+        said = []
+        listed: Any = {"test_clock": self.clock_id}
+        for customer in (await self.stripe.call(lambda c: c.v1.customers.list_async(listed))).data:
+            wanted: Any = {"customer": customer.id, "limit": 100}
+            for one in (await self.stripe.call(lambda c, p=wanted: c.v1.invoices.list_async(p))).data:  # type: ignore[misc]
+                said.append(f"{one.id} of {customer.id}: {one.status}, {one.total} {one.currency}")
+                said += [f"    {line.amount:>8}  {line.description}" for line in one.lines.data]
+        return said
+
     async def clean_up(self) -> list[str]:
         """Delete the clock with its customers, archive what was sold; returns what could not be."""
         async with self.sessions() as session:
@@ -263,5 +274,8 @@ async def a_part_of(
         try:
             yield stripe, real
         finally:
+            # pytest shows what is printed with a story that failed
+            with suppress(StripeRefused, StripeUnavailable):
+                print(*await real.bills(), sep="\n")
             for one in await real.clean_up():
                 print(f"left at Stripe: {one}")

@@ -48,7 +48,9 @@ class TestAccess:
 
 
 class TestByTheApiAlone:
-    async def test_a_customer_buys_uses_and_pays(self, stripe_server: EmbeddedStripe, engine: AsyncEngine) -> None:
+    async def test_a_customer_buys_uses_and_pays(
+        self, stripe_server: EmbeddedStripe, engine: AsyncEngine, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         control = stripe_server.control
         control.reset()
         access = Access(key=stripe_server.api_key, base=stripe_server.url)
@@ -71,6 +73,10 @@ class TestByTheApiAlone:
             world.side.deadline = 0.0
             with pytest.raises(AssertionError, match="KM_TEST_STRIPE_MINUTES allows more"):
                 await world.later(HOUR)
+        # what Stripe billed can be read where a story failed
+        said = capsys.readouterr().out
+        assert ": paid, 6400 usd" in said
+        assert "left at Stripe" not in said
         # nothing is left but what is archived
         assert control.dump("test_helpers.test_clock").get("test_helpers.test_clock", []) == []
         assert [one for one in control.dump("product")["product"] if one["active"]] == []
