@@ -135,9 +135,11 @@ async def give_up(ctx: StripeContext, subscription_id: str, *, actor: str) -> St
         if change is None or row is None:
             return None
         change.wanted = {**change.wanted, GIVEN_UP: actor}
+        change.tries += 1
         stripe_id, invoice_id = row.stripe_id, row.latest_invoice_id
     if invoice_id is not None:
-        key = options(f"km:{ctx.config.installation}:change:{change.id}:give_up")
+        # made void twice is void, and Stripe repeats a failure under its key for a day
+        key = options(f"km:{ctx.config.installation}:change:{change.id}:give_up:{change.tries}")
         try:
             await ctx.stripe.call(lambda c: c.v1.invoices.void_invoice_async(invoice_id, None, key))
         except StripeRefused as error:

@@ -1,10 +1,12 @@
 """Changing what Stripe bills: ours follows what Stripe shows, and Stripe is asked once."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
 from control_plane.foundation.errors import KmError
+from control_plane.stripe_sync.client import StripeUnavailable
 from control_plane.stripe_sync.subscriptions import add_on_requests, requests
 from control_plane.stripe_sync.subscriptions.previews import preview_plan_change
 from control_plane.stripe_sync.subscriptions.worker import take_up
@@ -84,6 +86,17 @@ class TestUpgrade:
         await shop.see()
         assert [one.state for one in await shop.changes()] == ["done"]
         assert (await shop.plans())[-1][0] == "growth"
+
+    async def test_pending_can_be_given_up_after_stripe_has_failed_to(self, shop: Shop) -> None:
+        bought = await shop.buy()
+        customer_id = (await shop.row()).customer_id
+        shop.sim.control.order("set_card", customer=customer_id, card="pm_card_chargeCustomerFail")
+        assert (await change(shop, "growth")).state == "pending"
+        shop.sim.control.fault("error_after", method="POST", path="/v1/invoices/*/void")
+        given_up = partial(requests.discard_change, shop.ctx, subscription_id=bought.id, actor="ada")
+        with pytest.raises(StripeUnavailable):
+            await given_up()
+        assert (await given_up()).state == "withdrawn"
 
     async def test_pending_can_be_given_up(self, shop: Shop) -> None:
         bought = await shop.buy()
