@@ -184,12 +184,14 @@ async def _why_not_ready(ctx: StripeContext, task: StripeInvoiceTask, invoice: S
 async def _hold_if_late(ctx: StripeContext, task: StripeInvoiceTask, invoice: StripeInvoice) -> None:
     """Have Stripe not make it final by itself, shortly before it would; after three days call somebody."""
     due_at = invoice.finalizes_at
-    if task.held_at is None and due_at is not None and due_at - ctx.now <= HOLD_BEFORE:
+    if due_at is not None and due_at - ctx.now <= HOLD_BEFORE:
+        if task.held_at is None:
+            # noted first: where the answer is lost, nobody else would make it final
+            await _set(ctx, task.invoice_id, held_at=ctx.now)
+            metrics.TASKS.labels("held").inc()
+            await log.awarning("stripe_draft_held", invoice=task.invoice_id, subscription_id=task.subscription_id)
         key = options(f"km:{ctx.config.installation}:hold:{task.invoice_id}:{task.attempts}")
         await ctx.stripe.call(lambda c: c.v1.invoices.update_async(task.invoice_id, {"auto_advance": False}, key))
-        await _set(ctx, task.invoice_id, held_at=ctx.now)
-        metrics.TASKS.labels("held").inc()
-        await log.awarning("stripe_draft_held", invoice=task.invoice_id, subscription_id=task.subscription_id)
     await _alarm_if_late(ctx, task, task.reason)
 
 

@@ -98,6 +98,22 @@ class TestDraft:
         assert (await task_of(bought)).state == "done"
         assert bought.latest()["total"] == 4_900 + 150
 
+    async def test_is_made_final_though_the_answer_to_holding_it_was_lost(self, bought: Bought) -> None:
+        await bought.plan("pro")
+        await bought.buy("pro")
+        bought.at(ENDS_AT - 3 * HOUR)
+        await bought.use(1_100, hour=FIRST_HOUR + 5 * HOUR, sealed=False)
+        bought.at(ENDS_AT + 51 * MINUTE)
+        await bought.hear()
+        bought.sim.control.fault("reset_after", method="POST", path="/v1/invoices/*")
+        await bought.work()
+        assert bought.latest()["auto_advance"] is False
+        await bought.seal_open()
+        bought.at(ENDS_AT + 54 * MINUTE)
+        await bought.work()
+        assert (await task_of(bought)).state == "done"
+        assert (bought.latest()["status"] != "draft", bought.latest()["total"]) == (True, 4_900 + 150)
+
     async def test_gets_each_item_once_whatever_is_cut_off(self, bought: Bought) -> None:
         """Calls are lost before and after they are carried out, and Stripe keeps failures as a key's answer."""
         await bought.plan("pro", FLAT_49, OVERAGE, MINIMUM, HALF_FREE)
