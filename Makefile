@@ -28,6 +28,9 @@ year: $(VENV)/.dev ## a year of customers in minutes: every bill against one mad
 test: $(VENV)/.dev ## install what it needs and run all tests
 	@$(BIN)/python tests/run.py
 
+test-stripe: $(VENV)/.dev ## the stories of customers on Stripe itself (KM_TEST_STRIPE_KEY=sk_test_...; live keys are refused)
+	@$(BIN)/python tests/control_plane/stripe_scenarios/at_stripe.py $(ARGS)
+
 test-stripe-cli: $(VENV)/.dev ## drive the Stripe simulator with Stripe's own command line tool (needs npm)
 	@$(BIN)/python tests/stripe_cli/run.py
 
