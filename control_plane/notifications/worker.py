@@ -74,11 +74,12 @@ class MailSender:
         self._sessions = sessions
         self._clock = clock
         self.queue = MailQueue(sessions, lease=config.lease)
+        self._away_until: datetime | None = None
 
     async def send_due(self, stop: asyncio.Event | None = None) -> int:
         """Send what is due now; returns how many the server took. Ends early where the server takes nothing."""
         smtp = self._config.smtp
-        if smtp is None:
+        if smtp is None or (self._away_until is not None and self._clock() < self._away_until):
             return 0
         for state, count in (await self.queue.close_stale(self._clock())).items():
             metrics.NOT_SENT.labels(state).inc(count)
@@ -93,7 +94,7 @@ class MailSender:
                 except ServerUnavailableError as error:
                     metrics.PUT_OFF.labels("server").inc()
                     log.warning("the mail server takes nothing", error=str(error))
-                    until = self._clock() + self._config.server_pause
+                    self._away_until = until = self._clock() + self._config.server_pause
                     await self.queue.give_back(mail, str(error), until=until)
                     break
         return sent

@@ -166,6 +166,22 @@ class TestSending:
         await mail_server.start()
         assert await sender.send_due() == 1
 
+    async def test_a_server_that_is_away_is_left_alone_for_a_while(
+        self, *, sessions, account, sender, mail_server, clock, now
+    ):
+        await mail_server.stop()
+        for number in range(3):
+            await queue(sessions, account, now, cause=f"case:{number}")
+        for _ in range(3):
+            await sender.send_due()
+            clock.now += timedelta(seconds=2)
+        async with sessions() as session:
+            mails = (await session.scalars(select(Mail))).all()
+        assert len([mail for mail in mails if mail.error]) == 1
+        await mail_server.start()
+        clock.now += timedelta(minutes=1)
+        assert await sender.send_due() == 3
+
     async def test_gives_up_after_three_days(self, *, sessions, account, sender, mail_server, clock, now):
         mail_server.answers["rcpt"] = ["451 later"] * 1000
         await queue(sessions, account, now)
