@@ -2,13 +2,10 @@
 
 from devstack.stripe.billing import discounts
 from devstack.stripe.billing.billing_run import bill
-from devstack.stripe.billing.changes import work_out
 from devstack.stripe.billing.invoicing import subscription_of
-from devstack.stripe.billing.items import Wanted
-from devstack.stripe.billing.lifecycle import collect, stop_collecting, void
-from devstack.stripe.billing.lines import is_metered
-from devstack.stripe.billing.pending import keep_pending
+from devstack.stripe.billing.lifecycle import stop_collecting, void
 from devstack.stripe.billing.periods_ahead import Turn, end_usage
+from devstack.stripe.billing.taking_away import bill_taken_away
 from devstack.stripe.simulator import Simulator, listen
 from devstack.stripe.state import Object
 
@@ -34,7 +31,7 @@ def end_subscription(
         start = min(item["current_period_start"] for item in items)
         bill(sim, sub, turn.lines, reason="subscription_cycle", now=now, period=(start, now), at_once=False)
     elif (invoice_now or prorate) and not trialing:
-        _bill_last(sim, sub, now=now, invoice_now=invoice_now, prorate=prorate)
+        bill_taken_away(sim, sub, usage=invoice_now, unused=prorate, at_once=invoice_now, now=now)
     stop_collecting(sim, sub["id"])
     sub["status"] = "canceled"
     sub["status_details"] = None
@@ -49,33 +46,6 @@ def end_subscription(
         discounts.end(sim, one)
     sim.tell("subscription.ended", sub)
     sim.emit("customer.subscription.deleted", sub)
-
-
-def _bill_last(sim: Simulator, sub: Object, *, now: int, invoice_now: bool, prorate: bool) -> None:
-    wanted = [
-        Wanted(item, None)
-        for item in sub["items"]["data"]
-        if (prorate and not is_metered(item["price"])) or (invoice_now and is_metered(item["price"]))
-    ]
-    change = work_out(sim, sub, wanted, at=now, prorate=prorate)
-    if not invoice_now:
-        customer = sim.state.get("customer", sub["customer"])
-        for line in change.lines:
-            keep_pending(sim, customer, line, now=now)
-        return
-    start = min(item["current_period_start"] for item in sub["items"]["data"])
-    invoice = bill(
-        sim,
-        sub,
-        (),
-        changes=change.lines,
-        reason="subscription_update",
-        now=now,
-        period=(start, now),
-        at_once=True,
-    )
-    if invoice and invoice["status"] == "open" and sub["collection_method"] == "charge_automatically":
-        collect(sim, invoice)
 
 
 def expire_incomplete(sim: Simulator, sub: Object) -> None:

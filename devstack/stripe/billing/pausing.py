@@ -1,13 +1,10 @@
 """Pausing a subscription itself (not its collection), and resuming it."""
 
 from devstack.stripe.billing.billing_run import bill
-from devstack.stripe.billing.changes import work_out
-from devstack.stripe.billing.items import Wanted
 from devstack.stripe.billing.lifecycle import collect
-from devstack.stripe.billing.lines import is_metered
-from devstack.stripe.billing.pending import keep_pending
 from devstack.stripe.billing.planning import apply_plan, plan_update
 from devstack.stripe.billing.subscriptions import of_path
+from devstack.stripe.billing.taking_away import bill_taken_away
 from devstack.stripe.problems import StripeProblem
 from devstack.stripe.routes import Call, route
 from devstack.stripe.simulator import Simulator
@@ -26,28 +23,8 @@ def pause_subscription(sim: Simulator, call: Call) -> Object:
     bill_for = call.params.get("bill_for", {})
     usage = bill_for.get("outstanding_usage_through", {}).get("type", "none") == "now"
     credit = bill_for.get("unused_time_from", {}).get("type", "none") == "now"
-    wanted = [
-        Wanted(item, None) for item in sub["items"]["data"] if (usage if is_metered(item["price"]) else credit)
-    ]
-    change = work_out(sim, sub, wanted, at=now, prorate=credit)
-    customer = sim.state.get("customer", sub["customer"])
-    start = min(item["current_period_start"] for item in sub["items"]["data"])
-    if call.params.get("invoicing_behavior", "pending_invoice_item") == "invoice" and change.lines:
-        invoice = bill(
-            sim,
-            sub,
-            (),
-            changes=change.lines,
-            reason="subscription_update",
-            now=now,
-            period=(start, now),
-            at_once=True,
-        )
-        if invoice and invoice["status"] == "open":
-            collect(sim, invoice)
-    else:
-        for line in change.lines:
-            keep_pending(sim, customer, line, now=now)
+    at_once = call.params.get("invoicing_behavior", "pending_invoice_item") == "invoice"
+    bill_taken_away(sim, sub, usage=usage, unused=credit, at_once=at_once, now=now)
     with sim.changing(sub, "customer.subscription.updated"):
         sub["status"] = "paused"
         sub["status_details"] = {
