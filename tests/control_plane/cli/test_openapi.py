@@ -22,7 +22,7 @@ from control_plane.admin_api.pattern_words import pattern_words
 from control_plane.admin_api.services import Services
 from tests.control_plane.cli.conftest import ServerProcess
 
-EXAMPLES_OF_EACH = 3
+EXAMPLES_OF_EACH = 2
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

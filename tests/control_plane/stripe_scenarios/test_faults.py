@@ -20,7 +20,7 @@ from control_plane.subscriptions.tables import Subscription
 from tests.control_plane.stripe_scenarios.killing import Killer
 from tests.control_plane.stripe_scenarios.world import BOUGHT_AT, DAY, GROWTH, MINUTE, STARTER, World
 
-RUNS = int(os.environ.get("KM_STRIPE_FAULT_RUNS", "2"))
+RUNS = int(os.environ.get("KM_STRIPE_FAULT_RUNS", "1"))
 FIRST = int(os.environ.get("KM_STRIPE_FAULT_SEED", "1"))
 FAULTS = (
     "error_before",
